@@ -1,0 +1,1 @@
+"""Whole-body PET denoising with conditional 3D diffusion models."""
