@@ -1,0 +1,5 @@
+"""The one exception for mistakes that a user can mend."""
+
+
+class InputError(Exception):
+    """Bad input or usage: says on one line what is wrong, in which file, and what to do. Scripts end with exit code 2."""
