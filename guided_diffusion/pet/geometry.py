@@ -2,6 +2,7 @@
 
 The model's grid has axes [X, Y, Z] = (anterior-posterior, left-right, axial). It follows the axes of the input,
 permuted and flipped to the directions nearest to the model's: an oblique scan is not interpolated across its slices.
+Only a sheared one (tilted gantry) is, onto the patient's axes.
 """
 
 from dataclasses import replace
@@ -13,10 +14,13 @@ from scipy import ndimage
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.operators import apply_separable, axis_operator, back_operator
+from guided_diffusion.pet.sheared import sample, upright_grid
 from guided_diffusion.pet.volume import DEFAULT_AXIS_CODES, DEFAULT_BARE_VOXEL_MM, Volume
 
 # Spacings as close as this to the model's are taken as they are: interpolating would blur more than it would mend.
 SAME_SPACING = 0.01
+# The largest cosine between axes that still count as being at right angles: 0.3 mm over a body's width.
+RIGHT_ANGLE = 1e-3
 # Body or air: mean SUV over blocks of about 1 cm. Air holds a few hundredths, a thigh 0.2 and more.
 BODY_SUV = 0.1
 BODY_BLOCK_MM = 10.0
@@ -41,17 +45,15 @@ def to_model_grid(
         voxel_mm: the model's voxel size along X, Y, Z.
         axis_codes: the directions in which the model's axes grow ('PLS': posterior, left, superior).
         margin_mm: air kept around the body.
-
-    Raises:
-        InputError: the volume's axes are not at right angles.
     """
     sizes = np.broadcast_to(voxel_mm, 3).astype(float)
     if is_on_model_grid(volume, voxel_mm=voxel_mm, axis_codes=axis_codes):
         return volume
-    if _shear(volume.affine) > 1e-3:
-        raise InputError("the axes of this volume are not at right angles (tilted gantry)")
-    permutation, signs = _axes_towards(volume.affine, axis_codes)
     box = body_box(volume, margin_mm)
+    if _shear(volume.affine) > RIGHT_ANGLE:
+        affine, shape = upright_grid(volume.affine, box, sizes, axis_codes)
+        return replace(volume, data=sample(volume.data, np.linalg.inv(volume.affine) @ affine, shape), affine=affine)
+    permutation, signs = _axes_towards(volume.affine, axis_codes)
     positions = [
         _model_positions(box[p], size / volume.voxel_mm[p], sign)
         for p, sign, size in zip(permutation, signs, sizes, strict=True)
@@ -88,11 +90,14 @@ def back_to_input_grid(
     if denoised.data.shape != model_input.data.shape or not np.allclose(denoised.affine, model_input.affine, atol=1e-3):
         raise InputError("the denoised volume does not lie on the grid of the model's input")
     change = denoised.data - np.clip(model_input.data, 0, suv_max)
-    permutation, positions = _positions_in(original.affine, model_input)
     data = original.data.copy()
-    view = np.transpose(data, permutation)
-    backs = [back_operator(x, n) for x, n in zip(positions, view.shape, strict=True)]
-    view[tuple(part for _, part in backs)] += apply_separable(change, tuple(operator for operator, _ in backs))
+    if _shear(original.affine) > RIGHT_ANGLE:
+        data += sample(change, np.linalg.inv(model_input.affine) @ original.affine, data.shape)
+    else:
+        permutation, positions = _positions_in(original.affine, model_input)
+        view = np.transpose(data, permutation)
+        backs = [back_operator(x, n) for x, n in zip(positions, view.shape, strict=True)]
+        view[tuple(part for _, part in backs)] += apply_separable(change, tuple(operator for operator, _ in backs))
     np.maximum(data, min(0.0, float(original.data.min())), out=data)
     if above_cap == "clip":
         np.minimum(data, suv_max, out=data)
@@ -108,11 +113,15 @@ def is_on_model_grid(
     """Whether axes and voxel size are the model's already."""
     ratios = np.array(volume.voxel_mm) / voxel_mm
     codes = "".join(nib.aff2axcodes(volume.affine))
-    return codes == axis_codes and bool((np.abs(ratios - 1) <= SAME_SPACING).all()) and _shear(volume.affine) <= 1e-3
+    return (
+        codes == axis_codes
+        and bool((np.abs(ratios - 1) <= SAME_SPACING).all())
+        and _shear(volume.affine) <= RIGHT_ANGLE
+    )
 
 
 def body_box(volume: Volume, margin_mm: float) -> list[tuple[int, int]]:
-    """First and one past the last voxel of the body plus a margin, per axis; all of the volume where no body is found."""
+    """First and one past the last voxel of the body plus a margin, per axis; everything where no body is found."""
     shape = volume.data.shape
     blocks = [max(1, round(BODY_BLOCK_MM / size)) for size in volume.voxel_mm]
     means = volume.data
