@@ -110,7 +110,7 @@ def _write_slices(
             _describe(dataset, series_uid, model, overrides)
             _set_pixels(dataset, data[..., k].T / factors[k])
             path = folder / f"{k + 1:05d}.dcm"
-            dataset.save_as(path, enforce_file_format=True)
+            pydicom.dcmwrite(path, dataset, enforce_file_format=True)
         with path.open("rb+") as stream:
             os.fsync(stream.fileno())
 

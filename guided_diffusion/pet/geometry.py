@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.operators import apply_separable, axis_operator, back_operator
+from guided_diffusion.pet.operators import Samples, apply_separable, axis_operator, back_operator
 from guided_diffusion.pet.sheared import sample, upright_grid
 from guided_diffusion.pet.volume import DEFAULT_AXIS_CODES, DEFAULT_BARE_VOXEL_MM, Volume
 
@@ -54,14 +54,14 @@ def to_model_grid(
         affine, shape = upright_grid(volume.affine, box, sizes, axis_codes)
         return replace(volume, data=sample(volume.data, np.linalg.inv(volume.affine) @ affine, shape), affine=affine)
     permutation, signs = _axes_towards(volume.affine, axis_codes)
-    positions = [
-        _model_positions(box[p], size / volume.voxel_mm[p], sign)
+    samples = [
+        _model_samples(box[p], size / volume.voxel_mm[p], sign)
         for p, sign, size in zip(permutation, signs, sizes, strict=True)
     ]
     data = np.transpose(volume.data, permutation)
-    operators = tuple(axis_operator(x, n) for x, n in zip(positions, data.shape, strict=True))
+    operators = tuple(axis_operator(s, n) for s, n in zip(samples, data.shape, strict=True))
     resampled = np.maximum(apply_separable(data, operators), min(0.0, float(volume.data.min())))
-    affine = volume.affine @ _index_map(permutation, positions, sizes, volume.voxel_mm)
+    affine = volume.affine @ _index_map(permutation, samples)
     return replace(volume, data=np.ascontiguousarray(resampled, dtype=np.float32), affine=affine)
 
 
@@ -94,9 +94,9 @@ def back_to_input_grid(
     if _shear(original.affine) > RIGHT_ANGLE:
         data += sample(change, np.linalg.inv(model_input.affine) @ original.affine, data.shape)
     else:
-        permutation, positions = _positions_in(original.affine, model_input)
+        permutation, samples = _samples_in(original.affine, model_input)
         view = np.transpose(data, permutation)
-        backs = [back_operator(x, n) for x, n in zip(positions, view.shape, strict=True)]
+        backs = [back_operator(s, n) for s, n in zip(samples, view.shape, strict=True)]
         view[tuple(part for _, part in backs)] += apply_separable(change, tuple(operator for operator, _ in backs))
     np.maximum(data, min(0.0, float(original.data.min())), out=data)
     if above_cap == "clip":
@@ -161,29 +161,25 @@ def _axes_towards(affine: np.ndarray, axis_codes: str) -> tuple[tuple[int, ...],
     return tuple(permutation), tuple(signs)
 
 
-def _model_positions(box: tuple[int, int], step: float, sign: int) -> np.ndarray:
-    """Centres of model voxels that cover the input voxels [box), centred on them, in input voxels."""
+def _model_samples(box: tuple[int, int], step: float, sign: int) -> Samples:
+    """Model voxels, `step` input voxels wide, that cover the input voxels [box) and are centred on them."""
     if abs(step - 1) <= SAME_SPACING:
         step = 1.0
-    length = box[1] - box[0]
-    count = max(1, int(np.ceil(length / step - 1e-3)))
-    return (box[0] + box[1] - 1) / 2 + sign * step * (np.arange(count) - (count - 1) / 2)
+    count = max(1, int(np.ceil((box[1] - box[0]) / step - 1e-3)))
+    return Samples((box[0] + box[1] - 1) / 2 - sign * step * (count - 1) / 2, sign * step, count)
 
 
-def _index_map(
-    permutation: tuple[int, ...], positions: list[np.ndarray], sizes: np.ndarray, voxel_mm: tuple[float, ...]
-) -> np.ndarray:
+def _index_map(permutation: tuple[int, ...], samples: list[Samples]) -> np.ndarray:
     """4x4: model index -> input index."""
     index_map = np.zeros((4, 4))
     index_map[3, 3] = 1
-    for axis, (source, x) in enumerate(zip(permutation, positions, strict=True)):
-        index_map[source, axis] = x[1] - x[0] if len(x) > 1 else sizes[axis] / voxel_mm[source]
-        index_map[source, 3] = x[0]
+    for axis, (source, along) in enumerate(zip(permutation, samples, strict=True)):
+        index_map[source, axis], index_map[source, 3] = along.step, along.first
     return index_map
 
 
-def _positions_in(affine: np.ndarray, model: Volume) -> tuple[tuple[int, ...], list[np.ndarray]]:
-    """Which input axis each model axis follows, and where its voxels lie along it, in input voxels."""
+def _samples_in(affine: np.ndarray, model: Volume) -> tuple[tuple[int, ...], list[Samples]]:
+    """Which input axis each model axis follows, and where the model's voxels lie along it."""
     index_map = np.linalg.inv(affine) @ model.affine
     permutation = tuple(int(k) for k in np.argmax(np.abs(index_map[:3, :3]), axis=0))
     steps = index_map[permutation, (0, 1, 2)]
@@ -191,9 +187,10 @@ def _positions_in(affine: np.ndarray, model: Volume) -> tuple[tuple[int, ...], l
     rest[permutation, (0, 1, 2)] = 0
     if sorted(permutation) != [0, 1, 2] or np.abs(rest).max() > 1e-4:
         raise InputError("the model's input does not follow the axes of the original volume")
-    starts = index_map[list(permutation), 3]
+    firsts = index_map[list(permutation), 3]
     return permutation, [
-        start + step * np.arange(n) for start, step, n in zip(starts, steps, model.data.shape, strict=True)
+        Samples(float(first), float(step), count)
+        for first, step, count in zip(firsts, steps, model.data.shape, strict=True)
     ]
 
 
