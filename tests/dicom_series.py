@@ -61,7 +61,7 @@ def write_series(
     headers=None,
     **changes,
 ) -> list[Path]:
-    """Writes int16 `stored` [column, row, slice]; `steps` are the slices' offsets from the origin, [slice, 3] in mm (LPS).
+    """Writes int16 `stored` [column, row, slice]; `steps` are the slices' offsets from the origin, [slice, 3] mm (LPS).
 
     spacing: mm between columns, mm between rows. headers: one dict of changed tags per slice. The files are numbered
     against the order of the slices, so that neither names nor instance numbers sort them.

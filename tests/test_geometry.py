@@ -1,5 +1,7 @@
 """To the model's grid and back: points, means, noise and what lies above the cap."""
 
+import time
+import tracemalloc
 from dataclasses import replace
 
 import nibabel as nib
@@ -7,12 +9,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nibabel.processing import resample_to_output
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.geometry import above_cap, back_to_input_grid, body_box, is_on_model_grid, to_model_grid
-from guided_diffusion.pet.volume import Volume, centred_affine
+from guided_diffusion.pet.geometry import (
+    above_cap,
+    back_to_input_grid,
+    body_box,
+    is_on_model_grid,
+    resample_like,
+    to_model_grid,
+)
+from guided_diffusion.pet.volume import Volume, centred_affine, load_volume
+from tests.test_dicom import STS, needs_sts
 
 FLIPS = ("RAS", "LAS", "LPS", "PLS", "SRA", "IPL", "ASL")
 
@@ -151,7 +162,9 @@ def test_a_point_stays_where_it_is(affine):
     np.testing.assert_allclose(back.data.sum(), volume.data.sum() / 2, rtol=2e-3)
 
 
-@pytest.mark.parametrize(("diameter", "tolerance"), [(37, 0.01), (28, 0.02), (22, 0.02), (17, 0.03), (13, 0.04), (10, 0.05)])
+@pytest.mark.parametrize(
+    ("diameter", "tolerance"), [(37, 0.01), (28, 0.02), (22, 0.02), (17, 0.03), (13, 0.04), (10, 0.05)]
+)
 @pytest.mark.parametrize("spacing", [(4.07, 4.07, 3.0), (1.0, 1.0, 2.0), (2.04, 2.04, 2.03)])
 def test_sphere_means_survive_the_round_trip(diameter, tolerance, spacing):
     """The model's answer itself, without any of the input: the sphere's mean on the input grid, before and after."""
@@ -230,10 +243,13 @@ def test_the_crop_keeps_the_body_and_leaves_the_air():
     data[75:83, 30:38, 10:50] = 0.8  # an arm
     data[5, 5, 5] = 2.0  # a speck of noise
     volume = Volume(data, centred_affine(data.shape, (4, 4, 3), "LPS"))
-    for (first, last), low, high in zip(body_box(volume, 20), (30, 20, 0), (83, 50, 60), strict=True):
-        n = 2  # voxels in a block
-        assert max(0, low - 5 - n) <= first <= max(0, low - 5)
-        assert high + 5 <= last + (high == 60) * 5 <= high + 5 + n
+    # margins of 20 mm: 5 voxels in plane, 7 axially; edges are known to a block of 2 voxels
+    (i0, i1), (j0, j1), axial = body_box(volume, 20)
+    assert 24 <= i0 <= 25
+    assert 88 <= i1 <= 90
+    assert 14 <= j0 <= 15
+    assert 55 <= j1 <= 57
+    assert axial == (0, 60)
     back = back_to_input_grid(_identity(to_model_grid(volume)), to_model_grid(volume), volume)
     np.testing.assert_array_equal(back.data, data)
     assert body_box(replace(volume, data=np.zeros_like(data)), 20) == [(0, 100), (0, 80), (0, 60)]
@@ -263,3 +279,41 @@ def test_noise_that_the_model_grid_cannot_hold_stays_where_the_input_is_finer():
     left = np.std(back_to_input_grid(flat, model, smooth, suv_max=1e6).data) / np.std(blurred)
     assert 0.5 < white < 1
     assert left < 0.05
+
+
+def test_a_normal_dose_partner_on_another_grid_lands_on_the_low_doses():
+    """The same smooth image on two scanners' grids."""
+    low_grid = Volume(np.zeros((50, 50, 60), np.float32), centred_affine((50, 50, 60), (4.07, 4.07, 3), "LPS"))
+    normal_grid = Volume(np.zeros((110, 100, 90), np.float32), centred_affine((110, 100, 90), (2, 2.2, 2), "RAS"))
+
+    def image(grid):
+        distance = (_millimetres(grid) ** 2).sum(0)
+        return replace(grid, data=(1 + 5 * np.exp(-distance / (2 * 20.0**2))).astype(np.float32))
+
+    model = to_model_grid(image(low_grid))
+    partner = resample_like(image(normal_grid), model)
+    np.testing.assert_array_equal(partner.affine, model.affine)
+    inner = (slice(10, -10),) * 3
+    np.testing.assert_allclose(partner.data[inner], model.data[inner], rtol=0.01)
+    elsewhere = replace(normal_grid, affine=normal_grid.affine + np.pad([[200.0]], ((0, 3), (3, 0))))
+    with pytest.raises(InputError, match="same part of the patient"):
+        resample_like(image(elsewhere), model)
+
+
+@pytest.mark.slow
+@needs_sts
+def test_preparing_is_no_slower_than_nibabel_and_takes_four_copies_at_most():
+    volume = load_volume(STS)
+    image = nib.Nifti1Image(volume.data, volume.affine)
+    seconds = []
+    for resample in (lambda: to_model_grid(volume), lambda: resample_to_output(image, (1.65,) * 3, order=1)):
+        began = time.process_time()
+        resample()
+        seconds.append(time.process_time() - began)
+    assert seconds[0] < seconds[1]
+    tracemalloc.start()
+    model = to_model_grid(volume)
+    copies = tracemalloc.get_traced_memory()[1] / model.data.nbytes  # beside the input
+    tracemalloc.stop()
+    print(f"{seconds[0]:.1f} s against nibabel's {seconds[1]:.1f} s of CPU; {copies:.2f} copies at the peak")
+    assert copies + volume.data.nbytes / model.data.nbytes < 4

@@ -58,7 +58,10 @@ def test_real_headers_give_the_published_factors(name):
     [
         ({}, ONE_HALF_LIFE),
         ({"DecayCorrection": "ADMIN"}, AT_INJECTION),
-        ({"DecayCorrection": "ADMIN", "RadiopharmaceuticalStartTime": None, "RadionuclideHalfLife": None}, AT_INJECTION),
+        (
+            {"DecayCorrection": "ADMIN", "RadiopharmaceuticalStartTime": None, "RadionuclideHalfLife": None},
+            AT_INJECTION,
+        ),
         ({"Units": "GML", "PatientWeight": None, "RadionuclideTotalDose": None}, 1.0),
         ({"Units": "GML", "SUVType": "BW"}, 1.0),
         # the scan began at the series time even if this bed position came later
@@ -68,7 +71,10 @@ def test_real_headers_give_the_published_factors(name):
         ({"SeriesDate": "20240112"}, ONE_HALF_LIFE),
         ({"SeriesDate": None, "SeriesTime": None}, ONE_HALF_LIFE),
         # date-time wins over time
-        ({"RadiopharmaceuticalStartDateTime": "20240110101013.8", "RadiopharmaceuticalStartTime": "0900"}, ONE_HALF_LIFE),
+        (
+            {"RadiopharmaceuticalStartDateTime": "20240110101013.8", "RadiopharmaceuticalStartTime": "0900"},
+            ONE_HALF_LIFE,
+        ),
         ({"RadiopharmaceuticalStartTime": "10:10:13.8"}, ONE_HALF_LIFE),
         # over midnight, by time alone and by date-time
         (

@@ -22,6 +22,7 @@ from guided_diffusion.pet import dicom_tags as tags
 from guided_diffusion.pet.arrays import check_size
 from guided_diffusion.pet.slices import SliceStack, stack_slices
 from guided_diffusion.pet.suv import SUVConversion, SUVError, SUVOverrides, suv_conversion
+from guided_diffusion.pet.suv_bases import ratios_to_suvbw
 
 MAX_FILE_BYTES = 2**30
 
@@ -247,6 +248,7 @@ def _slice_geometry(file: DicomFile, header: Dataset) -> tuple[float, ...]:
 
 def _source(found: Series, conversion: SUVConversion, overrides: SUVOverrides | None) -> dict[str, object]:
     header = found.headers[0]
+    weight = overrides.weight_kg if overrides else None
     low, high = min(conversion.factors), max(conversion.factors)
     return {
         "format": "DICOM",
@@ -255,5 +257,10 @@ def _source(found: Series, conversion: SUVConversion, overrides: SUVOverrides | 
         "suv_factor": low if low == high else [low, high],
         "suv": conversion.method,
         "suv_overrides": overrides.given() if overrides else {},
+        "suv_basis_ratios": ratios_to_suvbw(
+            weight or tags.number(header, "PatientWeight"),
+            tags.number(header, "PatientSize"),
+            tags.text(header, "PatientSex"),
+        ),
         "spacing": found.stack.description,
     }

@@ -58,11 +58,8 @@ def to_model_grid(
         _model_samples(box[p], size / volume.voxel_mm[p], sign)
         for p, sign, size in zip(permutation, signs, sizes, strict=True)
     ]
-    data = np.transpose(volume.data, permutation)
-    operators = tuple(axis_operator(s, n) for s, n in zip(samples, data.shape, strict=True))
-    resampled = np.maximum(apply_separable(data, operators), min(0.0, float(volume.data.min())))
     affine = volume.affine @ _index_map(permutation, samples)
-    return replace(volume, data=np.ascontiguousarray(resampled, dtype=np.float32), affine=affine)
+    return replace(volume, data=_resample(np.transpose(volume.data, permutation), samples), affine=affine)
 
 
 def back_to_input_grid(
@@ -102,6 +99,23 @@ def back_to_input_grid(
     if above_cap == "clip":
         np.minimum(data, suv_max, out=data)
     return replace(original, data=data)
+
+
+def resample_like(volume: Volume, model: Volume) -> Volume:
+    """Puts another image of the same patient position (its normal-dose partner) on the grid of `model`.
+
+    Raises:
+        InputError: the two images' axes are turned against each other, or one lies outside the other.
+    """
+    if volume.data.shape == model.data.shape and np.allclose(volume.affine, model.affine, atol=1e-3):
+        return volume
+    permutation, samples = _samples_in(volume.affine, model)
+    data = np.transpose(volume.data, permutation)
+    for along, size in zip(samples, data.shape, strict=True):
+        covered = along.covered(size)
+        if (covered.stop - covered.start) < 0.9 * min(size, abs(along.step) * along.count):
+            raise InputError("low dose and normal dose do not show the same part of the patient")
+    return replace(model, data=_resample(data, samples), source=volume.source)
 
 
 def is_on_model_grid(
@@ -147,6 +161,13 @@ def above_cap(volume: Volume, suv_max: float = 16.0) -> dict[str, float]:
     """What clipping at suv_max cuts off: number of voxels, peak SUV, volume in mL."""
     voxels = int(np.count_nonzero(volume.data > suv_max))
     return {"voxels": voxels, "peak": float(volume.data.max()), "ml": voxels * volume.voxel_ml}
+
+
+def _resample(data: np.ndarray, samples: list[Samples]) -> np.ndarray:
+    """float32 [X, Y, Z] at new samples along each axis; not below zero unless `data` is."""
+    operators = tuple(axis_operator(s, n) for s, n in zip(samples, data.shape, strict=True))
+    resampled = np.ascontiguousarray(apply_separable(data, operators))
+    return np.maximum(resampled, min(0.0, float(data.min())), out=resampled)
 
 
 def _axes_towards(affine: np.ndarray, axis_codes: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
