@@ -12,6 +12,7 @@ from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.flags import add_input_flags, overrides_from
 from guided_diffusion.pet.preparation import Grid, describe, load, prepare, table
+from guided_diffusion.script_util import str2bool
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,8 +20,13 @@ def parser() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--input", required=True, help="file or folder, local or remote")
     flags.add_argument("--output", help=".npz, .nii or .nii.gz; a record goes beside it as .json")
-    flags.add_argument("--normal_dose", help="the normal-dose partner of --input: both become one training pair (.npz)")
-    flags.add_argument("--info", action="store_true", help="print a table of the image")
+    flags.add_argument(
+        "--normal_dose",
+        help="normal-dose partner of --input: both become one training pair (.npz), each by its own tags",
+    )
+    flags.add_argument(
+        "--info", type=str2bool, nargs="?", const=True, default=False, help="print a table of the image (False)"
+    )
     flags.add_argument("--suv_basis", choices=("bw", "lbm", "bsa"), default="bw", help="basis of the written SUV (bw)")
     group = flags.add_argument_group("the model's grid")
     group.add_argument(

@@ -158,6 +158,9 @@ def test_folders_with_something_else_are_left_alone(series, tmp_path):
     with pytest.raises(InputError, match="holds something else"):
         save_dicom_series(volume, series, tmp_path / "out", model_description="m")
     assert (tmp_path / "out" / "thesis.txt").exists()
+    with pytest.raises(InputError, match="holds something else"):  # the original itself
+        save_dicom_series(volume, series, series, model_description="m")
+    np.testing.assert_array_equal(load_volume(series).data, volume.data)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["original", "out"]
 
 

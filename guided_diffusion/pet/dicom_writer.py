@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
@@ -17,10 +18,12 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet import dicom_tags as tags
 from guided_diffusion.pet.dicom import Series, conversion_of, open_series, quiet_pydicom
 from guided_diffusion.pet.suv import SUVOverrides
+from guided_diffusion.pet.text import printable
 from guided_diffusion.pet.volume import Volume
 
 SERIES_NUMBER_OFFSET = 1000
 LARGEST_STORED = 32767
+VERSION_NAME = "PET-3D-DDPM"
 # They describe the pixels, or the making, of the original only.
 DROPPED = (
     "SmallestImagePixelValue",
@@ -93,7 +96,13 @@ def _write_folder(out_dir: Path, write: Callable[[Path], None]) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.suffix == ".dcm" and path.stem.isdigit() and len(path.stem) == 5
+    """Whether a file is a slice that this module wrote, so that a later run may replace it."""
+    try:
+        with quiet_pydicom():
+            meta = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[]).file_meta
+    except (InvalidDicomError, OSError):
+        return False
+    return meta.get("ImplementationVersionName") == VERSION_NAME
 
 
 def _write_slices(
@@ -101,7 +110,7 @@ def _write_slices(
 ) -> None:
     factors = conversion_of(original, overrides).factors
     data = original.stack.to_slices(volume.data)
-    model = tags.printable(model_description)
+    model = printable(model_description)
     voxels = hashlib.sha256(np.ascontiguousarray(data)).hexdigest()
     series_uid = generate_uid(entropy_srcs=[str(original.headers[0].SeriesInstanceUID), model, voxels])
     for k, file in enumerate(original.files):
@@ -143,7 +152,7 @@ def _describe(dataset: Dataset, series_uid: str, model: str, overrides: SUVOverr
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.file_meta.ImplementationClassUID = pydicom.uid.PYDICOM_IMPLEMENTATION_UID
-    dataset.file_meta.ImplementationVersionName = "PET-3D-DDPM"
+    dataset.file_meta.ImplementationVersionName = VERSION_NAME
 
 
 def _set_overrides(dataset: Dataset, overrides: SUVOverrides) -> None:

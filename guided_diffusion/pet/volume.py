@@ -17,7 +17,7 @@ DEFAULT_BARE_VOXEL_MM = 1.65
 DEFAULT_AXIS_CODES = "PLS"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Volume:
     """A volume as its file has it.
 
