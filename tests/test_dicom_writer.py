@@ -15,7 +15,7 @@ from guided_diffusion.pet.dicom_writer import save_dicom_series
 from guided_diffusion.pet.geometry import back_to_input_grid, to_model_grid
 from guided_diffusion.pet.suv import SUVOverrides, suvbw_factors
 from guided_diffusion.pet.volume import load_volume
-from tests.dicom_series import write_series
+from tests.dicom_series import HALF_LIFE_S, write_series
 from tests.test_dicom import STS, needs_sts
 from tests.test_suv import philips
 
@@ -131,6 +131,19 @@ def test_other_units_stay_what_they_are(tmp_path):
     np.testing.assert_allclose(load_volume(tmp_path / "out").data, volume.data, atol=2e-4)
 
 
+def test_each_slice_keeps_its_own_factor_where_the_scanner_did_not_correct_for_decay(tmp_path):
+    stored = np.full((4, 4, 3), 10000, np.int16)
+    headers = [{"AcquisitionTime": f"12{minutes}00"} for minutes in ("00", "20", "40")]
+    uncorrected = {"DecayCorrection": "NONE", "CorrectedImage": ["ATTN"], "ActualFrameDuration": "60000"}
+    write_series(tmp_path / "s", stored, headers=headers, **uncorrected)
+    volume = load_volume(tmp_path / "s")
+    decay = 2 ** (1200 / HALF_LIFE_S)
+    np.testing.assert_allclose(volume.data[0, 0] / volume.data[0, 0, 0], [1, decay, decay**2], rtol=1e-5)
+    assert len(volume.source["suv_factor"]) == 2  # the smallest and the largest
+    save_dicom_series(volume, tmp_path / "s", tmp_path / "out", model_description="m")
+    np.testing.assert_allclose(load_volume(tmp_path / "out").data, volume.data, rtol=1e-4)
+
+
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, pydicom.uid.RLELossless])
 def test_other_encodings_of_the_original(tmp_path, syntax):
     stored = np.random.default_rng(0).integers(0, 30000, (4, 6, 3)).astype(np.int16)
@@ -147,6 +160,18 @@ def test_other_encodings_of_the_original(tmp_path, syntax):
     np.testing.assert_allclose(volume.data, stored * 4e-4, rtol=1e-6)
     save_dicom_series(volume, tmp_path / "s", tmp_path / "out", model_description="m")
     np.testing.assert_allclose(load_volume(tmp_path / "out").data, volume.data, atol=volume.data.max() / 60000)
+
+
+def test_an_unknown_character_set_is_nobodys_business(tmp_path, recwarn):
+    """pydicom warns of it, which would be a second line beside the one that the user gets, or a stray one."""
+    stored = np.full((4, 4, 3), 10000, np.int16)
+    for path in write_series(tmp_path / "s", stored, SpecificCharacterSet="ISO_IR 999", PatientName="Sentinel"):
+        dataset = pydicom.dcmread(path)
+        dataset.compress(pydicom.uid.RLELossless)
+        dataset.save_as(path)
+    recwarn.clear()
+    save_dicom_series(load_volume(tmp_path / "s"), tmp_path / "s", tmp_path / "out", model_description="m")
+    assert not list(recwarn)
 
 
 def test_folders_with_something_else_are_left_alone(series, tmp_path):

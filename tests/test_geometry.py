@@ -255,6 +255,27 @@ def test_the_crop_keeps_the_body_and_leaves_the_air():
     assert body_box(replace(volume, data=np.zeros_like(data)), 20) == [(0, 100), (0, 80), (0, 60)]
 
 
+def test_outside_the_models_grid_the_input_stays():
+    data = np.random.default_rng(0).uniform(0, 0.04, (60, 60, 40)).astype(np.float32)
+    data[25:35, 25:35] = 3.0
+    volume = Volume(data, centred_affine(data.shape, (4.07, 4.07, 3), "LPS"))
+    model = to_model_grid(volume)
+    back = back_to_input_grid(replace(model, data=np.clip(model.data, 0, 16) + 1), model, volume)
+    changed = back.data - data
+    inside = np.zeros(data.shape, bool)
+    inside[tuple(slice(first, last) for first, last in body_box(volume, 20))] = True
+    np.testing.assert_array_equal(changed[~inside], 0)
+    np.testing.assert_allclose(changed[inside], 1, rtol=1e-3)
+
+
+def test_a_tilted_volume_with_fine_voxels_is_anti_aliased():
+    white = np.random.default_rng(0).gamma(4, 1, (80, 80, 80)).astype(np.float32)
+    fine = Volume(white, _tilted(centred_affine(white.shape, 0.7, "LPS"), 15))
+    inner = (slice(8, -8),) * 3
+    # trilinear interpolation alone leaves about half of the noise between the voxels, and all of it on them
+    assert to_model_grid(fine).data[inner].std() < 0.3 * white.std()
+
+
 def test_grids_that_do_not_belong_together_are_refused():
     volume = Volume(np.ones((10, 10, 10), np.float32), centred_affine((10, 10, 10), 4.0, "LPS"))
     model = to_model_grid(volume)
