@@ -100,6 +100,7 @@ def test_nested_folders_zips_and_other_files(tmp_path, stored):
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
         for path in paths:
             archive.write(path, f"a/b/{path.name}")
+            archive.writestr(f"__MACOSX/a/b/._{path.name}", "what macOS puts beside each file")
     for name in ("s", "s.zip"):
         np.testing.assert_allclose(load_volume(tmp_path / name).data, stored * SUV_PER_BQML, rtol=1e-6)
 

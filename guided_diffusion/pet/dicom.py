@@ -30,7 +30,6 @@ MAX_FILE_BYTES = 2**30
 # All that reading a series needs of its headers, each decoded on reading: damage shows there and then.
 HEADER_TAGS = [
     "SeriesInstanceUID",
-    "SOPInstanceUID",
     "Modality",
     "SeriesNumber",
     "NumberOfFrames",
@@ -176,6 +175,7 @@ def _files(path: Path) -> Iterator[list[DicomFile]]:
         yield [
             DicomFile(f"{path}:{printable(m.filename)}", lambda m=m: archive.open(m))
             for m in sorted(members, key=lambda m: m.filename)
+            if not PurePosixPath(m.filename).name.startswith(".")
         ]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.operators import Samples, apply_separable, axis_operator, back_operator
+from guided_diffusion.pet.operators import Samples, apply_separable, back_operator, there_operator
 from guided_diffusion.pet.sheared import sample, upright_grid
 from guided_diffusion.pet.volume import DEFAULT_AXIS_CODES, DEFAULT_BARE_VOXEL_MM, Volume
 
@@ -72,14 +72,17 @@ def back_to_input_grid(
 ) -> Volume:
     """Carries what the model changed back to the grid of `original`.
 
-    The result is original + way back of (denoised - model_input clipped to [0, suv_max]). The way back is the
-    least-squares inverse of the way there, so on grids coarser than the model's this is the denoised image itself, with
-    nothing of the input's noise left. Outside the model's grid (air) the input stays.
+    The result is original + way back of (denoised - model_input clipped to [0, suv_max]): a model that changes nothing
+    returns the input exactly. On grids coarser than the model's the way back undoes the way there, so the result is the
+    denoised image itself; of the input's noise 0.1 % stays at 2 to 5 mm (an anti-aliasing triangle instead would leave
+    28 to 62 %). On finer grids noise that the model's cannot hold stays: at 1 mm, 6 % of noise with a correlation of
+    4 mm FWHM and 21 % of noise with 2.5 mm. Outside the model's grid (air) the input stays.
 
     Args:
         denoised: SUV on the model's grid, computed from `model_input` clipped to [0, suv_max].
         model_input: what `to_model_grid` made of `original`.
-        above_cap: 'keep' restores uptake above suv_max (bladder, injection site) from the input, 'clip' cuts it off.
+        above_cap: 'keep' leaves uptake above suv_max (bladder, injection site) as the input has it, so that its SUV and
+            its volume can be read off the result; 'clip' cuts it off at suv_max.
 
     Raises:
         InputError: the grids do not belong together.
@@ -93,8 +96,9 @@ def back_to_input_grid(
     else:
         permutation, samples = _samples_in(original.affine, model_input)
         view = np.transpose(data, permutation)
-        backs = [back_operator(s, n) for s, n in zip(samples, view.shape, strict=True)]
-        view[tuple(part for _, part in backs)] += apply_separable(change, tuple(operator for operator, _ in backs))
+        operators = [back_operator(along, size) for along, size in zip(samples, view.shape, strict=True)]
+        covered = tuple(part for _, part in operators)
+        view[covered] += apply_separable(change, [operator for operator, _ in operators])
     np.maximum(data, min(0.0, float(original.data.min())), out=data)
     if above_cap == "clip":
         np.minimum(data, suv_max, out=data)
@@ -165,8 +169,9 @@ def above_cap(volume: Volume, suv_max: float = 16.0) -> dict[str, float]:
 
 def _resample(data: np.ndarray, samples: list[Samples]) -> np.ndarray:
     """float32 [X, Y, Z] at new samples along each axis; not below zero unless `data` is."""
-    operators = tuple(axis_operator(s, n) for s, n in zip(samples, data.shape, strict=True))
-    resampled = np.ascontiguousarray(apply_separable(data, operators))
+    operators = [there_operator(along, size) for along, size in zip(samples, data.shape, strict=True)]
+    covered = data[tuple(part for _, part in operators)]
+    resampled = np.ascontiguousarray(apply_separable(covered, [operator for operator, _ in operators]))
     return np.maximum(resampled, min(0.0, float(data.min())), out=resampled)
 
 

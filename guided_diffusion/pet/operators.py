@@ -6,6 +6,7 @@ fine image. That suppresses what the coarse grid cannot represent (anti-aliasing
 L exactly: coarse -> fine -> coarse changes nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,26 +44,24 @@ class Samples:
         return (np.arange(voxels.start, voxels.stop) - self.first) / self.step
 
 
-def axis_operator(samples: Samples, size: int) -> np.ndarray:
-    """float32 [samples.count, size]: resamples an axis of `size` voxels at `samples`."""
-    if abs(samples.step) <= 1:
-        return linear_weights(samples.positions, size).astype(np.float32)
-    covered = samples.covered(size)
-    operator = np.zeros((samples.count, size), np.float32)
-    operator[:, covered] = least_squares_inverse(linear_weights(samples.locate(covered), samples.count))
-    return operator
+def there_operator(samples: Samples, size: int) -> tuple[np.ndarray, slice]:
+    """Resamples an axis of `size` voxels at `samples`: float32 [samples.count, covered], and which voxels it takes."""
+    interpolation, covered, finer = _interpolation(samples, size)
+    return (interpolation if finer else least_squares_inverse(interpolation)).astype(np.float32), covered
 
 
 def back_operator(samples: Samples, size: int) -> tuple[np.ndarray, slice]:
-    """The way back of `axis_operator`: float32 [covered, samples.count], and which of the `size` voxels it gives."""
+    """The way back of `there_operator`: float32 [covered, samples.count], and which of the `size` voxels it gives."""
+    interpolation, covered, finer = _interpolation(samples, size)
+    return (least_squares_inverse(interpolation) if finer else interpolation).astype(np.float32), covered
+
+
+def _interpolation(samples: Samples, size: int) -> tuple[np.ndarray, slice, bool]:
+    """L of the coarser grid to the finer, the voxels that take part, and whether the samples are the finer grid."""
     covered = samples.covered(size)
     if abs(samples.step) <= 1:
-        operator = least_squares_inverse(
-            linear_weights(samples.positions - covered.start, covered.stop - covered.start)
-        )
-    else:
-        operator = linear_weights(samples.locate(covered), samples.count)
-    return operator.astype(np.float32), covered
+        return linear_weights(samples.positions - covered.start, covered.stop - covered.start), covered, True
+    return linear_weights(samples.locate(covered), samples.count), covered, False
 
 
 def linear_weights(positions: np.ndarray, count: int) -> np.ndarray:
@@ -89,7 +88,7 @@ def least_squares_inverse(interpolation: np.ndarray) -> np.ndarray:
     return solve(gram, interpolation.T, assume_a="pos")
 
 
-def apply_separable(data: np.ndarray, operators: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+def apply_separable(data: np.ndarray, operators: Sequence[np.ndarray]) -> np.ndarray:
     """float32 [a, b, c] -> [a', b', c']: one matrix [new, old] per axis, those that shrink most first."""
     for axis in sorted(range(3), key=lambda a: operators[a].shape[0] / operators[a].shape[1]):
         data = _apply(data, operators[axis], axis)
@@ -97,8 +96,9 @@ def apply_separable(data: np.ndarray, operators: tuple[np.ndarray, np.ndarray, n
 
 
 def _apply(data: np.ndarray, operator: np.ndarray, axis: int) -> np.ndarray:
-    if operator.shape[0] == operator.shape[1] and np.array_equal(operator, np.eye(len(operator))):
-        return data
+    chosen = operator.argmax(axis=1)
+    if np.count_nonzero(operator) == len(operator) and (operator[np.arange(len(operator)), chosen] == 1).all():
+        return np.take(data, chosen, axis=axis)  # the same samples: kept or reversed, not computed
     if axis == 0:
         return (operator @ data.reshape(len(data), -1)).reshape(-1, *data.shape[1:])
     return operator @ data if axis == 1 else data @ operator.T
