@@ -1,0 +1,156 @@
+"""Which files are compared: one reference, one generated volume and, if wanted, one unclipped scan per subject."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.files import read_mat_peak, read_nifti, read_npz
+from evaluation.metrics import SUV_MAX, clip_suv
+from guided_diffusion.errors import InputError
+
+NPZ_SUFFIXES = (".npz",)
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+UNITS = ("normalised", "suv")
+LARGEST_NORMALISED = 1.001  # 1, and the rounding of half precision
+LARGEST_SUV = 1000.0  # no organ and no bladder comes near; Bq/mL does
+AFFINE_TOLERANCE_MM = 1e-2
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The files of one subject; `scan` is the .mat file of the unclipped scan, None if no published PSNR is wanted."""
+
+    name: str
+    reference: Path
+    generated: Path
+    scan: Path | None
+
+
+def find_subjects(gtr_dir: Path, gen_dir: Path, matfile_dir: Path | None) -> list[Subject]:
+    """The subjects of `gtr_dir`, sorted by name. Raises InputError where a folder or file is missing or ambiguous."""
+    for folder in (gtr_dir, gen_dir, matfile_dir):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"{folder}: no such folder")
+    subjects: dict[str, Subject] = {}
+    for reference in _volumes_in(gtr_dir, NPZ_SUFFIXES + NIFTI_SUFFIXES):
+        name = _subject_name(reference)
+        if name in subjects:
+            raise InputError(f"{gtr_dir}: has {subjects[name].reference.name} and {reference.name}; leave one of them")
+        scan = None if matfile_dir is None else matfile_dir / f"{name}.mat"
+        if scan is not None and not scan.is_file():
+            raise InputError(f"{scan}: no such file; put it there, or leave out --matfile_dir and the published PSNR")
+        subjects[name] = Subject(name, reference, _generated_volume(gen_dir / name, reference), scan)
+    if not subjects:
+        raise InputError(f"{gtr_dir}: holds no subject; expected <subject>.npz, .nii or .nii.gz")
+    return [subjects[name] for name in sorted(subjects)]
+
+
+def read_pair(subject: Subject, gtr_units: str, gen_units: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reference and generated volume in SUV, float32, one shape: [X, Y, Z] from .npz, the file's [i, j, k] from NIfTI.
+
+    Negative generated values are set to 0, as published. Raises InputError where a file can't be read or the two can't
+    be compared.
+    """
+    if _is_nifti(subject.reference):
+        reference, generated = _read_nifti_pair(subject)
+    else:
+        reference, generated = _read_npz_pair(subject)
+    if reference.shape != generated.shape:
+        raise InputError(
+            f"{subject.generated}: shape {generated.shape}, but the reference {subject.reference} is "
+            f"{reference.shape}; both must be on one grid"
+        )
+    reference = to_suv(reference, gtr_units, subject.reference, "--gtr_units")
+    generated = to_suv(generated, gen_units, subject.generated, "--gen_units")
+    return reference, np.maximum(generated, 0)
+
+
+def published_peak(scan: Path) -> float:
+    """The peak of the published PSNR: the largest SUV of the scan before clipping. Raises InputError if it isn't SUV."""
+    peak = read_mat_peak(scan)
+    if peak <= 0:
+        raise InputError(f"{scan}: the largest value of suv is {peak:.4g}; an SUV above 0 is needed")
+    _refuse_activity(peak, scan)
+    return peak
+
+
+def to_suv(volume: np.ndarray, units: str, path: Path, flag: str) -> np.ndarray:
+    """A volume in SUV, float32. Given as SUV it is clipped to [0, 16]; given normalised (SUV/16) it is multiplied.
+
+    Raises InputError where the values contradict the units: normalised values above 1, SUV in the thousands, or SUV
+    that nowhere exceeds 1, which no whole-body scan shows and which would add 24 dB to a normalised pair's PSNR.
+    """
+    largest = float(volume.max())
+    if units == "normalised":
+        if largest > LARGEST_NORMALISED:
+            raise InputError(f"{path}: values up to {largest:.4g} are not SUV/16; pass {flag} suv if it is SUV")
+        return volume * np.float32(SUV_MAX)
+    _refuse_activity(largest, path)
+    if 0 < largest <= 1:
+        raise InputError(
+            f"{path}: values up to {largest:.4g} are too low for SUV; pass {flag} normalised if it is SUV/16"
+        )
+    return clip_suv(volume)
+
+
+def _refuse_activity(peak: float, path: Path) -> None:
+    if peak >= LARGEST_SUV:
+        raise InputError(f"{path}: values up to {peak:.4g} can't be SUV, they are probably Bq/mL; convert them to SUV")
+
+
+def _read_npz_pair(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    reference, generated = read_npz(subject.reference), read_npz(subject.generated)
+    if reference.ndim != 4 or reference.shape[0] != 2:
+        raise InputError(
+            f"{subject.reference}: arr_0 is {reference.shape}; expected [2, X, Y, Z] with the normal dose in channel 1"
+        )
+    if generated.ndim != 3:
+        raise InputError(f"{subject.generated}: arr_0 is {generated.shape}; expected [X, Y, Z]")
+    return reference[1], generated
+
+
+def _read_nifti_pair(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    reference, reference_affine = read_nifti(subject.reference)
+    generated, generated_affine = read_nifti(subject.generated)
+    for volume, path in ((reference, subject.reference), (generated, subject.generated)):
+        if volume.ndim != 3:
+            raise InputError(f"{path}: shape {volume.shape}; expected one 3D volume")
+    if not np.allclose(reference_affine, generated_affine, rtol=0, atol=AFFINE_TOLERANCE_MM):
+        raise InputError(
+            f"{subject.generated}: lies elsewhere in space than {subject.reference} (the affines differ); "
+            "resample one onto the other"
+        )
+    return reference, generated
+
+
+def _generated_volume(folder: Path, reference: Path) -> Path:
+    """The one generated file of the reference's format; a run on NIfTI input leaves an .npz beside the NIfTI."""
+    suffixes = NIFTI_SUFFIXES if _is_nifti(reference) else NPZ_SUFFIXES
+    wanted = " or ".join(suffixes)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; the generated {wanted} file for {reference} belongs there")
+    volumes = _volumes_in(folder, suffixes)
+    if not volumes:
+        raise InputError(f"{folder}: holds no {wanted} file to compare with {reference}")
+    if len(volumes) > 1:
+        names = ", ".join(path.name for path in volumes)
+        raise InputError(f"{folder}: holds {len(volumes)} {wanted} files ({names}); leave the one to evaluate")
+    return volumes[0]
+
+
+def _volumes_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files with these suffixes, sorted; hidden ones, such as those that are still being written, left out."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and path.name.endswith(suffixes) and not path.name.startswith(".")
+    )
+
+
+def _subject_name(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".npz")
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.endswith(NIFTI_SUFFIXES)
