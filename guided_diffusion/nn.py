@@ -1,0 +1,61 @@
+"""Layers shared by the networks. Tensors are [N, C, Z, X, Y] for dims 3 and [N, C, X, Y] for dims 2."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv_nd(dims: int, *args, **kwargs) -> nn.Module:
+    """A 1D, 2D or 3D convolution."""
+    return {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims](*args, **kwargs)
+
+
+def in_plane(dims: int, factor: int) -> int | tuple[int, int, int]:
+    """`factor` for the last two axes: the axial axis of a 3D network is never resampled."""
+    return (1, factor, factor) if dims == 3 else factor
+
+
+class GroupNorm32(nn.GroupNorm):
+    """Group normalisation in 32 groups whose statistics are float32 whatever the precision of the network."""
+
+    def __init__(self, channels: int):
+        super().__init__(32, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps).to(x.dtype)
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    """The module with all parameters zero, so that its block starts as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def average_pool_in_plane(x: Tensor) -> Tensor:
+    """Mean over 2 x 2 neighbours of the last two axes.
+
+    Written as a sum of strided views: average pooling has no half-precision kernel on a CPU.
+    """
+    return (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) * 0.25
+
+
+def nearest_up_in_plane(x: Tensor) -> Tensor:
+    """Nearest-neighbour doubling of the last two axes."""
+    scale = (1,) * (x.ndim - 4) + (2, 2)
+    return F.interpolate(x, scale_factor=scale, mode="nearest")
+
+
+def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
+    """Sinusoidal embedding, cosines before sines.
+
+    timesteps: [N], possibly fractional. Returns float32 [N, dim]; an odd `dim` ends with a zero.
+    """
+    half = dim // 2
+    frequencies = torch.exp(
+        -math.log(max_period) / half * torch.arange(half, dtype=torch.float32, device=timesteps.device)
+    )
+    angles = timesteps[:, None].float() * frequencies
+    return F.pad(torch.cat([torch.cos(angles), torch.sin(angles)], dim=1), (0, dim % 2))
