@@ -4,6 +4,7 @@ A checkpoint is either a plain state dict (the published layout) or a dictionary
 """
 
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,10 @@ def read_plain(path: str) -> dict:
 
 
 def load_checkpoint(path: str) -> Checkpoint:
-    """Weights and header of a checkpoint. Raises InputError as `read_plain` does, and for entries that are no tensors."""
+    """Weights and header of a checkpoint.
+
+    Raises InputError as `read_plain` does, and for entries that are no tensors.
+    """
     content = read_plain(path)
     header = Header.from_dict(content["header"], path) if "header" in content else None
     state_dict = content.get("state_dict", content)
@@ -109,10 +113,23 @@ def fitting_flags(state_dict: StateDict) -> dict[str, object]:
         "class_cond": "label_emb.weight" in state_dict,
         "dims": state_dict["input_blocks.0.0.weight"].ndim - 2,
     }
-    for large_size in (96, 64, 256):
-        if ModelConfig(large_size=large_size).multipliers == multipliers:
-            return flags | {"large_size": large_size}
-    return flags | {"channel_mult": ",".join(str(mult) for mult in multipliers)}
+    large_size = next((size for size in (96, 64, 256) if ModelConfig(large_size=size).multipliers == multipliers), None)
+    if large_size is None:
+        large_size = 96
+        flags["channel_mult"] = ",".join(str(mult) for mult in multipliers)
+    return flags | {
+        "large_size": large_size,
+        "attention_resolutions": _attention(state_dict, blocks_per_level, large_size),
+    }
+
+
+def _attention(state_dict: StateDict, blocks_per_level: int, large_size: int) -> str:
+    """The `attention_resolutions` under which the encoder has the attention layers that a state dict has."""
+    blocks = [
+        int(name.split(".")[1]) for name in state_dict if re.fullmatch(r"input_blocks\.\d+\.1\.qkv\.weight", name)
+    ]
+    levels = sorted({(block - 1) // blocks_per_level for block in blocks})
+    return ",".join(str(large_size // 2**level) for level in levels) or "1000"
 
 
 def _encoder_widths(state_dict: StateDict) -> list[int]:

@@ -34,9 +34,7 @@ def _one_stride(num_timesteps: int, wanted: int) -> list[int]:
         steps = range(0, num_timesteps, stride)
         if len(steps) == wanted:
             return list(steps)
-    raise InputError(
-        f"--timestep_respacing ddim{wanted}: no integer stride through {num_timesteps} steps gives {wanted}"
-    )
+    raise InputError(f"--timestep_respacing ddim{wanted}: no integer stride through {num_timesteps} gives that")
 
 
 def _spread(section: np.ndarray, count: int, respacing: str) -> list[int]:

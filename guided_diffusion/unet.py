@@ -18,6 +18,7 @@ from guided_diffusion.nn import (
     conv_nd,
     in_plane,
     nearest_up_in_plane,
+    pointwise_conv_nd,
     timestep_embedding,
     zeroed,
 )
@@ -94,7 +95,7 @@ class ResBlock(TimestepBlock):
             zeroed(conv_nd(shape.dims, out_channels, out_channels, 3, padding=1)),
         )
         same_width = channels == out_channels
-        self.skip_connection = nn.Identity() if same_width else conv_nd(shape.dims, channels, out_channels, 1)
+        self.skip_connection = nn.Identity() if same_width else pointwise_conv_nd(shape.dims, channels, out_channels)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         if self.use_checkpoint and torch.is_grad_enabled():
