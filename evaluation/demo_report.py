@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.files import write_atomically
 from evaluation.metrics import best_gaussian, clip_suv, psnr, ssim
 from evaluation.pictures import save_coronal_mips
+from guided_diffusion.files import atomic_path, writable_folder
 
 Metrics = dict[str, dict[str, float]]
 
@@ -52,14 +52,16 @@ def write_demo_report(
     voxel_size: Sequence[float],
     out_dir: Path,
 ) -> Metrics:
-    """Print the table of `compare` and write `metrics.json` and `coronal_mips.png` into the existing folder `out_dir`.
+    """Print the table of `compare` and write `metrics.json` and `coronal_mips.png` into the folder `out_dir`.
 
     Volumes are [X, Y, Z] in SUV with the axes that `pictures.coronal_mip` names. Raises InputError where the volumes
-    can't be compared or a file can't be written.
+    can't be compared or `out_dir` can't be written.
     """
+    writable_folder(out_dir)
     metrics = compare(low_dose, denoised, normal_dose, voxel_size)
     print(format_table(metrics))
-    write_atomically(out_dir / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
+    with atomic_path(out_dir / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
     save_coronal_mips(
         out_dir / "coronal_mips.png",
         {"low dose": low_dose, "denoised": denoised, "normal dose": normal_dose},

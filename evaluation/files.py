@@ -1,6 +1,5 @@
-"""Reading what is compared, and writing what comes of it. Reading executes nothing; writing leaves no partial file."""
+"""Reading the files that are compared. Nothing that a file holds is executed."""
 
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -51,23 +50,6 @@ def read_mat_peak(path: Path) -> float:
     except (OSError, ValueError, EOFError, TypeError, AttributeError, MatReadError, zlib.error) as error:
         raise InputError(f"{path}: not a whole MATLAB file with an array named suv; save it again") from error
     return float(_finite_float32(array, path).max())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that its name never holds a part of it. Raises InputError where the place can't be written."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a writable folder") from error
 
 
 def _finite_float32(array: np.ndarray, path: Path) -> np.ndarray:

@@ -2,16 +2,15 @@
 
 import argparse
 import csv
-import io
 from pathlib import Path
 
 import numpy as np
 
-from evaluation.files import write_atomically
 from evaluation.metrics import psnr, ssim
 from evaluation.subjects import UNITS, Subject, find_subjects, published_peak, read_pair
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_path, writable_folder
 
 COLUMNS = {  # title, width and decimals in the printed table
     "ssim": ("SSIM", 6, 4),
@@ -25,8 +24,8 @@ Numbers = dict[str, float]
 
 def main() -> None:
     args = create_argparser().parse_args()
-    if args.csv is not None and not args.csv.absolute().parent.is_dir():
-        raise InputError(f"{args.csv.parent}: no such folder; make it before the table is written there")
+    if args.csv is not None:
+        check_csv(args.csv)
     subjects = find_subjects(args.gtr_dir, args.gen_dir, args.matfile_dir)
 
     columns = [column for column in COLUMNS if column != "psnr_published" or args.matfile_dir is not None]
@@ -39,7 +38,7 @@ def main() -> None:
     for name, numbers in summarise(table).items():
         print(format_row(name, numbers, width))
     if args.csv is not None:
-        write_atomically(args.csv, to_csv(table, columns))
+        write_csv(args.csv, table, columns)
 
 
 def create_argparser() -> argparse.ArgumentParser:
@@ -101,14 +100,20 @@ def format_row(name: str, numbers: Numbers, width: int) -> str:
     return "  ".join([name.ljust(width), *cells])
 
 
-def to_csv(table: dict[str, Numbers], columns: list[str]) -> bytes:
+def check_csv(path: Path) -> None:
+    """Raise InputError now where the table could not be written after the work."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give --csv the name of a file")
+    writable_folder(path.parent)
+
+
+def write_csv(path: Path, table: dict[str, Numbers], columns: list[str]) -> None:
     """One row per subject, numbers in full precision."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["subject", *columns])
-    for name, numbers in table.items():
-        writer.writerow([name, *(numbers[column] for column in columns)])
-    return text.getvalue().encode()
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["subject", *columns])
+        for name, numbers in table.items():
+            writer.writerow([name, *(numbers[column] for column in columns)])
 
 
 if __name__ == "__main__":

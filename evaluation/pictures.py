@@ -1,14 +1,13 @@
 """Coronal maximum intensity projections side by side, as a nuclear-medicine reader expects to see them."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.files import write_atomically
 from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_path
 
 SUV_WINDOW = (0.0, 10.0)
 BODY_HEIGHT_INCHES = 6.0
@@ -34,7 +33,7 @@ def save_coronal_mips(
 
     All share one SUV window in inverted grey (dark is hot), which the colour bar states; `voxel_size` in mm along
     X, Y, Z sets the aspect ratio. A MIP of a real head shows a face: crop real volumes at the neck before they come
-    here. Raises InputError where shapes differ or the file can't be written.
+    here. Raises InputError where shapes differ.
     """
     shapes = {title: volume.shape for title, volume in volumes.items()}
     if len(set(shapes.values())) != 1:
@@ -64,6 +63,5 @@ def save_coronal_mips(
         pad=0.01,
     )
 
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=DPI)
-    write_atomically(path, png.getvalue())
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)

@@ -32,18 +32,10 @@ def find_subjects(gtr_dir: Path, gen_dir: Path, matfile_dir: Path | None) -> lis
     for folder in (gtr_dir, gen_dir, matfile_dir):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{folder}: no such folder")
-    subjects: dict[str, Subject] = {}
-    for reference in _volumes_in(gtr_dir, NPZ_SUFFIXES + NIFTI_SUFFIXES):
-        name = _subject_name(reference)
-        if name in subjects:
-            raise InputError(f"{gtr_dir}: has {subjects[name].reference.name} and {reference.name}; leave one of them")
-        scan = None if matfile_dir is None else matfile_dir / f"{name}.mat"
-        if scan is not None and not scan.is_file():
-            raise InputError(f"{scan}: no such file; put it there, or leave out --matfile_dir and the published PSNR")
-        subjects[name] = Subject(name, reference, _generated_volume(gen_dir / name, reference), scan)
-    if not subjects:
-        raise InputError(f"{gtr_dir}: holds no subject; expected <subject>.npz, .nii or .nii.gz")
-    return [subjects[name] for name in sorted(subjects)]
+    return [
+        Subject(name, reference, _generated_volume(gen_dir / name, reference), _scan(matfile_dir, name))
+        for name, reference in sorted(_references(gtr_dir).items())
+    ]
 
 
 def read_pair(subject: Subject, gtr_units: str, gen_units: str) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +59,7 @@ def read_pair(subject: Subject, gtr_units: str, gen_units: str) -> tuple[np.ndar
 
 
 def published_peak(scan: Path) -> float:
-    """The peak of the published PSNR: the largest SUV of the scan before clipping. Raises InputError if it isn't SUV."""
+    """The peak of the published PSNR: the largest SUV of the scan before clipping. Raises InputError if it isn't."""
     peak = read_mat_peak(scan)
     if peak <= 0:
         raise InputError(f"{scan}: the largest value of suv is {peak:.4g}; an SUV above 0 is needed")
@@ -124,6 +116,27 @@ def _read_nifti_pair(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
     return reference, generated
 
 
+def _references(gtr_dir: Path) -> dict[str, Path]:
+    references: dict[str, Path] = {}
+    for path in _volumes_in(gtr_dir, NPZ_SUFFIXES + NIFTI_SUFFIXES):
+        name = path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".npz")
+        if name in references:
+            raise InputError(f"{gtr_dir}: has {references[name].name} and {path.name}; leave one of them")
+        references[name] = path
+    if not references:
+        raise InputError(f"{gtr_dir}: holds no subject; expected <subject>.npz, .nii or .nii.gz")
+    return references
+
+
+def _scan(matfile_dir: Path | None, name: str) -> Path | None:
+    if matfile_dir is None:
+        return None
+    scan = matfile_dir / f"{name}.mat"
+    if not scan.is_file():
+        raise InputError(f"{scan}: no such file; put it there, or leave out --matfile_dir and the published PSNR")
+    return scan
+
+
 def _generated_volume(folder: Path, reference: Path) -> Path:
     """The one generated file of the reference's format; a run on NIfTI input leaves an .npz beside the NIfTI."""
     suffixes = NIFTI_SUFFIXES if _is_nifti(reference) else NPZ_SUFFIXES
@@ -146,10 +159,6 @@ def _volumes_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
         for path in folder.iterdir()
         if path.is_file() and path.name.endswith(suffixes) and not path.name.startswith(".")
     )
-
-
-def _subject_name(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".npz")
 
 
 def _is_nifti(path: Path) -> bool:

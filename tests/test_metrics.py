@@ -55,6 +55,15 @@ def test_a_bladder_at_suv_100_adds_16_db_to_the_published_psnr(pair):
     assert gain == pytest.approx(15.92, abs=0.005)
 
 
+@pytest.mark.parametrize(("bladder", "published"), [(16, 44.08), (30, 49.54), (100, 60.00)])
+def test_the_bladder_table_of_the_readme(bladder, published):
+    scan = np.ones((8, 8, 8))
+    scan[2, 3, 4] = bladder
+    reference, image = clip_suv(scan), clip_suv(scan) - np.float32(0.1)
+    assert psnr(reference, image) == pytest.approx(44.08, abs=0.005)
+    assert psnr(reference, image, peak=scan.max()) == pytest.approx(published, abs=0.005)
+
+
 def test_psnr_does_not_depend_on_memory_layout(pair):
     reference, image = pair
     assert psnr(np.asfortranarray(reference), image[::-1][::-1]) == pytest.approx(psnr(reference, image), rel=1e-12)

@@ -24,9 +24,9 @@ def test_coronal_mip_shows_head_up_and_right_on_the_left():
 
 
 def grey_panels(path):
-    """Grey levels 0..255 of the picture, and the bounding boxes of its panels (frames around the images), left to right."""
+    """Grey levels 0..255 of the picture, and the frames of its panels in order, as (top, bottom, left, right)."""
     pixels = np.rint(255 * matplotlib.image.imread(path)[:, :, :3].mean(axis=2)).astype(int)
-    frames, count = label(pixels < 40)
+    frames, count = label(pixels < 200)
     boxes = []
     for index in range(1, count + 1):
         rows, columns = np.nonzero(frames == index)
@@ -52,8 +52,8 @@ def test_picture_has_one_window_true_proportions_and_titles_in_order(tmp_path):
         panel = pixels[top + 4 : bottom - 3, left + 4 : right - 3]
         assert panel.shape[0] / panel.shape[1] == pytest.approx((70 * 4) / (60 * 3), rel=0.02)
         mm = 280 / (bottom - top)  # per pixel
-        rows, columns = np.nonzero(np.abs(panel - grey) <= 4)
-        inside = (columns > 0.1 * panel.shape[1]) & (rows > 0.1 * panel.shape[0])
+        rows, columns = np.nonzero(np.abs(panel - grey) <= 2)
+        inside = rows > 0.1 * panel.shape[0]  # below the marks R and L
         rows, columns = rows[inside], columns[inside]
         assert np.ptp(rows) * mm == pytest.approx(60, abs=3)
         assert np.ptp(columns) * mm == pytest.approx(60, abs=3)
@@ -68,11 +68,6 @@ def test_pictures_leave_pyplot_alone():
 def test_picture_of_different_shapes_is_refused(tmp_path):
     with pytest.raises(InputError, match="one shape"):
         save_coronal_mips(tmp_path / "mips.png", {"a": np.zeros((3, 4, 5)), "b": np.zeros((3, 4, 6))}, (1, 1, 1))
-
-
-def test_picture_in_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot be written"):
-        save_coronal_mips(tmp_path / "missing" / "mips.png", {"a": np.zeros((3, 4, 5))}, (1, 1, 1))
 
 
 def test_demo_report(tmp_path, capsys):
