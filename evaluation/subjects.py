@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.files import read_mat_peak, read_nifti, read_npz
 from evaluation.metrics import SUV_MAX, clip_suv
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet import arrays, nifti
+from guided_diffusion.pet.volume import LARGEST_PLAUSIBLE_SUV
 
 NPZ_SUFFIXES = (".npz",)
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 UNITS = ("normalised", "suv")
 LARGEST_NORMALISED = 1.001  # 1, and the rounding of half precision
-LARGEST_SUV = 1000.0  # no organ and no bladder comes near; Bq/mL does
 AFFINE_TOLERANCE_MM = 1e-2
 
 
@@ -44,15 +44,15 @@ def read_pair(subject: Subject, gtr_units: str, gen_units: str) -> tuple[np.ndar
     Negative generated values are set to 0, as published. Raises InputError where a file can't be read or the two can't
     be compared.
     """
-    if _is_nifti(subject.reference):
-        reference, generated = _read_nifti_pair(subject)
-    else:
-        reference, generated = _read_npz_pair(subject)
+    reference, reference_affine = _read(subject.reference, channel=1, channels=2)
+    generated, generated_affine = _read(subject.generated, channel=0)
     if reference.shape != generated.shape:
         raise InputError(
             f"{subject.generated}: shape {generated.shape}, but the reference {subject.reference} is "
             f"{reference.shape}; both must be on one grid"
         )
+    if reference_affine is not None and generated_affine is not None:
+        _refuse_displaced(reference_affine, generated_affine, subject)
     reference = to_suv(reference, gtr_units, subject.reference, "--gtr_units")
     generated = to_suv(generated, gen_units, subject.generated, "--gen_units")
     return reference, np.maximum(generated, 0)
@@ -60,8 +60,8 @@ def read_pair(subject: Subject, gtr_units: str, gen_units: str) -> tuple[np.ndar
 
 def published_peak(scan: Path) -> float:
     """The peak of the published PSNR: the largest SUV of the scan before clipping. Raises InputError if it isn't."""
-    peak = read_mat_peak(scan)
-    if peak <= 0:
+    peak = float(arrays.read_channel(scan, channel=0).data.max())
+    if not peak > 0:  # NaN included
         raise InputError(f"{scan}: the largest value of suv is {peak:.4g}; an SUV above 0 is needed")
     _refuse_activity(peak, scan)
     return peak
@@ -86,34 +86,29 @@ def to_suv(volume: np.ndarray, units: str, path: Path, flag: str) -> np.ndarray:
     return clip_suv(volume)
 
 
-def _refuse_activity(peak: float, path: Path) -> None:
-    if peak >= LARGEST_SUV:
-        raise InputError(f"{path}: values up to {peak:.4g} can't be SUV, they are probably Bq/mL; convert them to SUV")
-
-
-def _read_npz_pair(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
-    reference, generated = read_npz(subject.reference), read_npz(subject.generated)
-    if reference.ndim != 4 or reference.shape[0] != 2:
-        raise InputError(
-            f"{subject.reference}: arr_0 is {reference.shape}; expected [2, X, Y, Z] with the normal dose in channel 1"
-        )
-    if generated.ndim != 3:
-        raise InputError(f"{subject.generated}: arr_0 is {generated.shape}; expected [X, Y, Z]")
-    return reference[1], generated
-
-
-def _read_nifti_pair(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
-    reference, reference_affine = read_nifti(subject.reference)
-    generated, generated_affine = read_nifti(subject.generated)
-    for volume, path in ((reference, subject.reference), (generated, subject.generated)):
-        if volume.ndim != 3:
-            raise InputError(f"{path}: shape {volume.shape}; expected one 3D volume")
+def _refuse_displaced(reference_affine: np.ndarray, generated_affine: np.ndarray, subject: Subject) -> None:
     if not np.allclose(reference_affine, generated_affine, rtol=0, atol=AFFINE_TOLERANCE_MM):
         raise InputError(
             f"{subject.generated}: lies elsewhere in space than {subject.reference} (the affines differ); "
             "resample one onto the other"
         )
-    return reference, generated
+
+
+def _refuse_activity(peak: float, path: Path) -> None:
+    if peak >= LARGEST_PLAUSIBLE_SUV:
+        raise InputError(f"{path}: values up to {peak:.4g} can't be SUV, they are probably Bq/mL; convert them to SUV")
+
+
+def _read(path: Path, channel: int, channels: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Data float32 and, where the file places its voxels in space, the affine."""
+    if _is_nifti(path):
+        data, affine, _, _ = nifti.read(path)
+    else:
+        stored = arrays.read_channel(path, channel, channels=channels)
+        data, affine = stored.data, stored.affine
+    if not np.isfinite(data).all():
+        raise InputError(f"{path}: has NaN or infinite voxels; repair the image first")
+    return data, affine
 
 
 def _references(gtr_dir: Path) -> dict[str, Path]:

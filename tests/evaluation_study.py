@@ -28,9 +28,10 @@ class Study:
             low_dose = np.zeros(SHAPE)
             self.write_reference(name, np.stack([low_dose, self.reference[name]]) / 16)
             self.write_generated(name, self.generated[name] / 16)
-        savemat(self.mat_dir / "a.mat", {"suv": np.array([[[1.0, 100.0], [3.0, 4.0]]]), "other": 5})
+        scan = np.array([[[1.0, 100.0, 3.0], [3.0, 4.0, 5.0]]])
+        savemat(self.mat_dir / "a.mat", {"suv": scan, "other": 5})
         with h5py.File(self.mat_dir / "b.mat", "w", userblock_size=512) as file:
-            file["suv"] = np.array([[[1.0, 40.0], [3.0, 4.0]]])
+            file["suv"] = 0.4 * scan
 
     def write_reference(self, name, array):
         np.savez(self.gtr_dir / f"{name}.npz", array)

@@ -123,6 +123,15 @@ def test_nifti_gives_the_numbers_of_npz(study, run):
         assert read_table(study.csv)[name] == pytest.approx(row, rel=1e-5)
 
 
+def test_a_pair_as_generated_file_measures_its_low_dose(study, run):
+    run(study.arguments("--csv", str(study.csv)))
+    table = read_table(study.csv)
+    for name in ("a", "b"):
+        study.write_generated(name, np.stack([study.generated[name], study.reference[name]]) / 16)
+    run(study.arguments("--csv", str(study.csv)))
+    assert read_table(study.csv) == table
+
+
 def test_an_empty_image_is_judged_and_not_refused():
     assert to_suv(np.zeros((2, 2, 2), np.float32), "suv", Path("x.nii"), "--gen_units").max() == 0
 
