@@ -39,7 +39,7 @@ def read_plain(path: str) -> dict:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(f"{path}: holds more than tensors and plain values, so it is not loaded") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not a readable PyTorch checkpoint ({_first_line(error)})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a state dict")

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -87,9 +88,12 @@ def create_parser(description: str) -> Parser:
     return parser
 
 
-def denoise_subjects(parser: Parser) -> None:
-    """Parse the command line, load the model once, and denoise every subject. All ranks call this together."""
-    flags = communicator().bcast(on_root(lambda: vars(parser.parse_args())))
+def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, load the model once, and denoise every subject. All ranks call this together.
+
+    arguments: instead of the process's own.
+    """
+    flags = communicator().bcast(on_root(lambda: vars(parser.parse_args(arguments))))
     subjects = communicator().bcast(on_root(find_subjects, flags["base_samples"], flags["save_dir"]))
     threads = share_cores(flags["threads"])
     on_root(_check_model_path, flags["model_path"])

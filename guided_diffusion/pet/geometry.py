@@ -112,7 +112,7 @@ def is_on_model_grid(
 
 
 def body_box(volume: Volume, margin_mm: float) -> list[tuple[int, int]]:
-    """First and one past the last voxel of the body plus a margin, per axis; all of the volume where no body is found."""
+    """First and one past the last voxel of the body plus a margin, per axis; everything where no body is found."""
     shape = volume.data.shape
     blocks = [max(1, round(BODY_BLOCK_MM / size)) for size in volume.voxel_mm]
     means = volume.data
