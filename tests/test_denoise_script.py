@@ -247,7 +247,7 @@ def test_help_explains_every_flag():
 BROKEN_INPUTS = {
     "missing": (None, "no such file"),
     "no_arr_0": (lambda path: np.savez(path, other=np.ones((2, 8, 8, 8))), "arr_0"),
-    "axes": (lambda path: np.savez(path, arr_0=np.ones((8, 8))), "axes"),
+    "axes": (lambda path: np.savez(path, arr_0=np.ones((8, 8))), "shape"),
     "nan": (lambda path: np.savez(path, arr_0=np.full((2, 16, 16, 16), np.nan, np.float32)), "NaN"),
     "becquerel": (lambda path: np.savez(path, arr_0=np.full((2, 16, 16, 16), 5000, np.float32)), "Bq/mL"),
     "pickled": (lambda path: np.savez(path, arr_0=np.array([{}], dtype=object)), "pickle"),
