@@ -12,7 +12,8 @@ import numpy as np
 from guided_diffusion.atomic import atomic_write, writable_folder
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference import Denoised
-from guided_diffusion.pet.volume import Volume, save_volume
+from guided_diffusion.pet.suv_bases import SUVBasis
+from guided_diffusion.pet.volume import Volume, in_suv_basis, save_volume
 
 VOLUME_SUFFIXES = (".npz", ".nii", ".nii.gz", ".mat", ".zip")
 
@@ -81,18 +82,20 @@ def _plain_name(path: Path) -> str:
     return path.name.removesuffix(suffix)
 
 
-def write_results(subject: Subject, denoised: Denoised, manifest: dict[str, Any], description: str) -> list[Path]:
+def write_results(
+    subject: Subject, denoised: Denoised, manifest: dict[str, Any], description: str, suv_basis: SUVBasis
+) -> list[Path]:
     """Write a subject's files and return their paths, the manifest last.
 
     Always `samples_<X>x<Y>x<Z>.npz` (`arr_0` [X, Y, Z] float32, normalised, on the model's grid) and `run.json`; for
-    an input that knows its place in space also `denoised.nii.gz` (SUV, on the input's own grid).
+    an input that knows its place in space also `denoised.nii.gz` (SUV on that basis, on the input's own grid).
     """
     written = [subject.folder / f"samples_{'x'.join(str(size) for size in denoised.samples.shape)}.npz"]
     with atomic_write(written[0]) as temporary:
         np.savez(temporary, arr_0=denoised.samples)
     if not _is_bare(subject.path):
         written.append(subject.folder / "denoised.nii.gz")
-        save_volume(denoised.volume, written[-1], description=description)
+        save_volume(in_suv_basis(denoised.volume, suv_basis), written[-1], description=description)
     written.append(subject.folder / "run.json")
     with atomic_write(written[-1]) as temporary:
         temporary.write_text(json.dumps(manifest, indent=2, default=str) + "\n")

@@ -15,7 +15,10 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.inference import Denoised, denoise_volume
 from guided_diffusion.manifest import describe_run
-from guided_diffusion.pet.volume import Volume, load_volume
+from guided_diffusion.pet.dicom_writer import save_dicom_series
+from guided_diffusion.pet.flags import add_input_flags, overrides_from
+from guided_diffusion.pet.suv import SUVOverrides
+from guided_diffusion.pet.volume import Volume, in_suv_basis, load_volume
 from guided_diffusion.presets import PRECISIONS, PRESETS, Settings, settle
 from guided_diffusion.script_util import Parser, add_config_flags, create_model, str2bool
 from guided_diffusion.subjects import Subject, find_subjects, write_results
@@ -35,6 +38,20 @@ def create_parser(description: str) -> Parser:
         choices=("keep", "clip"),
         help="uptake above the model's largest SUV: keep it from the input, or leave it clipped (default: keep)",
     )
+    files.add_argument(
+        "--suv_basis",
+        default="bw",
+        choices=("bw", "lbm", "bsa"),
+        help="body mass that the SUV of denoised.nii.gz refers to: weight, lean mass or surface (default: bw)",
+    )
+    files.add_argument(
+        "--write_dicom",
+        type=str2bool,
+        default=False,
+        metavar="True|False",
+        help="for a DICOM input, also write a derived DICOM series into the folder dicom (default: False)",
+    )
+    add_input_flags(parser)
     sampling = parser.add_argument_group("sampling", "What is not given here comes from the preset.")
     given = {"default": argparse.SUPPRESS}
     sampling.add_argument(
@@ -132,7 +149,7 @@ def _denoise_subject(
 ) -> None:
     """One subject from file to files."""
     began = time.perf_counter()
-    volume = on_root(_open_subject, subject, settings)
+    volume = on_root(_open_subject, subject, settings, flags)
     denoised = denoise_volume(
         volume,
         model,
@@ -156,24 +173,45 @@ def _denoise_subject(
         threads=threads,
         seconds=seconds,
     )
-    _write(subject, denoised, manifest, seconds)
+    _write(subject, denoised, manifest, flags, seconds)
 
 
-def _open_subject(subject: Subject, settings: Settings) -> Volume:
-    """The subject's volume; results of an earlier run are removed once it has proved readable."""
+def _open_subject(subject: Subject, settings: Settings, flags: dict[str, Any]) -> Volume:
+    """The subject's volume; results of an earlier run are removed once nothing speaks against this one."""
     volume = load_volume(
         subject.path,
         bare_voxel_mm=settings.preprocessing.voxel_mm,
         bare_axis_codes=settings.preprocessing.axis_codes,
+        series=flags["series"],
+        overrides=_overrides(flags),
     )
+    if flags["write_dicom"] and volume.source.get("format") != "DICOM":
+        raise InputError(f"{subject.path}: --write_dicom needs a DICOM input, whose headers the new series takes over")
+    in_suv_basis(volume, flags["suv_basis"])
     subject.remove_results()
     return volume
 
 
-def _write(subject: Subject, denoised: Denoised, manifest: dict[str, Any], seconds: float) -> None:
+def _write(
+    subject: Subject, denoised: Denoised, manifest: dict[str, Any], flags: dict[str, Any], seconds: float
+) -> None:
     """Write the results and say where they are."""
     description = f"denoised by {manifest['checkpoint']['name']}"
-    written = write_results(subject, denoised, manifest, description)
-    for path in written:
+    if flags["write_dicom"]:
+        save_dicom_series(
+            denoised.volume,
+            subject.path,
+            subject.folder / "dicom",
+            model_description=description,
+            series=flags["series"],
+            overrides=_overrides(flags),
+        )
+        logger.log(f"wrote {subject.folder / 'dicom'}")
+    for path in write_results(subject, denoised, manifest, description, flags["suv_basis"]):
         logger.log(f"wrote {path}")
     logger.log(f"{len(denoised.plan.starts)} patches in {seconds:.1f} s on {communicator().size} rank(s)")
+
+
+def _overrides(flags: dict[str, Any]) -> SUVOverrides | None:
+    """Replacements of DICOM tags, where flags give any."""
+    return overrides_from(argparse.Namespace(**flags))
