@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from guided_diffusion.pet.suv_bases import SUVBasis
 from guided_diffusion.pet.volume import Volume, in_suv_basis, save_volume
 
 VOLUME_SUFFIXES = (".npz", ".nii", ".nii.gz", ".mat", ".zip")
+DICOM_FOLDER = "denoised_dicom"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Subject:
         for pattern in ("samples_*.npz", "denoised.nii.gz", "run.json"):
             for old in self.folder.glob(pattern):
                 old.unlink()
+        shutil.rmtree(self.folder / DICOM_FOLDER, ignore_errors=True)
 
 
 def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:

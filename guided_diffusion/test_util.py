@@ -21,7 +21,7 @@ from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import Volume, in_suv_basis, load_volume
 from guided_diffusion.presets import PRECISIONS, PRESETS, Settings, settle
 from guided_diffusion.script_util import Parser, add_config_flags, create_model, str2bool
-from guided_diffusion.subjects import Subject, find_subjects, write_results
+from guided_diffusion.subjects import DICOM_FOLDER, Subject, find_subjects, write_results
 from guided_diffusion.unet import SuperResModel
 
 
@@ -49,7 +49,7 @@ def create_parser(description: str) -> Parser:
         type=str2bool,
         default=False,
         metavar="True|False",
-        help="for a DICOM input, also write a derived DICOM series into the folder dicom (default: False)",
+        help="for a DICOM input, also write a derived DICOM series into the folder denoised_dicom (default: False)",
     )
     add_input_flags(parser)
     sampling = parser.add_argument_group("sampling", "What is not given here comes from the preset.")
@@ -201,7 +201,7 @@ def _write(
         save_dicom_series(
             denoised.volume,
             subject.path,
-            subject.folder / "dicom",
+            subject.folder / DICOM_FOLDER,
             model_description=description,
             series=flags["series"],
             overrides=_overrides(flags),
