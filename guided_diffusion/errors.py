@@ -2,4 +2,7 @@
 
 
 class InputError(Exception):
-    """Bad input or usage: says on one line what is wrong, in which file, and what to do. Scripts end with exit code 2."""
+    """Bad input or usage: says on one line what is wrong, in which file, and what to do.
+
+    Scripts that end with it have exit code 2.
+    """

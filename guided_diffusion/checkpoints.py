@@ -1,0 +1,165 @@
+"""Loading weights without executing anything, saving them atomically, and saying what would fit where they do not.
+
+A checkpoint is either a plain state dict (the published layout) or a dictionary of "header" and "state_dict".
+"""
+
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import blobfile as bf
+import torch
+from torch import Tensor, nn
+
+from guided_diffusion.config import Header, ModelConfig
+from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_path
+
+StateDict = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights, and the header of our own checkpoints (None for a plain state dict)."""
+
+    state_dict: StateDict
+    header: Header | None
+
+
+def read_plain(path: str) -> dict:
+    """Whatever dictionary of tensors and plain values a file holds; local or remote, nothing in it is executed.
+
+    Raises InputError for a missing, truncated or foreign file.
+    """
+    if not bf.exists(path):
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        with bf.BlobFile(path, "rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(f"{path}: holds more than tensors and plain values, so it is not loaded") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: not a readable PyTorch checkpoint ({_first_line(error)})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a state dict")
+    return content
+
+
+def load_checkpoint(path: str) -> Checkpoint:
+    """Weights and header of a checkpoint.
+
+    Raises InputError as `read_plain` does, and for entries that are no tensors.
+    """
+    content = read_plain(path)
+    header = Header.from_dict(content["header"], path) if "header" in content else None
+    state_dict = content.get("state_dict", content)
+    if not isinstance(state_dict, dict) or not all(isinstance(value, Tensor) for value in state_dict.values()):
+        raise InputError(f"{path}: not a state dict: some of its entries are no tensors")
+    return Checkpoint(state_dict, header)
+
+
+def save_checkpoint(path: Path, state_dict: StateDict, header: Header) -> None:
+    """Write weights with their header, atomically."""
+    save_plain(path, {"header": header.as_dict(), "state_dict": state_dict})
+
+
+def save_plain(path: Path, content: dict) -> None:
+    """Write a dictionary of tensors and plain values, atomically."""
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_weights(model: nn.Module, state_dict: StateDict, path: str) -> None:
+    """Put weights into a model by name.
+
+    Raises InputError that names the first missing, unexpected and misshapen tensors and the flags that would fit.
+    """
+    ours = model.state_dict()
+    missing = [name for name in ours if name not in state_dict]
+    unexpected = [name for name in state_dict if name not in ours]
+    misshapen = [
+        f"{name} is {tuple(state_dict[name].shape)}, the flags ask for {tuple(ours[name].shape)}"
+        for name in ours
+        if name in state_dict and state_dict[name].shape != ours[name].shape
+    ]
+    if missing or unexpected or misshapen:
+        kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
+        found = "; ".join(f"{kind}: {_first_of(names)}" for kind, names in kinds.items() if names)
+        raise InputError(f"{path}: the weights do not fit the flags ({found}); {_advice(state_dict)}")
+    model.load_state_dict(state_dict)
+
+
+def fitting_flags(state_dict: StateDict) -> dict[str, object]:
+    """The model flags that the names and shapes of a state dict imply.
+
+    Raises KeyError or IndexError for weights of another kind of network. Heads of attention leave no trace in the
+    shapes and are not part of the answer.
+    """
+    width = state_dict["time_embed.0.weight"].shape[1]
+    widths = _encoder_widths(state_dict)
+    ups = [name for name in state_dict if name.startswith("output_blocks.") and _is_upsampling(name)]
+    levels = len(ups) + 1
+    blocks_per_level = len(widths) // levels
+    multipliers = tuple(widths[level * blocks_per_level + 1] // width for level in range(levels))
+    first_block = "input_blocks.1.0"
+    flags: dict[str, object] = {
+        "num_channels": width,
+        "num_res_blocks": blocks_per_level - 1,
+        "learn_sigma": state_dict["out.2.weight"].shape[0] == 2,
+        "resblock_updown": not any(name.endswith("op.weight") for name in state_dict),
+        "use_scale_shift_norm": state_dict[f"{first_block}.emb_layers.1.weight"].shape[0]
+        == 2 * state_dict[f"{first_block}.in_layers.2.weight"].shape[0],
+        "class_cond": "label_emb.weight" in state_dict,
+        "dims": state_dict["input_blocks.0.0.weight"].ndim - 2,
+    }
+    large_size = next((size for size in (96, 64, 256) if ModelConfig(large_size=size).multipliers == multipliers), None)
+    if large_size is None:
+        large_size = 96
+        flags["channel_mult"] = ",".join(str(mult) for mult in multipliers)
+    return flags | {
+        "large_size": large_size,
+        "attention_resolutions": _attention(state_dict, blocks_per_level, large_size),
+    }
+
+
+def _attention(state_dict: StateDict, blocks_per_level: int, large_size: int) -> str:
+    """The `attention_resolutions` under which the encoder has the attention layers that a state dict has."""
+    blocks = [
+        int(name.split(".")[1]) for name in state_dict if re.fullmatch(r"input_blocks\.\d+\.1\.qkv\.weight", name)
+    ]
+    levels = sorted({(block - 1) // blocks_per_level for block in blocks})
+    return ",".join(str(large_size // 2**level) for level in levels) or "1000"
+
+
+def _encoder_widths(state_dict: StateDict) -> list[int]:
+    """Output channels of every block of the encoder."""
+    widths = [state_dict["input_blocks.0.0.bias"].shape[0]]
+    while (prefix := f"input_blocks.{len(widths)}.0.") and any(name.startswith(prefix) for name in state_dict):
+        last = "op.bias" if f"{prefix}op.bias" in state_dict else "out_layers.3.bias"
+        widths.append(state_dict[prefix + last].shape[0])
+    return widths
+
+
+def _is_upsampling(name: str) -> bool:
+    """Whether a parameter is the one that marks an upsampling layer: a second convolution or block of its place."""
+    block = name.split(".")[1]
+    if name.endswith(".conv.bias"):
+        return True
+    return name.endswith(".out_layers.3.bias") and name != f"output_blocks.{block}.0.out_layers.3.bias"
+
+
+def _advice(state_dict: StateDict) -> str:
+    try:
+        flags = fitting_flags(state_dict)
+    except (KeyError, IndexError, ZeroDivisionError):
+        return "they belong to another kind of network"
+    return "flags that would fit: " + " ".join(f"--{name} {value}" for name, value in flags.items())
+
+
+def _first_of(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]

@@ -1,0 +1,155 @@
+"""What a model, its diffusion process and its images are: the one source of defaults, flags and checkpoint headers."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from guided_diffusion.errors import InputError
+
+# Channel multipliers of the published system by `large_size`; every other size uses the last entry.
+_CHANNEL_MULT = {64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (1, 1, 2, 2, 4, 4)}
+_CHANNEL_MULT_ELSEWHERE = (1, 1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network. Fields up to `use_fp16` are the published flags, with their defaults."""
+
+    large_size: int = 256
+    small_size: int = 64
+    num_channels: int = 128
+    num_res_blocks: int = 2
+    num_heads: int = 4
+    num_heads_upsample: int = -1
+    num_head_channels: int = -1
+    attention_resolutions: str = "16,8"
+    dropout: float = 0.0
+    class_cond: bool = False
+    use_checkpoint: bool = False
+    use_scale_shift_norm: bool = True
+    resblock_updown: bool = False
+    use_fp16: bool = False
+    dims: int = 3
+    channel_mult: str = ""
+    add_low_res: bool = False
+
+    @property
+    def multipliers(self) -> tuple[int, ...]:
+        """Width of each level in units of `num_channels`."""
+        if self.channel_mult:
+            return tuple(int(mult) for mult in self.channel_mult.split(","))
+        return _CHANNEL_MULT.get(self.large_size, _CHANNEL_MULT_ELSEWHERE)
+
+    @property
+    def in_plane_multiple(self) -> int:
+        """X and Y of a patch must be multiples of this: every level but the first halves them."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def attention_downsampling(self) -> frozenset[int]:
+        """Downsampling factors of the levels that have attention."""
+        return frozenset(self.large_size // int(resolution) for resolution in self.attention_resolutions.split(","))
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The diffusion process, with the published flags and defaults."""
+
+    diffusion_steps: int = 1000
+    noise_schedule: str = "linear"
+    learn_sigma: bool = False
+    timestep_respacing: str = ""
+    use_kl: bool = False
+    predict_xstart: bool = False
+    rescale_timesteps: bool = False
+    rescale_learned_sigmas: bool = False
+
+
+@dataclass(frozen=True)
+class PreprocessingConfig:
+    """The grid and the scale that a network was trained on."""
+
+    voxel_mm: tuple[float, float, float] = (1.65, 1.65, 1.65)
+    axis_codes: str = "PLS"
+    suv_max: float = 16.0
+    patch_size: int = 96
+    overlap: int = 10
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How a trained model is best sampled: what `--preset fast` means for it."""
+
+    use_ddim: bool = False
+    timestep_respacing: str = ""
+    bfloat16: bool = False
+
+
+@dataclass(frozen=True)
+class Header:
+    """What our own checkpoints say about themselves. `training` is free-form provenance, plain values only."""
+
+    method: str
+    model: ModelConfig
+    diffusion: DiffusionConfig
+    preprocessing: PreprocessingConfig
+    sampler: SamplerConfig
+    training: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain containers and numbers only, so that a checkpoint loads without executing anything."""
+        plain = asdict(self)
+        plain["preprocessing"]["voxel_mm"] = list(self.preprocessing.voxel_mm)
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any], where: str) -> "Header":
+        """The inverse of `as_dict`. Raises InputError, naming the file `where`, for unknown or missing entries."""
+        try:
+            preprocessing = dict(plain["preprocessing"])
+            preprocessing["voxel_mm"] = tuple(float(size) for size in preprocessing["voxel_mm"])
+            return cls(
+                method=str(plain["method"]),
+                model=ModelConfig(**plain["model"]),
+                diffusion=DiffusionConfig(**plain["diffusion"]),
+                preprocessing=PreprocessingConfig(**preprocessing),
+                sampler=SamplerConfig(**plain["sampler"]),
+                training=dict(plain["training"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{where}: the checkpoint's header cannot be read ({error}); was it made by a newer version?"
+            ) from None
+
+
+# The flags of the published weights.
+RELEASED_MODEL = ModelConfig(
+    large_size=96,
+    small_size=96,
+    num_channels=128,
+    num_head_channels=64,
+    attention_resolutions="1000",
+    resblock_updown=True,
+    use_scale_shift_norm=True,
+)
+RELEASED_DIFFUSION = DiffusionConfig(learn_sigma=True)
+
+# The small network that is trained on virtual patients and shipped: it adds a correction to the low-dose image, since
+# a few hours on two cores do not suffice to learn the image from noise.
+DEMO_MODEL = ModelConfig(
+    large_size=96,
+    small_size=96,
+    num_channels=32,
+    num_res_blocks=1,
+    attention_resolutions="1000",
+    resblock_updown=True,
+    channel_mult="1,2,3",
+    add_low_res=True,
+)
+DEMO_DIFFUSION = DiffusionConfig(predict_xstart=True)
+DEMO_PREPROCESSING = PreprocessingConfig(voxel_mm=(3.3, 3.3, 3.3))
+DEMO_SAMPLER = SamplerConfig(use_ddim=True, timestep_respacing="ddim5", bfloat16=True)
+
+
+def field_names(config: type) -> list[str]:
+    """Names of a configuration's fields, in order: its flags."""
+    return [field.name for field in fields(config)]

@@ -1,0 +1,119 @@
+"""Ranks, devices, and ending together.
+
+Everything that talks MPI goes through `communicator()`, which is mpi4py's world or, without an MPI library, a world of
+one rank. A mistake found on rank 0 is raised on every rank, so that all leave with the same exit code and one line is
+printed; anything unforeseen aborts the whole run at once instead of leaving the other ranks waiting.
+"""
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from guided_diffusion.errors import InputError
+
+T = TypeVar("T")
+
+_LAUNCHER_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
+
+
+class SingleRank:
+    """The communicator of a run without MPI: the part of mpi4py's interface that one rank needs."""
+
+    rank = 0
+    size = 1
+
+    def bcast(self, value: T, root: int = 0) -> T:  # noqa: ARG002
+        return value
+
+    def gather(self, value: T, root: int = 0) -> list[T]:  # noqa: ARG002
+        return [value]
+
+
+@functools.cache
+def communicator() -> Any:
+    """mpi4py's COMM_WORLD, or a `SingleRank` where mpi4py or an MPI library is missing.
+
+    Raises InputError if a launcher started several ranks that cannot reach each other: each would do the whole job.
+    """
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        launched = max(int(os.environ.get(name, "1")) for name in _LAUNCHER_SIZE_VARIABLES)
+        if launched > 1:
+            raise InputError(
+                f"started as {launched} ranks, but MPI cannot be used ({error}): install mpi4py and an MPI library"
+            ) from None
+        return SingleRank()
+    return MPI.COMM_WORLD
+
+
+@functools.cache
+def local_ranks() -> tuple[int, int]:
+    """(this rank's number among the ranks of its node, how many ranks its node has)."""
+    comm = communicator()
+    if comm.size == 1:
+        return 0, 1
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+    return node.rank, node.size
+
+
+class _SharedError(InputError):
+    """An InputError that every rank raises, so that nobody waits for a rank that has left."""
+
+
+def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
+    """Run `function` on rank 0 only and return its result there, None elsewhere.
+
+    Its InputError, and the SystemExit of `--help`, is raised on every rank.
+    """
+    comm = communicator()
+    result, message, exit_code = None, None, None
+    if comm.rank == 0:
+        try:
+            result = function(*args, **kwargs)
+        except InputError as error:
+            message = str(error)
+        except SystemExit as stop:
+            exit_code = stop.code or 0
+    message, exit_code = comm.bcast((message, exit_code))
+    if message is not None:
+        raise _SharedError(message)
+    if exit_code is not None:
+        raise SystemExit(exit_code)
+    return result
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a script's `main` and end all ranks together.
+
+    Exit code 2 and one line for an InputError, 1 and a traceback for a failure of the program.
+    """
+    try:
+        main()
+    except _SharedError as error:
+        if communicator().rank == 0:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        _leave(2)
+    except Exception:
+        traceback.print_exc()
+        _leave(1)
+
+
+def _leave(code: int) -> None:
+    """Exit, taking along the other ranks, which may be waiting for this one."""
+    try:
+        comm = communicator()
+    except InputError:
+        sys.exit(code)
+    if comm.size > 1:
+        sys.stderr.flush()
+        comm.Abort(code)
+    sys.exit(code)
