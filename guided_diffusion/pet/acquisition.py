@@ -123,5 +123,7 @@ def reconstruct(measurement: Measurement, scanner: Scanner) -> np.ndarray:
     image = osem(
         measurement.projector, measurement.counts, measurement.factors, measurement.background, scanner.iterations
     )
-    sigma = scanner.filter_fwhm_mm / FWHM_PER_SIGMA / np.array([geometry.voxel_mm, geometry.voxel_mm, geometry.slice_mm])
+    sigma = (
+        scanner.filter_fwhm_mm / FWHM_PER_SIGMA / np.array([geometry.voxel_mm, geometry.voxel_mm, geometry.slice_mm])
+    )
     return ndimage.gaussian_filter(image, sigma, truncate=4.0)

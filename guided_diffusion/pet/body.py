@@ -28,7 +28,9 @@ def lean_trunk(patient: Patient) -> Trunk:
     belly = 1 + np.clip(0.018 * (patient.bmi - 24), -0.06, 0.2) * np.exp(-(((TRUNK_D - 670) / 110) ** 2))
     width = TRUNK_WIDTH * patient.breadth * (FEMALE_WIDTH if patient.sex == "female" else 1.0)
     depth = TRUNK_DEPTH * patient.breadth * belly
-    return Trunk(TRUNK_D * patient.height_scale, depth, width * belly**0.5, TRUNK_CENTRE - (depth - depth / belly) * 0.7)
+    return Trunk(
+        TRUNK_D * patient.height_scale, depth, width * belly**0.5, TRUNK_CENTRE - (depth - depth / belly) * 0.7
+    )
 
 
 def whole_trunk(patient: Patient) -> Trunk:
@@ -49,7 +51,10 @@ def _limbs(patient: Patient) -> list[Tube]:
             elbow, wrist = (0, 178 * side, 70 * patient.height_scale), (-15, 95 * side, -150)
         else:
             reach = min(hip + 25, 196)
-            elbow, wrist = (20, reach * side, 590 * patient.height_scale), (-10, reach * side, 830 * patient.height_scale)
+            elbow, wrist = (
+                (20, reach * side, 590 * patient.height_scale),
+                (-10, reach * side, 830 * patient.height_scale),
+            )
         limbs.append(Tube(np.array([shoulder, elbow, wrist]), np.array([40, 31, 24]) * patient.breadth))
     return limbs
 
@@ -62,7 +67,9 @@ def outline(patient: Patient) -> Iterator[Coat]:
     limb_fat = 0.45 * patient.fat_mm
     buttock = [Ellipsoid(patient.at(60, 62 * s, 850), (62, 72, 75)) for s in (-1, 1)]
     breast = [
-        Ellipsoid((trunk.radius_at(430)[2] - trunk.radius_at(430)[0] + 8, 78 * s, 435 * patient.height_scale), (38, 56, 58))
+        Ellipsoid(
+            (trunk.radius_at(430)[2] - trunk.radius_at(430)[0] + 8, 78 * s, 435 * patient.height_scale), (38, 56, 58)
+        )
         for s in (-1, 1)
         if patient.sex == "female"
     ]
@@ -144,7 +151,12 @@ def _ribs(patient: Patient) -> Iterator[Coat]:
 
 
 def _girdles(patient: Patient, side: int, scale: float) -> Iterator[Coat]:
-    yield curve([patient.at(-50, 12 * side, 318), patient.at(-30, 80 * side, 308), patient.at(0, 142 * side, 312)], 5.5, 8), "bone"
+    yield (
+        curve(
+            [patient.at(-50, 12 * side, 318), patient.at(-30, 80 * side, 308), patient.at(0, 142 * side, 312)], 5.5, 8
+        ),
+        "bone",
+    )
     blade = Ellipsoid(patient.at(74, 98 * side, 375), (5, 38, 62), 2.0, rotation(2, -25 * side))
     yield blade, "bone"
     yield Ellipsoid(patient.at(6, 150 * side, 328), (21, 21, 22)), "marrow"

@@ -106,5 +106,3 @@ class Canvas:
             self.activity[box] += share * (value - self.activity[box])
             self.attenuation[box] += share * (np.float32(mu) - self.attenuation[box])
             self.labels[box][share >= 0.5] = label
-
-

@@ -48,13 +48,28 @@ def chest(patient: Patient) -> Iterator[Coat]:
     ventricle = Ellipsoid(at(-42, 46, 470), patient.size("heart", 36, 32, 46), 2.0, tilt)
     yield ventricle, "myocardium"
     yield Ellipsoid(at(-36, 40, 462), patient.size("heart", 24, 20, 36), 2.0, tilt), "blood"
-    aorta = [(-22, 6, 440), (-22, -4, 395), (-8, 4, 368), (20, 16, 372), (32, 20, 400), (34, 16, 500), (16, 8, 600), (12, 6, 690)]
+    aorta = [
+        (-22, 6, 440),
+        (-22, -4, 395),
+        (-8, 4, 368),
+        (20, 16, 372),
+        (32, 20, 400),
+        (34, 16, 500),
+        (16, 8, 600),
+        (12, 6, 690),
+    ]
     radii = np.array([15, 15, 14, 13, 12.5, 11.5, 10, 9]) * patient.organ_scale["aorta"]
     yield curve([at(*q) for q in aorta], radii, 40), "blood"
     yield curve([at(*q) for q in ((-25, -24, 330), (-20, -24, 420))], 9.0, 6), "blood"
     yield curve([at(*q) for q in ((-10, -22, 470), (6, -20, 560), (10, -17, 690))], 10.0, 14), "blood"
     for side in (-1, 1):
-        vessels = [(12, 3 * side, 688), (16, 40 * side, 750), (4, 62 * side, 800), (-52, 74 * side, 880), (-42, 80 * side, 1040)]
+        vessels = [
+            (12, 3 * side, 688),
+            (16, 40 * side, 750),
+            (4, 62 * side, 800),
+            (-52, 74 * side, 880),
+            (-42, 80 * side, 1040),
+        ]
         yield curve([at(*q) for q in vessels], [9, 8, 7, 6, 5], 28), "blood"
 
 

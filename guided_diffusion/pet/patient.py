@@ -67,6 +67,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     breadth = float(np.clip(rng.normal(1.0 if sex == "male" else 0.93, 0.025), 0.86, 1.06))
     spread = {organ: ORGAN_VOLUME_SD for organ in ORGANS} | {"bladder": 0.6, "brain": 0.08, "skeleton": 0.08}
     size = {
-        organ: height / REFERENCE_HEIGHT_M * float(np.exp(spread[organ] * rng.standard_normal() / 3)) for organ in ORGANS
+        organ: height / REFERENCE_HEIGHT_M * float(np.exp(spread[organ] * rng.standard_normal() / 3))
+        for organ in ORGANS
     }
     return Patient(sex, height, bmi * height**2, arms_up, breadth, size)

@@ -131,7 +131,9 @@ class Trunk:
     def radius_at(self, d: float) -> tuple[float, float, float]:
         """(half depth, half width, centre) at depth d."""
         values = (self.half_depth, self.half_width, self.centre)
-        return tuple(float(PchipInterpolator(self.knots, v)(np.clip(d, min(self.knots), max(self.knots)))) for v in values)
+        return tuple(
+            float(PchipInterpolator(self.knots, v)(np.clip(d, min(self.knots), max(self.knots)))) for v in values
+        )
 
 
 @dataclass(frozen=True)

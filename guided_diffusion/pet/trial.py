@@ -6,11 +6,10 @@ Everything of a subject follows from the trial's seed and the subject's number.
 """
 
 import csv
+import gzip
 import io
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,10 +18,18 @@ import nibabel as nib
 import numpy as np
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_path, writable_folder
 from guided_diffusion.pet.acquisition import DOSES, measure, reconstruct, thin
 from guided_diffusion.pet.canvas import Grid
 from guided_diffusion.pet.lesions import MAX_LESIONS
-from guided_diffusion.pet.phantom import FIRST_LESION_LABEL, Phantom, generator, load_tissues, make_patient, make_phantom
+from guided_diffusion.pet.phantom import (
+    FIRST_LESION_LABEL,
+    Phantom,
+    generator,
+    load_tissues,
+    make_patient,
+    make_phantom,
+)
 from guided_diffusion.pet.scanner import load_scanners
 from guided_diffusion.pet.tracers import draw_injection, load_tracers
 
@@ -154,13 +161,12 @@ def write_subject(trial: Trial, subject: Subject, out: Path) -> None:
     affine = scan.phantom.grid.affine()
     for row in manifest_rows(subject, trial.preset, trial.doses):
         low = scan.images[row["dose"]]
-        pair = np.stack([low, scan.images[1.0]])
-        write_atomically(out / row["pair"], lambda file, pair=pair: np.savez(file, arr_0=pair, affine=affine, unit="SUV"))
+        _write_pair(low, scan.images[1.0], affine, out / row["pair"])
         _write_nifti(low, affine, out / row["low_dose"])
     _write_nifti(scan.images[1.0], affine, out / row["normal_dose"])
     _write_nifti(scan.phantom.activity, affine, out / row["truth"])
     _write_nifti(scan.phantom.labels, affine, out / row["labels"])
-    write_text(done, json.dumps(_description(subject, scan.phantom), indent=1))
+    _write_text(done, json.dumps(_description(subject, scan.phantom), indent=1))
 
 
 def _description(subject: Subject, phantom: Phantom) -> dict[str, object]:
@@ -184,16 +190,13 @@ def open_trial(trial: Trial, out: Path) -> None:
     """Make the folder of a data set, or check that the one that is there was begun with the same settings."""
     settings = asdict(trial)
     marker = out / "trial.json"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if marker.exists():
-            if json.loads(marker.read_text()) != settings:
-                raise InputError(f"{out} holds a data set made with other settings (trial.json); choose another folder")
-            return
-        write_text(out / "labels.json", json.dumps(label_values(), indent=1))
-        write_text(marker, json.dumps(settings, indent=1))
-    except OSError as error:
-        raise InputError(f"cannot write the data set to {out}: {error.strerror}; choose another folder") from error
+    writable_folder(out)
+    if marker.exists():
+        if json.loads(marker.read_text(encoding="utf-8")) != settings:
+            raise InputError(f"{marker}: this data set was begun with other settings; choose another folder")
+        return
+    _write_text(out / "labels.json", json.dumps(label_values(), indent=1))
+    _write_text(marker, json.dumps(settings, indent=1))
 
 
 def write_manifest(trial: Trial, subjects: int, out: Path) -> None:
@@ -203,33 +206,23 @@ def write_manifest(trial: Trial, subjects: int, out: Path) -> None:
     writer.writeheader()
     for index in range(subjects):
         writer.writerows(manifest_rows(plan_subject(trial, index), trial.preset, trial.doses))
-    write_text(out / "manifest.csv", text.getvalue())
+    _write_text(out / "manifest.csv", text.getvalue())
 
 
-def write_atomically(path: Path, write: Callable[[io.BufferedWriter], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: under `path` there is all or nothing."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+def _write_pair(low: np.ndarray, normal: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """The published layout, not compressed so that it can be mapped: arr_0 [2, X, Y, Z], low dose first."""
+    with atomic_path(path) as temporary:
+        np.savez(temporary, arr_0=np.stack([low, normal]), affine=affine, unit="SUV")
 
 
 def _write_nifti(data: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """Compressed NIfTI of `data` [X, Y, Z], quickly: noise hardly shrinks at any level."""
-    import gzip
-
+    """Compressed NIfTI of `data` [X, Y, Z], at the quickest level: noise hardly shrinks at any."""
     image = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
-    write_atomically(path, lambda file: file.write(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
