@@ -1,18 +1,19 @@
 """From an activity map to the counts that a scanner would measure, and from thinned counts to images in SUV.
 
 Model of the mean counts of a bin: calibration x exposure(z) x attenuation x (blurred projection of the activity) +
-scatter + randoms. Scatter is a broad blur of the attenuated trues, scaled to the scanner's scatter fraction; randoms are flat
-in each slice. Both are known exactly to the reconstruction, as if estimated without noise. Decay during the scan and
-dead time are left out. A lower dose keeps each measured count with the dose's probability (list-mode thinning), so randoms scale
-with the dose as they do in the public ultra-low-dose data, which were made in the same way.
+scatter + randoms. Scatter is a broad blur of the attenuated trues, scaled to the scanner's scatter fraction; randoms
+are flat in each slice. Both are known exactly to the reconstruction, as if estimated without noise. Decay during the
+scan, dead time and breathing are left out. A lower dose keeps each measured count with the dose's probability, as
+list-mode data are rebinned to make a low dose; randoms then scale with the dose, not with its square.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 
+from guided_diffusion.pet.canvas import interpolate_along
 from guided_diffusion.pet.osem import osem
 from guided_diffusion.pet.projector import FWHM_PER_SIGMA, Geometry, Projector, gaussian_matrix
 from guided_diffusion.pet.scanner import Scanner
@@ -38,18 +39,31 @@ class Measurement:
     factors: list[np.ndarray]
     background: list[np.ndarray]
 
-    def scaled(self, counts: list[np.ndarray], dose: float) -> "Measurement":
-        """The same scan with thinned counts: the model's mean shrinks by the dose."""
+    def thinned(self, counts: list[np.ndarray], dose: float) -> "Measurement":
+        """The same scan with fewer counts: the model's mean shrinks by the dose."""
         share = np.float32(dose)
-        return Measurement(
-            self.projector, counts, [f * share for f in self.factors], [b * share for b in self.background]
+        return replace(
+            self,
+            counts=counts,
+            factors=[f * share for f in self.factors],
+            background=[b * share for b in self.background],
         )
 
 
 def scan_geometry(shape: tuple[int, int, int], voxel_mm: float, scanner: Scanner) -> Geometry:
-    """Views and subsets for a volume [X, Y, Z] of cubic voxels on a scanner: about 144 views, a multiple of the subsets."""
-    per_subset = round(VIEWS / scanner.subsets)
-    return Geometry(shape[:2], voxel_mm, shape[2], voxel_mm, scanner.subsets * per_subset, scanner.subsets)
+    """Views, subsets and bins for a volume [X, Y, Z] of cubic voxels: about 144 views, bins as wide as a voxel.
+
+    The bins cover the circle inscribed in the longer side.
+    """
+    n_angles = scanner.subsets * round(VIEWS / scanner.subsets)
+    return Geometry(shape[:2], voxel_mm, shape[2], voxel_mm, max(shape[:2]), voxel_mm, n_angles, scanner.subsets)
+
+
+def image_geometry(geometry: Geometry, scanner: Scanner) -> Geometry:
+    """The grid of the scanner's images: its own voxel size within a slice where that is coarser than `geometry`'s."""
+    voxel_mm = max(geometry.voxel_mm, scanner.voxel_mm)
+    nx, ny = (int(np.ceil(n * geometry.voxel_mm / voxel_mm)) for n in geometry.shape)
+    return replace(geometry, shape=(nx, ny), voxel_mm=voxel_mm)
 
 
 def counts_per_suv(injection: Injection, voxel_mm: float) -> float:
@@ -72,7 +86,8 @@ def measure(
 ) -> Measurement:
     """Scan `activity` (SUV, [X, Y, Z]) behind `attenuation` (per cm, same grid) at normal dose.
 
-    `exposure` [Z]: seconds x efficiency of each slice (`Scanner.exposure`).
+    `exposure` [Z]: seconds x efficiency of each slice (`Scanner.exposure`). The measurement's projector is the one that
+    the scanner's software would use: its own grid and resolution, without the positron range.
     """
     geometry = scan_geometry(activity.shape, voxel_mm, scanner)
     truth_projector = Projector(
@@ -91,8 +106,10 @@ def measure(
         rng.poisson(np.asarray(trues[s] * per_bin + background[s], dtype=np.float64)).astype(np.float32)
         for s in subsets
     ]
-    projector = Projector(geometry, scanner.transaxial_fwhm_mm, scanner.axial_fwhm_mm)
-    return Measurement(projector, counts, [a * per_bin for a in survival], background)
+    grid = image_geometry(geometry, scanner)
+    per_voxel = per_bin * np.float32((grid.voxel_mm / voxel_mm) ** 2)
+    projector = Projector(grid, scanner.transaxial_fwhm_mm, scanner.axial_fwhm_mm)
+    return Measurement(projector, counts, [a * per_voxel for a in survival], background)
 
 
 def _background(trues: Sequence[np.ndarray], geometry: Geometry, scanner: Scanner) -> list[np.ndarray]:
@@ -117,13 +134,18 @@ def thin(counts: list[np.ndarray], rng: np.random.Generator) -> Iterator[tuple[f
         previous = dose
 
 
-def reconstruct(measurement: Measurement, scanner: Scanner) -> np.ndarray:
-    """OSEM with the scanner's iterations and post-filter: float32 SUV [X, Y, Z]."""
-    geometry = measurement.projector.geometry
+def reconstruct(measurement: Measurement, scanner: Scanner, shape: tuple[int, int, int]) -> np.ndarray:
+    """OSEM with the scanner's iterations and post-filter, on the volume's grid: float32 SUV `shape` [X, Y, Z]."""
+    grid = measurement.projector.geometry
     image = osem(
         measurement.projector, measurement.counts, measurement.factors, measurement.background, scanner.iterations
     )
-    sigma = (
-        scanner.filter_fwhm_mm / FWHM_PER_SIGMA / np.array([geometry.voxel_mm, geometry.voxel_mm, geometry.slice_mm])
+    sigma_mm = scanner.filter_fwhm_mm / FWHM_PER_SIGMA
+    image = ndimage.gaussian_filter(
+        image, [sigma_mm / grid.voxel_mm, sigma_mm / grid.voxel_mm, sigma_mm / grid.slice_mm]
     )
-    return ndimage.gaussian_filter(image, sigma, truncate=4.0)
+    for axis, (size, own) in enumerate(zip(shape[:2], grid.shape, strict=True)):
+        if own != size:
+            centred = (np.arange(size) - (size - 1) / 2) * grid.slice_mm / grid.voxel_mm
+            image = interpolate_along(image, axis, centred + (own - 1) / 2)
+    return np.ascontiguousarray(image)

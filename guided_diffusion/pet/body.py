@@ -42,7 +42,7 @@ def whole_trunk(patient: Patient) -> Trunk:
 def _limbs(patient: Patient) -> list[Tube]:
     """Arms and legs without fat, as tapered tubes."""
     limbs = []
-    hip = float(whole_trunk(patient).radius_at(820 * patient.height_scale)[1])
+    hip = whole_trunk(patient).radius_at(820 * patient.height_scale)[1]
     for side in (-1, 1):
         legs = [patient.at(4, 82 * side, 850), patient.at(0, 86 * side, 1050), patient.at(0, 84 * side, 1300)]
         limbs.append(Tube(np.array(legs), np.array([80, 66, 50]) * patient.breadth))
@@ -50,29 +50,25 @@ def _limbs(patient: Patient) -> list[Tube]:
         if patient.arms_up:
             elbow, wrist = (0, 178 * side, 70 * patient.height_scale), (-15, 95 * side, -150)
         else:
-            reach = min(hip + 25, 196)
-            elbow, wrist = (
-                (20, reach * side, 590 * patient.height_scale),
-                (-10, reach * side, 830 * patient.height_scale),
-            )
+            # As close to the body as it allows, and inside the field of view.
+            reach = min(hip + 25, 196) * side
+            elbow, wrist = (20, reach, 590 * patient.height_scale), (-10, reach, 830 * patient.height_scale)
         limbs.append(Tube(np.array([shoulder, elbow, wrist]), np.array([40, 31, 24]) * patient.breadth))
     return limbs
 
 
 def outline(patient: Patient) -> Iterator[Coat]:
     """Skin, subcutaneous fat and muscle from the outside in."""
-    head = Ellipsoid(patient.at(0, 0, 106), np.array([97, 75, 106]) * patient.organ_scale["brain"])
-    face = Ellipsoid(patient.at(-22, 0, 165), np.array([72, 58, 78]) * patient.organ_scale["brain"], 2.3)
+    head = Ellipsoid(patient.at(0, 0, 106), np.array([97, 77, 106]) * patient.organ_scale["brain"])
+    face = Ellipsoid(patient.at(-22, 0, 165), np.array([74, 66, 80]) * patient.organ_scale["brain"], 2.4)
     trunk, lean, limbs = whole_trunk(patient), lean_trunk(patient), _limbs(patient)
     limb_fat = 0.45 * patient.fat_mm
     buttock = [Ellipsoid(patient.at(60, 62 * s, 850), (62, 72, 75)) for s in (-1, 1)]
-    breast = [
-        Ellipsoid(
-            (trunk.radius_at(430)[2] - trunk.radius_at(430)[0] + 8, 78 * s, 435 * patient.height_scale), (38, 56, 58)
-        )
-        for s in (-1, 1)
-        if patient.sex == "female"
-    ]
+    breast = []
+    if patient.sex == "female":
+        depth, _, centre = trunk.radius_at(430 * patient.height_scale)
+        at_chest = [(centre - depth + 8, 78 * s, 435 * patient.height_scale) for s in (-1, 1)]
+        breast = [Ellipsoid(position, (38, 56, 58)) for position in at_chest]
     for limb in limbs:
         yield from ((part, "skin") for part in Tube(limb.points, limb.radii + limb_fat).segments())
     for solid in (head, face, trunk, *buttock, *breast):
@@ -147,19 +143,15 @@ def _ribs(patient: Patient) -> Iterator[Coat]:
                 down = patient.at(0, 0, d + sink * angle / np.pi)[2]
                 depth, width, centre = lean.radius_at(down)
                 points.append((centre + (depth - 9) * np.cos(angle), side * (width - 9) * np.sin(angle) ** 0.8, down))
-            yield Tube(np.array(points), np.full(14, 5.0)), "marrow"
+            yield Tube(np.array(points), np.full(14, 4.5)), "rib"
 
 
 def _girdles(patient: Patient, side: int, scale: float) -> Iterator[Coat]:
-    yield (
-        curve(
-            [patient.at(-50, 12 * side, 318), patient.at(-30, 80 * side, 308), patient.at(0, 142 * side, 312)], 5.5, 8
-        ),
-        "bone",
-    )
+    clavicle = [patient.at(-50, 12 * side, 318), patient.at(-30, 80 * side, 308), patient.at(0, 142 * side, 312)]
+    yield curve(clavicle, 5.5, 8), "bone"
     blade = Ellipsoid(patient.at(74, 98 * side, 375), (5, 38, 62), 2.0, rotation(2, -25 * side))
     yield blade, "bone"
-    yield Ellipsoid(patient.at(6, 150 * side, 328), (21, 21, 22)), "marrow"
+    yield Ellipsoid(patient.at(6, 150 * side, 328), (21, 21, 22)), "rib"
     wing = Ellipsoid(patient.at(30, 78 * side, 735), np.array([46, 9, 58]) * scale, 2.0, rotation(2, 35 * side))
     yield wing, "bone"
     yield Grown(wing, -2.0), "marrow"
@@ -168,6 +160,6 @@ def _girdles(patient: Patient, side: int, scale: float) -> Iterator[Coat]:
         yield bone, "bone"
         yield Grown(bone, -3.0), "marrow"
     head, neck, knee = patient.at(6, 92 * side, 838), patient.at(4, 124 * side, 878), patient.at(0, 92 * side, 1300)
-    yield Ellipsoid(head, (23, 23, 23)), "marrow"
+    yield Ellipsoid(head, (23, 23, 23)), "rib"
     yield Tube(np.array([head, neck, knee]), np.array([15, 18, 15])), "bone"
-    yield Tube(np.array([head, neck, knee]), np.array([11, 13, 8])), "marrow"
+    yield Tube(np.array([head, neck, knee]), np.array([11, 13, 8])), "yellow_marrow"

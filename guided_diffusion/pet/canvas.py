@@ -32,10 +32,18 @@ class Grid:
         return p.astype(np.float32), l.astype(np.float32), d.astype(np.float32)
 
     def affine(self) -> np.ndarray:
-        """Voxel indices to RAS+ mm (float64 [4, 4]): axis codes P, L, S, the origin at the vertex on the body's axis."""
+        """Voxel indices to RAS+ mm (float64 [4, 4]): axis codes PLS; the origin is the vertex on the body's axis."""
         p, l, d = (float(a[0]) for a in self.axes())  # noqa: E741
         v = self.voxel_mm
         return np.array([[0, -v, 0, -l], [-v, 0, 0, -p], [0, 0, v, -d], [0, 0, 0, 1]], dtype=float)
+
+
+def interpolate_along(values: np.ndarray, axis: int, position: np.ndarray) -> np.ndarray:
+    """Linear interpolation of a 3-D array along one axis at fractional indices; beyond the ends, the ends."""
+    position = np.clip(position, 0, values.shape[axis] - 1.001)
+    low = position.astype(int)
+    share = (position - low).astype(np.float32).reshape([-1 if k == axis else 1 for k in range(3)])
+    return values.take(low, axis) * (1 - share) + values.take(low + 1, axis) * share
 
 
 class RandomField:
@@ -52,22 +60,15 @@ class RandomField:
         """Values at a grid's voxel centres: float32 [X, Y, Z]; linear between nodes, one axis at a time."""
         values = self.nodes
         for axis, coordinate in enumerate(grid.axes()):
-            values = self._interpolated(values, axis, (coordinate - FRAME_LOW[axis]) / self.spacing)
+            values = interpolate_along(values, axis, (coordinate - FRAME_LOW[axis]) / self.spacing)
         return np.ascontiguousarray(values)
-
-    @staticmethod
-    def _interpolated(values: np.ndarray, axis: int, position: np.ndarray) -> np.ndarray:
-        position = np.clip(position, 0, values.shape[axis] - 1.001)
-        low = position.astype(int)
-        share = (position - low).astype(np.float32)
-        share = share.reshape([-1 if k == axis else 1 for k in range(3)])
-        return values.take(low, axis) * (1 - share) + values.take(low + 1, axis) * share
 
 
 class Canvas:
     """Activity (SUV), attenuation (per cm) and labels of a patient while they are painted, last coat on top.
 
-    Outlines are bent by a smooth random displacement, so that no organ keeps its ideal shape; what touches stays in touch.
+    Outlines are bent by a smooth random displacement, so that no organ keeps its ideal shape; what touches stays in
+    touch.
     """
 
     def __init__(self, grid: Grid, rng: np.random.Generator, bend_mm: float = 3.0) -> None:

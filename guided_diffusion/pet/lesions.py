@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from guided_diffusion.pet.patient import Patient
 from guided_diffusion.pet.shapes import Ellipsoid, Solid, wavy
 
 MAX_LESIONS = 30
@@ -23,7 +22,7 @@ SOFT_TISSUE_MU, BONE_MU = 0.099, 0.115
 
 @dataclass(frozen=True)
 class Lesion:
-    """One lesion: `solids` are (solid, SUV) to paint in order (a necrotic core last); `contrast` is to its surroundings."""
+    """`solids`: (solid, SUV) to paint in order, a necrotic core last; `contrast`: to the surroundings; mu per cm."""
 
     site: str
     kind: str
@@ -35,7 +34,7 @@ class Lesion:
 
 
 def draw_lesions(
-    patient: Patient, coats: Sequence[tuple[Solid, str]], uptake: dict[str, float], rng: np.random.Generator
+    coats: Sequence[tuple[Solid, str]], uptake: dict[str, float], rng: np.random.Generator
 ) -> list[Lesion]:
     """0 to 30 lesions of 4 to 60 mm and contrast 1.5 to 20, in the organs of a patient.
 

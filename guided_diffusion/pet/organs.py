@@ -29,7 +29,7 @@ def head(patient: Patient, rng: np.random.Generator) -> Iterator[Coat]:
     yield Ellipsoid(at(-62, 0, 145), (20, 12, 22)), "air"
     yield curve([at(-18, 0, 165), at(-14, 0, 205), at(-14, 0, 235)], [8, 7, 6], 6), "air"
     for side in (-1, 1):
-        yield Ellipsoid(at(10, 56 * side, 172), patient.size("salivary", 15, 10, 25)), "salivary"
+        yield Ellipsoid(at(14, 47 * side, 172), patient.size("salivary", 14, 9, 24)), "salivary"
         yield Ellipsoid(at(-28, 30 * side, 216), patient.size("salivary", 13, 9, 12)), "salivary"
         yield Ellipsoid(at(-72, 38 * side, 112), patient.size("salivary", 4, 6, 6)), "lacrimal"
         yield Ellipsoid(at(-10, 13 * side, 188), (7, 6, 10)), "tonsil"
@@ -49,35 +49,25 @@ def chest(patient: Patient) -> Iterator[Coat]:
     yield ventricle, "myocardium"
     yield Ellipsoid(at(-36, 40, 462), patient.size("heart", 24, 20, 36), 2.0, tilt), "blood"
     aorta = [
-        (-22, 6, 440),
-        (-22, -4, 395),
-        (-8, 4, 368),
-        (20, 16, 372),
-        (32, 20, 400),
-        (34, 16, 500),
-        (16, 8, 600),
+        (-22, 6, 440), (-22, -4, 395), (-8, 4, 368), (20, 16, 372), (32, 20, 400), (34, 16, 500), (16, 8, 600),
         (12, 6, 690),
-    ]
+    ]  # fmt: skip
     radii = np.array([15, 15, 14, 13, 12.5, 11.5, 10, 9]) * patient.organ_scale["aorta"]
     yield curve([at(*q) for q in aorta], radii, 40), "blood"
     yield curve([at(*q) for q in ((-25, -24, 330), (-20, -24, 420))], 9.0, 6), "blood"
     yield curve([at(*q) for q in ((-10, -22, 470), (6, -20, 560), (10, -17, 690))], 10.0, 14), "blood"
     for side in (-1, 1):
-        vessels = [
-            (12, 3 * side, 688),
-            (16, 40 * side, 750),
-            (4, 62 * side, 800),
-            (-52, 74 * side, 880),
-            (-42, 80 * side, 1040),
-        ]
-        yield curve([at(*q) for q in vessels], [9, 8, 7, 6, 5], 28), "blood"
+        iliac = [(12, 3, 688), (16, 40, 750), (4, 62, 800), (-44, 74, 880), (-32, 77, 960), (-16, 70, 1060)]
+        vessels = [(p, q * side, d) for p, q, d in iliac]
+        yield curve([at(*q) for q in vessels], [9, 8, 7, 6, 5, 4.5], 32), "blood"
 
 
 def upper_abdomen(patient: Patient) -> Iterator[Coat]:
     """Liver, gall bladder, spleen, pancreas, adrenals and kidneys with their pelves."""
     at, size = patient.at, patient.size
-    yield Ellipsoid(at(2, -72, 566), size("liver", 68, 66, 80), 2.3, rotation(0, -8)), "liver"
-    yield Ellipsoid(at(-34, 2, 532), size("liver", 40, 82, 34), 2.2, rotation(0, 14)), "liver"
+    yield Ellipsoid(at(4, -68, 556), size("liver", 66, 62, 70), 2.3, rotation(0, -8)), "liver"
+    yield Ellipsoid(at(6, -90, 614), size("liver", 44, 36, 68), 2.2, rotation(0, -6)), "liver"
+    yield Ellipsoid(at(-34, -4, 534), size("liver", 38, 78, 34), 2.0, rotation(0, 12)), "liver"
     yield Ellipsoid(at(-48, -48, 628), size("gallbladder", 14, 13, 26), 2.0, rotation(1, 25)), "gallbladder"
     yield Ellipsoid(at(36, 104, 556), size("spleen", 34, 21, 54), 2.2, rotation(0, -18) @ rotation(1, 20)), "spleen"
     pancreas = [(-14, -26, 628), (-22, 2, 606), (-10, 40, 592), (12, 78, 574)]
@@ -119,8 +109,11 @@ def bowel(patient: Patient, rng: np.random.Generator) -> Iterator[Coat]:
         (16, 108, 690), (4, 102, 765), (-14, 70, 800), (10, 30, 790), (44, 6, 815), (46, 0, 880),
     ]  # fmt: skip
     jitter = rng.normal(0, 6, (len(frame), 3))
-    radii = rng.uniform(13, 22, len(frame)) * scale
-    yield curve([at(*q) for q in np.array(frame) + jitter], radii, 60), "colon"
+    radii = rng.uniform(11, 18, len(frame)) * scale
+    gut = curve([at(*q) for q in np.array(frame) + jitter], radii, 90)
+    # Haustra: pouches every few centimetres, irregular along the way.
+    pouches = 1 + 0.16 * np.sin(np.cumsum(rng.uniform(0.5, 1.6, 91)))
+    yield Tube(gut.points, gut.radii * pouches), "colon"
     stomach = [(24, 60, 525), (-10, 74, 550), (-44, 66, 595), (-56, 30, 622), (-44, -8, 618)]
     wall = np.array([28, 32, 25, 17, 11]) * patient.organ_scale["stomach"] * rng.uniform(0.8, 1.1)
     tube = curve([at(*q) for q in stomach], wall, 16)

@@ -17,8 +17,8 @@ def osem(
     """Reconstruct [X, Y, Z] float32 from the counts of every subset.
 
     The model is counts ~ Poisson(factors * forward(image) + background). `counts`, `factors` (attenuation times
-    sensitivity) and `background` (randoms and scatter) hold per subset an array [views, bins, Z]. The image's unit is the one
-    that `factors` is per. Voxels that no ray sees are 0.
+    sensitivity) and `background` (randoms and scatter) hold an array [views, bins, Z] per subset. The image has the
+    unit that `factors` is per. Voxels that no ray sees are 0.
     """
     n_subsets = projector.geometry.n_subsets
     sensitivity = [projector.back(factors[s], s) for s in range(n_subsets)]

@@ -10,8 +10,6 @@ REFERENCE_BMI = 24.0
 MALE_SHARE, ARMS_UP_SHARE = 0.55, 0.75
 HEIGHT_M = {"male": (1.76, 0.07), "female": (1.63, 0.065)}
 BMI_MEAN, BMI_SD, BMI_RANGE = 26.0, 4.0, (18.0, 35.0)
-ORGAN_VOLUME_SD = 0.18
-"""Relative spread of organ volumes between adults; the means are the masses of ICRP Publication 89 (2002)."""
 
 
 @dataclass(frozen=True)
@@ -48,26 +46,43 @@ class Patient:
         return tuple(s * self.organ_scale[organ] for s in semi)
 
 
-ORGANS = (
-    "brain liver spleen kidney_left kidney_right heart lung_left lung_right bladder stomach prostate uterus thyroid "
-    "salivary pancreas bowel aorta gallbladder skeleton"
-).split()
+RELATIVE_VOLUME_SD = {
+    "brain": 0.08,
+    "skeleton": 0.08,
+    "liver": 0.18,
+    "spleen": 0.35,
+    "kidney_left": 0.18,
+    "kidney_right": 0.18,
+    "heart": 0.18,
+    "lung_left": 0.2,
+    "lung_right": 0.2,
+    "stomach": 0.4,
+    "bladder": 0.7,
+    "prostate": 0.4,
+    "uterus": 0.3,
+    "thyroid": 0.3,
+    "salivary": 0.25,
+    "pancreas": 0.25,
+    "bowel": 0.2,
+    "aorta": 0.2,
+    "gallbladder": 0.4,
+}
+"""Spread of organ volumes between adults; the means are near the masses of ICRP Publication 89 (2002)."""
 
 
-def draw_patient(rng: np.random.Generator) -> Patient:
+def draw_patient(rng: np.random.Generator, men_only: bool = False) -> Patient:
     """A patient with sex, height, body mass index and organ volumes from adult distributions.
 
-    Organ volumes go with body size: linear scale (height / 1.70 m) times a log-normal factor. The bladder's filling varies most.
+    Organs go with body size: linear scale height / 1.70 m, times a log-normal factor.
     """
-    sex = "male" if rng.random() < MALE_SHARE else "female"
+    sex = "male" if rng.random() < MALE_SHARE or men_only else "female"
     mean, sd = HEIGHT_M[sex]
     height = float(np.clip(rng.normal(mean, sd), 1.48, 1.95))
     bmi = float(np.clip(rng.normal(BMI_MEAN, BMI_SD), *BMI_RANGE))
     arms_up = bool(rng.random() < ARMS_UP_SHARE)
     breadth = float(np.clip(rng.normal(1.0 if sex == "male" else 0.93, 0.025), 0.86, 1.06))
-    spread = {organ: ORGAN_VOLUME_SD for organ in ORGANS} | {"bladder": 0.6, "brain": 0.08, "skeleton": 0.08}
     size = {
-        organ: height / REFERENCE_HEIGHT_M * float(np.exp(spread[organ] * rng.standard_normal() / 3))
-        for organ in ORGANS
+        organ: height / REFERENCE_HEIGHT_M * float(np.exp(np.log1p(spread) * rng.standard_normal() / 3))
+        for organ, spread in RELATIVE_VOLUME_SD.items()
     }
     return Patient(sex, height, bmi * height**2, arms_up, breadth, size)

@@ -12,7 +12,7 @@ from guided_diffusion.pet import body, organs
 from guided_diffusion.pet.canvas import Canvas, Grid
 from guided_diffusion.pet.lesions import Lesion, draw_lesions
 from guided_diffusion.pet.patient import Patient, draw_patient
-from guided_diffusion.pet.tracers import draw_uptake
+from guided_diffusion.pet.tracers import draw_uptake, load_tracers
 
 FIRST_LESION_LABEL = 100
 
@@ -52,9 +52,9 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng([seed, crc32(purpose.encode())])
 
 
-def make_patient(seed: int) -> Patient:
-    """The patient of a subject's seed."""
-    return draw_patient(generator(seed, "patient"))
+def make_patient(seed: int, tracer: str) -> Patient:
+    """The patient of a subject's seed; a tracer for men gets a man."""
+    return draw_patient(generator(seed, "patient"), men_only=load_tracers()[tracer].patients == "men")
 
 
 def anatomy(patient: Patient, seed: int) -> Iterator[body.Coat]:
@@ -73,14 +73,14 @@ def anatomy(patient: Patient, seed: int) -> Iterator[body.Coat]:
 
 def make_phantom(seed: int, tracer: str, grid: Grid) -> Phantom:
     """Paint the patient of `seed` with a tracer's uptake, then the lesions."""
-    patient = make_patient(seed)
+    patient = make_patient(seed, tracer)
     tissues, uptake = load_tissues(), draw_uptake(tracer, generator(seed, f"uptake {tracer}"))
     canvas = Canvas(grid, generator(seed, "canvas"))
     coats = list(anatomy(patient, seed))
     for solid, name in coats:
         tissue = tissues[name]
         canvas.paint(solid, uptake[name], tissue.mu_per_cm, tissue.label, tissue.texture)
-    lesions = draw_lesions(patient, coats, uptake, generator(seed, f"lesions {tracer}"))
+    lesions = draw_lesions(coats, uptake, generator(seed, f"lesions {tracer}"))
     for number, lesion in enumerate(lesions):
         for solid, suv in lesion.solids:
             canvas.paint(solid, suv, lesion.mu_per_cm, FIRST_LESION_LABEL + number, lesion.texture)

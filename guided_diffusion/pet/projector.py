@@ -23,14 +23,17 @@ FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 class Geometry:
     """Image grid and views of the projector.
 
-    shape: voxels of one slice (X, Y); voxel_mm: their side; n_slices: slices; slice_mm: their distance; n_angles: views
-    over 180 degrees; n_subsets: interleaved subsets of views, which must divide n_angles.
+    shape: voxels of one slice (X, Y); voxel_mm: their side; n_slices, slice_mm: slices and their distance; n_bins,
+    bin_mm: radial bins and their width, centred on the image; n_angles: views over 180 degrees; n_subsets: interleaved
+    subsets of views, which must divide n_angles.
     """
 
     shape: tuple[int, int]
     voxel_mm: float
     n_slices: int
     slice_mm: float
+    n_bins: int
+    bin_mm: float
     n_angles: int
     n_subsets: int
 
@@ -38,14 +41,9 @@ class Geometry:
         if self.n_angles % self.n_subsets:
             raise ValueError(f"{self.n_angles} views cannot be shared by {self.n_subsets} subsets")
 
-    @property
-    def n_bins(self) -> int:
-        """Radial bins, as wide as a voxel, that cover the circle inscribed in the longer side."""
-        return max(self.shape)
-
 
 def _trapezoid_cdf(u: np.ndarray, half_short: float, half_long: float) -> np.ndarray:
-    """Area left of u (mm) under the unit trapezoid that a unit square casts: flat to half_short, zero from half_long."""
+    """Area left of u under the unit trapezoid that a square casts: flat to half_short, zero from half_long."""
     height = 1.0 / (half_short + half_long)
     ramp = half_long - half_short
     u = np.clip(u, -half_long, half_long)
@@ -58,22 +56,23 @@ def _trapezoid_cdf(u: np.ndarray, half_short: float, half_long: float) -> np.nda
 
 
 def _view_matrix(angle: float, geometry: Geometry) -> sparse.coo_array:
-    """Shares of each pixel in each radial bin of one view: [n_bins, X * Y], columns of pixels in the circle sum to 1."""
+    """Share of each pixel in each radial bin of one view: [n_bins, X * Y]; columns of pixels in the circle sum to 1."""
     nx, ny = geometry.shape
-    voxel, n_bins = geometry.voxel_mm, geometry.n_bins
+    voxel, n_bins = geometry.voxel_mm / geometry.bin_mm, geometry.n_bins
     x = (np.arange(nx) - (nx - 1) / 2)[:, None] * voxel
     y = (np.arange(ny) - (ny - 1) / 2)[None, :] * voxel
-    inside = np.flatnonzero((x**2 + y**2 <= ((n_bins / 2 - 1) * voxel) ** 2).ravel())
-    radius = (x * np.cos(angle) + y * np.sin(angle)).ravel()[inside] / voxel + n_bins / 2
+    inside = np.flatnonzero((x**2 + y**2 <= (n_bins / 2 - voxel) ** 2).ravel())
+    radius = (x * np.cos(angle) + y * np.sin(angle)).ravel()[inside] + n_bins / 2
     c, s = abs(np.cos(angle)), abs(np.sin(angle))
-    half_short, half_long = abs(c - s) / 2, (c + s) / 2
+    half_short, half_long = abs(c - s) / 2 * voxel, (c + s) / 2 * voxel
     first = np.floor(radius - half_long).astype(int)
+    reached = int(np.ceil(2 * half_long)) + 1
     rows, weights = [], []
-    for k in range(3):
+    for k in range(reached):
         low = first + k - radius
         weights.append(_trapezoid_cdf(low + 1, half_short, half_long) - _trapezoid_cdf(low, half_short, half_long))
         rows.append(np.clip(first + k, 0, n_bins - 1))
-    columns = np.tile(inside, 3)
+    columns = np.tile(inside, reached)
     weights, rows = np.concatenate(weights), np.concatenate(rows)
     kept = weights > 1e-6
     return sparse.coo_array((weights[kept], (rows[kept], columns[kept])), shape=(n_bins, nx * ny))
@@ -109,7 +108,7 @@ class Projector:
 
     def __init__(self, geometry: Geometry, transaxial_fwhm_mm: float, axial_fwhm_mm: float) -> None:
         self.geometry = geometry
-        self.radial_blur = gaussian_matrix(geometry.n_bins, transaxial_fwhm_mm / FWHM_PER_SIGMA / geometry.voxel_mm)
+        self.radial_blur = gaussian_matrix(geometry.n_bins, transaxial_fwhm_mm / FWHM_PER_SIGMA / geometry.bin_mm)
         self.axial_blur = gaussian_matrix(geometry.n_slices, axial_fwhm_mm / FWHM_PER_SIGMA / geometry.slice_mm)
 
     @cached_property
@@ -133,4 +132,5 @@ class Projector:
         """Unblurred line integrals [views, bins, Z] of `density` [X, Y, Z] (per mm): mean over each bin's strip."""
         geometry = self.geometry
         rays = self._matrices[subset][0] @ density.reshape(-1, geometry.n_slices)
-        return rays.reshape(-1, geometry.n_bins, geometry.n_slices) * np.float32(geometry.voxel_mm)
+        per_strip = np.float32(geometry.voxel_mm**2 / geometry.bin_mm)
+        return rays.reshape(-1, geometry.n_bins, geometry.n_slices) * per_strip

@@ -19,11 +19,12 @@ SPEED_OF_LIGHT_MM_PER_PS = 0.2998
 class Scanner:
     """One row of scanners.csv.
 
-    Lengths in mm. `ramp_mm`: distance over which the axial sensitivity falls to zero at either end of the field, set by the
-    largest accepted ring difference. `sensitivity_cps_per_kbq`: NEMA NU 2 system sensitivity. Resolutions are NEMA FWHM near the
-    centre. `randoms_ratio`: randoms over trues. `bed_overlap`: fraction of the axial field shared by neighbouring beds; 0 means
-    a single bed. `filter_fwhm_mm`: Gaussian after reconstruction. What the source does not state (randoms_ratio,
-    bed_minutes, bed_overlap, iterations, subsets, filter) is the usual clinical setting as the authors of this table judge it.
+    Lengths in mm. `ramp_mm`: distance over which the axial sensitivity falls to zero at either end of the field, set by
+    the largest accepted ring difference. `sensitivity_cps_per_kbq`: NEMA NU 2 system sensitivity. Resolutions are NEMA
+    FWHM near the centre. `randoms_ratio`: randoms over trues. `bed_overlap`: share of the axial field that neighbouring
+    beds have in common; 0 means a single bed. `voxel_mm`, `slice_mm`: usual voxel size; `filter_fwhm_mm`: post-filter.
+    The source covers geometry, sensitivity, resolution, timing and scatter; the rest (randoms_ratio, bed_minutes,
+    bed_overlap, iterations, subsets, filter) is usual clinical practice as judged for this table.
     """
 
     name: str

@@ -35,7 +35,7 @@ def rotation(axis: int, degrees: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """Superellipsoid |x/a|^n + |y/b|^n + |z/c|^n <= 1 with semi-axes `semi` (mm), turned by `turn`; n = 2 is an ellipsoid."""
+    """Superellipsoid |x/a|^n + |y/b|^n + |z/c|^n <= 1, semi-axes `semi` (mm), turned; an ellipsoid for n = 2."""
 
     centre: Point
     semi: Point
@@ -90,7 +90,7 @@ class Tube:
 
 
 def curve(points: Sequence[Point], radii: Sequence[float] | float, steps: int) -> Tube:
-    """Tube along a cubic spline through `points`, sampled at `steps` + 1 positions; radii run linearly between points."""
+    """Tube along a cubic spline through `points`, in `steps` cones; radii run linearly between points."""
     points = np.asarray(points, float)
     chord = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     t = np.linspace(0, chord[-1], steps + 1)
@@ -100,7 +100,7 @@ def curve(points: Sequence[Point], radii: Sequence[float] | float, steps: int) -
 
 @dataclass(frozen=True)
 class Trunk:
-    """Stack of superellipses along d: half depth and half width (mm) and p of the centre at the knots, smooth in between."""
+    """Stack of superellipses along d: half depth, half width and centre p (mm) at the knots, smooth in between."""
 
     knots: Point
     half_depth: Point
@@ -130,9 +130,9 @@ class Trunk:
 
     def radius_at(self, d: float) -> tuple[float, float, float]:
         """(half depth, half width, centre) at depth d."""
-        values = (self.half_depth, self.half_width, self.centre)
+        d = np.clip(d, min(self.knots), max(self.knots))
         return tuple(
-            float(PchipInterpolator(self.knots, v)(np.clip(d, min(self.knots), max(self.knots)))) for v in values
+            float(PchipInterpolator(self.knots, v)(d)) for v in (self.half_depth, self.half_width, self.centre)
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 class Tracer:
     """One row of radiotracers.csv.
 
-    Minutes, MBq per kg, and `range_fwhm_mm`: the blur that the positron range adds, as a Gaussian.
+    Minutes, MBq per kg; `range_fwhm_mm`: blur by the positron range, as a Gaussian; `patients`: `all` or `men`.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Tracer:
     range_fwhm_mm: float
     mbq_per_kg: float
     uptake_min: float
+    patients: str
     source: str
 
 
@@ -44,7 +45,7 @@ def load_tracers() -> dict[str, Tracer]:
 
 
 def draw_injection(tracer: Tracer, weight_kg: float, rng: np.random.Generator) -> Injection:
-    """An injection within 15% of the usual activity, scanned 50 to 75 minutes after it (scaled to the tracer's time)."""
+    """An injection within 15% of the usual activity, scanned 0.83 to 1.25 of the usual time after it."""
     injected = 1e6 * tracer.mbq_per_kg * weight_kg * rng.uniform(0.85, 1.15)
     minutes = tracer.uptake_min * rng.uniform(50, 75) / 60
     at_scan = injected * 0.5 ** (minutes / tracer.half_life_min)

@@ -1,7 +1,7 @@
 """A virtual trial on disk: which subjects there are, and their files.
 
-DIR/manifest.csv has a row per subject and dose, DIR/labels.json the label values, DIR/trial.json the settings that made the
-data, and DIR/sub-0000/ the files of a subject; its subject.json is written last, so a subject that has one is complete.
+DIR/manifest.csv has a row per subject and dose, DIR/labels.json the label values, DIR/trial.json the settings that made
+the data, and DIR/sub-0000/ the files of a subject; its subject.json is written last, so one that has it is complete.
 Everything of a subject follows from the trial's seed and the subject's number.
 """
 
@@ -45,7 +45,8 @@ SCAN_END_MM = 1060.0
 
 SPLITS = ("train", "validation", "test")
 MANIFEST_COLUMNS = (
-    "subject seed tracer scanner dose split voxel_mm pair low_dose normal_dose truth labels".split()
+    "subject", "seed", "tracer", "scanner", "dose", "split", "voxel_mm",
+    "pair", "low_dose", "normal_dose", "truth", "labels",
 )  # fmt: skip
 
 
@@ -81,7 +82,7 @@ class Subject:
 def plan_subject(trial: Trial, index: int) -> Subject:
     """Subject `index` of a trial, independent of how many there are.
 
-    Tracers and scanners rotate so that every pair occurs once before one occurs again. Splits are drawn in blocks of ten.
+    Tracers and scanners rotate so that every pair occurs once before one occurs again. Splits are drawn in tens.
     """
     turn, place = divmod(index, len(trial.tracers))
     scanner = trial.scanners[(turn + place) % len(trial.scanners)]
@@ -94,12 +95,12 @@ def plan_subject(trial: Trial, index: int) -> Subject:
     return Subject(f"sub-{index:04d}", seed, trial.tracers[place], scanner, split)
 
 
-def subject_grid(seed: int, preset: str) -> Grid:
+def subject_grid(subject: Subject, preset: str) -> Grid:
     """Where the preset's field of view lies on the patient: anywhere between vertex and mid-thigh."""
     shape, voxel_mm = PRESETS[preset]
-    end = SCAN_END_MM * make_patient(seed).height_scale
+    end = SCAN_END_MM * make_patient(subject.seed, subject.tracer).height_scale
     slack = max(end + 5.0 - shape[2] * voxel_mm, 0.0)
-    return Grid(shape, voxel_mm, -5.0 + slack * float(generator(seed, "field of view").random()))
+    return Grid(shape, voxel_mm, -5.0 + slack * float(generator(subject.seed, "field of view").random()))
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Scan:
 def simulate(subject: Subject, preset: str, doses: Iterable[float]) -> Scan:
     """Scan a subject at normal dose and reconstruct that and the wanted thinned doses."""
     scanner, tracer = load_scanners()[subject.scanner], load_tracers()[subject.tracer]
-    phantom = make_phantom(subject.seed, subject.tracer, subject_grid(subject.seed, preset))
+    phantom = make_phantom(subject.seed, subject.tracer, subject_grid(subject, preset))
     injection = draw_injection(tracer, phantom.patient.weight_kg, generator(subject.seed, "injection"))
     depth = phantom.grid.axes()[2]
     exposure = scanner.exposure(depth, 0.0, SCAN_END_MM * phantom.patient.height_scale)
@@ -122,10 +123,10 @@ def simulate(subject: Subject, preset: str, doses: Iterable[float]) -> Scan:
         generator(subject.seed, "counts"),
     )  # fmt: skip
     wanted = set(doses)
-    images = {1.0: reconstruct(measured, scanner)}
+    images = {1.0: reconstruct(measured, scanner, phantom.grid.shape)}
     for dose, counts in thin(measured.counts, generator(subject.seed, "thinning")):
         if dose in wanted:
-            images[dose] = reconstruct(measured.scaled(counts, dose), scanner)
+            images[dose] = reconstruct(measured.thinned(counts, dose), scanner, phantom.grid.shape)
     return Scan(phantom, images)
 
 
