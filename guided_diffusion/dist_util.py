@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
+
 from guided_diffusion.errors import InputError
 
 T = TypeVar("T")
@@ -30,6 +32,12 @@ class SingleRank:
 
     def gather(self, value: T, root: int = 0) -> list[T]:  # noqa: ARG002
         return [value]
+
+    def allgather(self, value: T) -> list[T]:
+        return [value]
+
+    def barrier(self) -> None:
+        pass
 
 
 @functools.cache
@@ -51,15 +59,38 @@ def communicator() -> Any:
 
 
 @functools.cache
-def local_ranks() -> tuple[int, int]:
-    """(this rank's number among the ranks of its node, how many ranks its node has)."""
+def _node() -> Any:
+    """The communicator of the ranks on this rank's node."""
     comm = communicator()
     if comm.size == 1:
-        return 0, 1
+        return comm
     from mpi4py import MPI
 
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
-    return node.rank, node.size
+    return comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+
+
+def device() -> torch.device:
+    """This rank's GPU, one per rank of a node as far as they go, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", _node().rank % torch.cuda.device_count())
+
+
+def share_cores(threads: int = 0) -> int:
+    """Set how many threads PyTorch uses on this rank, and return it.
+
+    0 divides the cores evenly among the ranks that may run on them. OMP_NUM_THREADS, where set, is left alone.
+    """
+    if threads == 0 and "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads()
+    if threads == 0:
+        cores = (
+            frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset(range(os.cpu_count()))
+        )
+        sharing = _node().allgather(cores).count(cores)
+        threads = max(1, len(cores) // sharing)
+    torch.set_num_threads(threads)
+    return threads
 
 
 class _SharedError(InputError):

@@ -18,6 +18,8 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 
+START = -1  # the step number of the noise that a walk starts from
+
 NoiseSource = Callable[[int], Tensor]
 OnStep = Callable[[], None]
 

@@ -1,0 +1,24 @@
+"""Standard normal noise by name.
+
+The noise of (seed, realisation, step, axial slice) is one and the same wherever it is asked for: patches that overlap
+see equal noise in the overlap, and nothing depends on patch size, batch or rank count. Philox is counter-based (Salmon
+et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011), so the name is the counter and nothing is drawn in order.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def axial_noise(seed: int, realisation: int, step: int, slices: range, in_plane: tuple[int, int]) -> Tensor:
+    """Noise for a slab, float32 [1, 1, Z, X, Y] on the CPU.
+
+    step: the timestep of the original process, or its length for the noise that a walk starts from. slices: the slab's
+    axial positions in the volume on the model's grid. in_plane: (X, Y) after padding.
+    """
+    slab = np.empty((len(slices), *in_plane), dtype=np.float32)
+    for index, axial in enumerate(slices):
+        # The lowest counter word advances with the draws; the others name the slice.
+        bits = np.random.Philox(key=seed, counter=[0, axial, step, realisation])
+        np.random.Generator(bits).standard_normal(out=slab[index], dtype=np.float32)
+    return torch.from_numpy(slab)[None, None]

@@ -1,0 +1,155 @@
+"""Bare arrays in files: the published `.npz`, MATLAB's `.mat`. Nothing that is loaded executes."""
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+import scipy.io
+
+from guided_diffusion.atomic import atomic_write
+from guided_diffusion.errors import InputError
+
+# 2 GiB as float32. The longest scanners give a quarter of that; a header that claims more is damaged or hostile.
+MAX_VOXELS = 2**29
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """What a file held: data float32 [X, Y, Z]; affine 4x4 (mm, RAS+) and unit where the file names them."""
+
+    data: np.ndarray
+    format: str
+    affine: np.ndarray | None = None
+    unit: str = "SUV"
+
+
+def read_channel(path: Path, channel: int, *, channels: int | None = None) -> StoredArray:
+    """Reads one channel of a `.npz` (`arr_0` [2, X, Y, Z] or [X, Y, Z]) or the array `suv` of a `.mat`.
+
+    Args:
+        channels: the number of channels that the file must have; None takes [X, Y, Z] as well.
+
+    Raises:
+        InputError: the file is damaged, holds pickled objects, lacks the array, or has the wrong number of axes.
+    """
+    return _read_mat(path) if path.suffix == ".mat" else _read_npz(path, channel, channels)
+
+
+def write(path: Path, **members: np.ndarray) -> None:
+    """Writes a compressed `.npz`, whole or not at all."""
+    with atomic_write(path) as temporary:
+        np.savez_compressed(temporary, **members)
+
+
+def check_size(shape: tuple[int, ...], name: object) -> None:
+    """Refuses sizes that no PET scanner makes, before memory is asked for.
+
+    Raises:
+        InputError: no voxel, or more than MAX_VOXELS.
+    """
+    voxels = 1
+    for size in shape:
+        voxels *= int(size)
+    if not 0 < voxels <= MAX_VOXELS:
+        raise InputError(
+            f"{name}: its header claims {' x '.join(str(int(n)) for n in shape)} voxels, which no PET volume has"
+        )
+
+
+def _read_npz(path: Path, channel: int, channels: int | None) -> StoredArray:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if "arr_0.npy" not in names:
+                held = ", ".join(sorted(n.removesuffix(".npy") for n in names)[:5]) or "nothing"
+                raise InputError(
+                    f"{path}: has no arr_0 (it holds {held}); save the volume with numpy.savez(file, volume)"
+                )
+            with archive.open("arr_0.npy") as stream:
+                data = _read_npy_channel(stream, archive.getinfo("arr_0.npy").file_size, channel, channels, path)
+            affine = _read_small(archive, "affine.npy", path) if "affine.npy" in names else None
+            unit = str(_read_small(archive, "unit.npy", path)) if "unit.npy" in names else "SUV"
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError):
+        raise InputError(f"{path}: is no complete .npz file; copy or make it again") from None
+    if affine is not None and (affine.shape != (4, 4) or abs(np.linalg.det(affine)) < 1e-9):
+        raise InputError(f"{path}: its affine is no invertible 4x4 matrix")
+    return StoredArray(data, "npz", affine, unit)
+
+
+def _read_npy_header(stream: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read(stream)
+    except ValueError:
+        raise InputError(f"{path}: holds something that is no numpy array; make it again") from None
+    if dtype.hasobject:
+        raise InputError(f"{path}: holds pickled objects, which could run code; save a plain numeric array")
+    return shape, fortran_order, dtype
+
+
+def _read_npy_channel(stream: BinaryIO, size: int, channel: int, channels: int | None, path: Path) -> np.ndarray:
+    """Streams one channel, so that the other takes no memory."""
+    shape, fortran_order, dtype = _read_npy_header(stream, path)
+    wanted = "[2, X, Y, Z]" if channels else "[X, Y, Z] or [2, X, Y, Z]"
+    pair = len(shape) == 4 and shape[0] == 2
+    if not (pair or (channels is None and len(shape) == 3)):
+        raise InputError(f"{path}: arr_0 has shape {list(shape)}, not {wanted}")
+    if dtype.kind not in "fiu":
+        raise InputError(f"{path}: arr_0 holds {dtype} values, not real numbers")
+    check_size(shape[-3:], path)
+    if size - stream.tell() < int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
+        raise InputError(f"{path}: is shorter than its header says; copy or make it again")
+    if fortran_order:  # the channels are interleaved: no way to read only one
+        whole = np.frombuffer(stream.read(), dtype=dtype).reshape(shape, order="F")
+        return np.ascontiguousarray(whole[channel] if pair else whole, dtype=np.float32)
+    data = np.empty(shape[-3:], np.float32)
+    row_bytes = data[0].size * dtype.itemsize
+    if pair:
+        for _ in range(channel * data.shape[0]):
+            _read_exactly(stream, row_bytes)
+    for row in data:
+        row[:] = np.frombuffer(_read_exactly(stream, row_bytes), dtype=dtype).reshape(row.shape)
+    return data
+
+
+def _read_exactly(stream: BinaryIO, count: int) -> bytes:
+    content = stream.read(count)
+    if len(content) < count:
+        raise EOFError
+    return content
+
+
+def _read_small(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
+    with archive.open(name) as stream:
+        shape, _, dtype = _read_npy_header(stream, path)
+        if archive.getinfo(name).file_size > 4096:
+            raise InputError(f"{path}: its member {name} is too large for what it should be")
+        return np.frombuffer(stream.read(), dtype=dtype).reshape(shape)[()]
+
+
+def _read_mat(path: Path) -> StoredArray:
+    """The array `suv` [X, Y, Z] of MATLAB's v5 format or, as HDF5 with the axes reversed, of v7.3."""
+    try:
+        if h5py.is_hdf5(path):
+            with h5py.File(path, "r") as file:
+                stored = file.get("suv")
+                if not isinstance(stored, h5py.Dataset):
+                    raise InputError(f"{path}: has no array named suv")
+                check_size(stored.shape, path)
+                data = np.asarray(stored[()]).T
+        else:
+            shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
+            if "suv" not in shapes:
+                raise InputError(f"{path}: has no array named suv")
+            check_size(shapes["suv"], path)
+            data = scipy.io.loadmat(path, variable_names=["suv"])["suv"]
+    except (OSError, ValueError, TypeError, zlib.error, NotImplementedError):
+        raise InputError(f"{path}: is no complete .mat file; copy or make it again") from None
+    if data.ndim != 3 or data.dtype.kind not in "fiu":
+        raise InputError(f"{path}: suv has shape {list(data.shape)}, not [X, Y, Z] of real numbers")
+    return StoredArray(np.ascontiguousarray(data, dtype=np.float32), "mat")

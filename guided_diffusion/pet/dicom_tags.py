@@ -1,0 +1,102 @@
+"""Reading single DICOM values that others wrote: numbers, texts, times, and how to quote them in a message."""
+
+import datetime
+import math
+import re
+
+from pydicom import Dataset
+from pydicom.datadict import dictionary_has_tag, keyword_for_tag, tag_for_keyword
+from pydicom.tag import Tag
+
+DAY = datetime.timedelta(days=1)
+_TIME = re.compile(r"(\d\d):?(\d\d)?:?(\d\d)?(?:\.(\d{1,6})\d*)?")
+_DATE_TIME = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)[T ]?(\S*?)([+-]\d{4})?")
+
+
+def printable(value: object, length: int = 64) -> str:
+    """A header's text made safe to print: one line, plain ASCII, no control characters, not long."""
+    text = "".join(c if " " <= c <= "~" else "?" for c in str(value))
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def name_tag(keyword_or_tag: str | tuple[int, int]) -> str:
+    """'Units (0054,1001)': how a message names a tag."""
+    tag = Tag(tag_for_keyword(keyword_or_tag) if isinstance(keyword_or_tag, str) else keyword_or_tag)
+    name = keyword_for_tag(tag) if dictionary_has_tag(tag) else "private tag"
+    return f"{name} ({tag.group:04X},{tag.element:04X})"
+
+
+def text(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> str | None:
+    """The value as stripped text; None where the tag is missing or empty. Private tags may come as bytes."""
+    value = dataset.get(keyword_or_tag)
+    if value is not None and not isinstance(keyword_or_tag, str):
+        value = value.value
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace")
+    return str(value).strip(" \0") or None
+
+
+def number(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> float | None:
+    """The value as a finite float; None where it is missing, empty or no number."""
+    try:
+        value = float(text(dataset, keyword_or_tag) or "nan")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def texts(dataset: Dataset, keyword: str) -> list[str]:
+    """A multi-valued tag as a list of texts, empty where it is missing."""
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        return []
+    return [str(v).strip() for v in ([value] if isinstance(value, str) else value)]
+
+
+def parse_time(value: str | None) -> datetime.timedelta | None:
+    """DICOM TM (HHMMSS.FFFFFF, or the old HH:MM:SS) -> time since midnight; None where it is none."""
+    match = _TIME.fullmatch((value or "").strip())
+    if not match:
+        return None
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()[:3])
+    if hours > 23 or minutes > 59 or seconds > 60:
+        return None
+    return datetime.timedelta(
+        hours=hours, minutes=minutes, seconds=seconds, microseconds=int((match.group(4) or "0").ljust(6, "0"))
+    )
+
+
+def parse_date_time(value: str | None, utc_offset: str | None = None) -> datetime.datetime | None:
+    """DICOM DT (YYYYMMDDHHMMSS.FFFFFF&ZZXX, dashes and T allowed) -> local date and time; None where it is none.
+
+    A value with an offset from UTC is brought to `utc_offset` (+HHMM, the data set's own) where that is known.
+    """
+    match = _DATE_TIME.fullmatch((value or "").strip())
+    if not match:
+        return None
+    time = parse_time(match.group(4))
+    if time is None:
+        return None
+    try:
+        moment = datetime.datetime(*(int(part) for part in match.groups()[:3])) + time
+    except ValueError:
+        return None
+    if match.group(5) and utc_offset and re.fullmatch(r"[+-]\d{4}", utc_offset):
+        moment += _offset(utc_offset) - _offset(match.group(5))
+    return moment
+
+
+def date_time(dataset: Dataset, stem: str) -> datetime.datetime | None:
+    """<stem>Date and <stem>Time as one moment, e.g. stem 'Acquisition'; None where either is missing."""
+    date, time = text(dataset, f"{stem}Date"), text(dataset, f"{stem}Time")
+    if date is None or parse_time(time) is None:
+        return None
+    midnight = parse_date_time(f"{date.replace('.', '')}00")
+    return None if midnight is None else midnight + parse_time(time)
+
+
+def _offset(text_: str) -> datetime.timedelta:
+    sign = -1 if text_[0] == "-" else 1
+    return sign * datetime.timedelta(hours=int(text_[1:3]), minutes=int(text_[3:5]))

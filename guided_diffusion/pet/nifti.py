@@ -1,0 +1,68 @@
+"""NIfTI and the other volume formats that nibabel reads."""
+
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from guided_diffusion.atomic import atomic_write
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.arrays import check_size
+from guided_diffusion.pet.suv import SUVOverrides, suvbw_of_bqml
+
+
+def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarray, np.ndarray, str, dict[str, object]]:
+    """Reads one 3D volume slice by slice -> data float32 [i, j, k], affine (mm, RAS+), unit, source.
+
+    These formats name no unit: the values are taken as SUV, unless `overrides` give weight and dose, which says that
+    they are Bq/mL decay-corrected to the injection.
+
+    Raises:
+        InputError: the file cannot be read, is truncated, or is no single volume.
+    """
+    try:
+        # One open file for all slices: reopening a .gz for each would decompress it from the start each time.
+        image = nib.load(path, keep_file_open=True) if path.name.endswith((".nii", ".nii.gz")) else nib.load(path)
+        shape = image.shape
+        if len(shape) < 3 or any(n != 1 for n in shape[3:]):
+            raise InputError(f"{path}: has shape {list(shape)}; one 3D volume is needed (split a dynamic series first)")
+        check_size(shape[:3], path)
+        data = _read_slices(image, shape)
+    except nib.filebasedimages.ImageFileError:
+        raise InputError(f"{path}: no format that is known; give .npz, .mat, NIfTI or a DICOM folder or .zip") from None
+    except (nib.spatialimages.HeaderDataError, OSError, EOFError, ValueError, zlib.error):
+        raise InputError(f"{path}: is damaged or shorter than its header says; copy it again") from None
+    affine = np.array(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(f"{path}: its affine does not place the voxels in space; repair the header")
+    source: dict[str, object] = {"format": type(image).__name__.removesuffix("Image")}
+    if overrides is not None and overrides.gives_factor:
+        factor = suvbw_of_bqml(overrides.weight_kg, overrides.dose_bq)
+        data *= np.float32(factor)
+        source |= {
+            "suv_factor": factor,
+            "suv": "taken as Bq/mL, decay-corrected to the injection; weight and dose given",
+        }
+    else:
+        source["suv"] = "taken as SUV: the format names no unit"
+    return data, affine, "SUV", source
+
+
+def write(path: Path, data: np.ndarray, affine: np.ndarray, *, description: str) -> None:
+    """Writes float32 [i, j, k] with sform and qform, both as scanner coordinates, whole or not at all."""
+    image = nib.Nifti1Image(np.asarray(data, dtype=np.float32), affine)
+    image.set_sform(affine, code="scanner")
+    image.set_qform(affine, code="scanner")
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["descrip"] = description.encode("ascii", "replace")[:79]
+    with atomic_write(path) as temporary:
+        nib.save(image, temporary)
+
+
+def _read_slices(image: nib.spatialimages.SpatialImage, shape: tuple[int, ...]) -> np.ndarray:
+    data = np.empty(shape[:3], np.float32)
+    rest = (0,) * (len(shape) - 3)
+    for k in range(shape[2]):
+        data[..., k] = image.dataobj[(slice(None), slice(None), k, *rest)]
+    return data

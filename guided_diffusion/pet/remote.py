@@ -1,0 +1,42 @@
+"""Remote paths: fetched through blobfile into a temporary folder."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import blobfile
+
+from guided_diffusion.errors import InputError
+
+
+@contextmanager
+def local_copy(path: str | Path) -> Iterator[Path]:
+    """Yields `path` itself where it is local, else a temporary copy of the file or folder.
+
+    Raises:
+        InputError: nothing is there.
+    """
+    if "://" not in str(path):
+        if not Path(path).exists():
+            raise InputError(f"{path}: no such file or folder")
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield _fetch(str(path), Path(folder))
+        except (blobfile.Error, OSError) as error:
+            raise InputError(f"{path}: cannot be fetched: {' '.join(str(error).split())[:200]}") from None
+
+
+def _fetch(url: str, folder: Path) -> Path:
+    if not blobfile.isdir(url):
+        target = folder / blobfile.basename(url)
+        blobfile.copy(url, str(target))
+        return target
+    for parent, _, names in blobfile.walk(url):
+        for name in names:
+            # Numbered, not named: what a server calls its files shall not decide where we write.
+            number = sum(1 for _ in folder.iterdir())
+            blobfile.copy(blobfile.join(parent, name), str(folder / f"{number:06d}{Path(name).suffix}"))
+    return folder

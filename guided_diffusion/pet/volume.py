@@ -1,0 +1,161 @@
+"""A PET volume with its place in space: loading one from any supported file, saving one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet import arrays, dicom, nifti, remote
+from guided_diffusion.pet.suv import SUVOverrides
+
+# Whatever is hotter than this is no SUV. Bladders reach a few hundred; a body in Bq/mL peaks in the thousands.
+LARGEST_PLAUSIBLE_SUV = 1000.0
+DEFAULT_BARE_VOXEL_MM = 1.65
+DEFAULT_AXIS_CODES = "PLS"
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume as its file has it.
+
+    data: float32 [i, j, k].
+    affine: float64 4x4, voxel index -> mm in RAS+ (nibabel's convention).
+    unit: 'SUV', 'SUVlbm', 'SUVbsa', 'BQML', 'CNTS', ...
+    source: where it came from and how its values became SUV, ready for JSON; names no patient.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    unit: str = "SUV"
+    source: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def voxel_mm(self) -> tuple[float, float, float]:
+        """Edge lengths of a voxel along i, j, k in mm."""
+        return tuple(float(x) for x in np.linalg.norm(self.affine[:3, :3], axis=0))
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel in mL."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000)
+
+
+def load_volume(
+    path: str | Path,
+    *,
+    bare_voxel_mm: float | tuple[float, float, float] = DEFAULT_BARE_VOXEL_MM,
+    bare_axis_codes: str = DEFAULT_AXIS_CODES,
+    series: str | None = None,
+    overrides: SUVOverrides | None = None,
+) -> Volume:
+    """Loads a PET image in SUV: `.npz`, `.mat`, NIfTI and whatever else nibabel reads, a DICOM folder or `.zip`.
+
+    Args:
+        path: file or folder, local or remote (`gs://`, `az://`, `https://`).
+        bare_voxel_mm: voxel size of arrays that carry no affine, along X, Y, Z.
+        bare_axis_codes: the directions in which X, Y, Z of such arrays grow, as nibabel's axis codes.
+        series: SeriesInstanceUID or SeriesNumber where a DICOM folder holds several PET series.
+        overrides: replace missing or wrong DICOM tags in the SUV factor.
+
+    Raises:
+        InputError: the file is missing, damaged, no PET image, or its values cannot be SUV.
+    """
+    with remote.local_copy(path) as local:
+        if local.is_dir() or dicom.is_archive(local):
+            volume = Volume(*dicom.load_suv(local, series=series, overrides=overrides))
+        elif local.suffix in (".npz", ".mat"):
+            volume = _bare_volume(arrays.read_channel(local, 0), bare_voxel_mm, bare_axis_codes)
+        else:
+            volume = Volume(*nifti.read(local, overrides=overrides))
+    check_values(volume, str(path))
+    return volume
+
+
+def load_pair(
+    path: str | Path,
+    *,
+    bare_voxel_mm: float | tuple[float, float, float] = DEFAULT_BARE_VOXEL_MM,
+    bare_axis_codes: str = DEFAULT_AXIS_CODES,
+) -> tuple[Volume, Volume]:
+    """Loads low dose and normal dose (channels 0 and 1 of `arr_0` [2, X, Y, Z]) from a subject's `.npz`.
+
+    Raises:
+        InputError: as `load_volume`, or the file holds no pair.
+    """
+    with remote.local_copy(path) as local:
+        if local.suffix != ".npz":
+            raise InputError(f"{path}: a pair of low and normal dose comes as .npz with arr_0 [2, X, Y, Z]")
+        pair = tuple(
+            _bare_volume(arrays.read_channel(local, channel, channels=2), bare_voxel_mm, bare_axis_codes)
+            for channel in (0, 1)
+        )
+    for name, volume in zip(("channel 0", "channel 1"), pair, strict=True):
+        check_values(volume, f"{path} ({name})")
+    return pair
+
+
+def save_volume(volume: Volume, path: str | Path, *, description: str = "guided_diffusion.pet") -> None:
+    """Writes `.nii`, `.nii.gz` (sform and qform set, `description` in `descrip`) or `.npz` (`arr_0`, `affine`, `unit`).
+
+    Raises:
+        InputError: another suffix, or a folder that cannot be written.
+    """
+    path = Path(path)
+    if path.name.endswith((".nii", ".nii.gz")):
+        nifti.write(path, volume.data, volume.affine, description=f"{description} [{volume.unit}]")
+    elif path.suffix == ".npz":
+        arrays.write(path, arr_0=volume.data, affine=volume.affine, unit=np.array(volume.unit))
+    else:
+        raise InputError(f"cannot write {path}: the name must end in .nii, .nii.gz or .npz")
+
+
+def save_pair(low: Volume, normal: Volume, path: str | Path) -> None:
+    """Writes a training subject: `.npz` with `arr_0` float32 [2, X, Y, Z] in SUV, low dose before normal dose.
+
+    Raises:
+        InputError: the two do not share one grid.
+    """
+    if low.data.shape != normal.data.shape or not np.allclose(low.affine, normal.affine, atol=1e-3):
+        raise InputError(f"cannot write {path}: low dose and normal dose lie on different grids")
+    pair = np.stack([low.data, normal.data])
+    arrays.write(Path(path), arr_0=pair, affine=low.affine, unit=np.array(low.unit))
+
+
+def check_values(volume: Volume, name: str) -> None:
+    """Refuses NaN, infinity, an empty image, and (unless a DICOM header vouches for it) values that are no SUV.
+
+    Raises:
+        InputError: names the file and what to do.
+    """
+    low, high = float(volume.data.min()), float(volume.data.max())
+    if not np.isfinite([low, high]).all():  # the extremes of an array with a NaN are NaN
+        raise InputError(f"{name}: has NaN or infinite voxels; repair the image first")
+    if high <= 0:
+        raise InputError(f"{name}: no voxel is above zero; this is no PET image")
+    if volume.source.get("format") != "DICOM" and high >= LARGEST_PLAUSIBLE_SUV:
+        raise InputError(
+            f"{name}: peaks at {high:.4g}, which is no SUV but probably Bq/mL;"
+            " convert it to SUV, or give the DICOM series"
+        )
+
+
+def _bare_volume(array: arrays.StoredArray, voxel_mm: float | tuple[float, float, float], axis_codes: str) -> Volume:
+    affine = array.affine
+    if affine is None:
+        affine = centred_affine(array.data.shape, voxel_mm, axis_codes)
+    return Volume(array.data, affine, array.unit, {"format": array.format, "suv": "taken as SUV"})
+
+
+def centred_affine(
+    shape: tuple[int, int, int], voxel_mm: float | tuple[float, float, float], axis_codes: str
+) -> np.ndarray:
+    """4x4 affine (mm, RAS+) of a grid whose axes grow towards `axis_codes` and whose centre lies at the origin."""
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, (code, size) in enumerate(zip(axis_codes, np.broadcast_to(voxel_mm, 3), strict=True)):
+        world, sign = ("RAS".index(code), 1) if code in "RAS" else ("LPI".index(code), -1)
+        affine[world, axis] = sign * size
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return affine

@@ -1,0 +1,232 @@
+"""Volumes from files and back, and what bad files are answered with."""
+
+import io
+import zipfile
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pytest
+import scipy.io
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.suv import SUVOverrides
+from guided_diffusion.pet.volume import Volume, load_pair, load_volume, save_pair, save_volume
+
+
+@pytest.fixture
+def pair():
+    """float32 [2, X, Y, Z], every voxel different."""
+    return np.random.default_rng(0).uniform(0, 12, (2, 5, 7, 9)).astype(np.float32)
+
+
+@pytest.fixture
+def oblique():
+    turned = np.array([[0.94, -0.342, 0, -40], [0.342, 0.94, 0, 12], [0, 0, 1, -300], [0, 0, 0, 1]])
+    data = np.random.default_rng(1).uniform(0, 12, (6, 5, 4)).astype(np.float32)
+    return Volume(data, turned @ np.diag([-2.0, -3, 4, 1]))
+
+
+def test_published_npz_is_channel_0_on_the_models_grid(tmp_path, pair):
+    np.savez(tmp_path / "s.npz", pair)
+    volume = load_volume(tmp_path / "s.npz")
+    np.testing.assert_array_equal(volume.data, pair[0])
+    assert volume.data.dtype == np.float32
+    assert "".join(nib.aff2axcodes(volume.affine)) == "PLS"
+    np.testing.assert_allclose(volume.voxel_mm, 1.65)
+    centre = volume.affine @ [2, 3, 4, 1]
+    np.testing.assert_allclose(centre[:3], 0, atol=1e-12)
+
+
+def test_bare_arrays_take_the_voxel_size_and_directions_they_are_given(tmp_path, pair):
+    np.savez_compressed(tmp_path / "s.npz", pair[0].astype(np.float64))
+    volume = load_volume(tmp_path / "s.npz", bare_voxel_mm=(2, 3, 4), bare_axis_codes="ARI")
+    np.testing.assert_array_equal(volume.data, pair[0])
+    np.testing.assert_allclose(volume.affine[:3, :3], [[0, 3, 0], [2, 0, 0], [0, 0, -4]])
+
+
+def test_fortran_ordered_pairs_are_read_right(tmp_path, pair):
+    np.savez(tmp_path / "s.npz", np.asfortranarray(pair))
+    low, normal = load_pair(tmp_path / "s.npz")
+    np.testing.assert_array_equal(low.data, pair[0])
+    np.testing.assert_array_equal(normal.data, pair[1])
+
+
+def test_a_saved_pair_comes_back(tmp_path, oblique):
+    normal = Volume(oblique.data * 2, oblique.affine)
+    save_pair(oblique, normal, tmp_path / "s.npz")
+    low, again = load_pair(tmp_path / "s.npz")
+    np.testing.assert_array_equal(low.data, oblique.data)
+    np.testing.assert_array_equal(again.data, normal.data)
+    np.testing.assert_array_equal(low.affine, oblique.affine)
+
+
+def test_a_pair_needs_one_grid(tmp_path, oblique):
+    moved = Volume(oblique.data, oblique.affine @ np.diag([1, 1, 2, 1]))
+    with pytest.raises(InputError, match="different grids"):
+        save_pair(oblique, moved, tmp_path / "s.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["v.nii", "v.nii.gz", "v.npz"])
+def test_saved_volumes_come_back(tmp_path, oblique, name):
+    save_volume(oblique, tmp_path / name)
+    again = load_volume(tmp_path / name)
+    np.testing.assert_array_equal(again.data, oblique.data)
+    np.testing.assert_allclose(again.affine, oblique.affine, atol=1e-4)
+    assert again.unit == "SUV"
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_nifti_has_sform_qform_and_says_what_made_it(tmp_path, oblique):
+    save_volume(oblique, tmp_path / "v.nii.gz", description="demo model")
+    image = nib.load(tmp_path / "v.nii.gz")
+    assert image.get_sform(coded=True)[1] == image.get_qform(coded=True)[1] == 1
+    np.testing.assert_allclose(image.get_qform(), oblique.affine, atol=1e-3)
+    np.testing.assert_allclose(image.get_sform(), oblique.affine, atol=1e-4)
+    assert image.header["descrip"].item() == b"demo model [SUV]"
+
+
+def test_mat_v5_and_v73_hold_suv(tmp_path, pair):
+    scipy.io.savemat(tmp_path / "old.mat", {"suv": pair[0]}, do_compression=True)
+    with h5py.File(tmp_path / "new.mat", "w") as file:
+        file["suv"] = pair[0].T  # MATLAB writes its columns first
+    for name in ("old.mat", "new.mat"):
+        np.testing.assert_array_equal(load_volume(tmp_path / name).data, pair[0])
+
+
+def test_nifti_scaling_and_trailing_axes(tmp_path):
+    image = nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4, 1), np.eye(4))
+    image.header.set_slope_inter(0.5, 0.25)
+    nib.save(image, tmp_path / "v.nii.gz")
+    stored = nib.load(tmp_path / "v.nii.gz")
+    np.testing.assert_array_equal(load_volume(tmp_path / "v.nii.gz").data, stored.get_fdata()[..., 0])
+
+
+def test_weight_and_dose_turn_nifti_in_bqml_into_suv(tmp_path):
+    data = np.full((3, 3, 3), 5000, np.float32)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "v.nii")
+    volume = load_volume(tmp_path / "v.nii", overrides=SUVOverrides(weight_kg=70, dose_bq=350e6))
+    np.testing.assert_allclose(volume.data, 1.0, rtol=1e-6)  # 5000 x 70,000 g / 350 MBq
+
+
+def test_analyze_is_read(tmp_path, pair):
+    nib.save(nib.AnalyzeImage(pair[0], np.diag([-2.0, 2, 2, 1])), tmp_path / "v.img")
+    np.testing.assert_array_equal(load_volume(tmp_path / "v.img").data, pair[0])
+
+
+class Hostile:
+    """Unpickling this would leave a mark."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("a pickled object was executed",))
+
+
+def _npy(array, **changes):
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array)
+    content = stream.getvalue()
+    for old, new in changes.values():
+        content = content.replace(old, new)
+    return content
+
+
+def _bad_files(folder):
+    good = np.ones((4, 4, 4), np.float32)
+    np.savez_compressed(folder / "good.npz", np.random.default_rng(0).uniform(size=(9, 9, 9)))
+    whole = (folder / "good.npz").read_bytes()
+    (folder / "truncated.npz").write_bytes(whole[: len(whole) // 2])
+    flipped = bytearray(whole)
+    flipped[len(whole) // 3] ^= 0xFF
+    (folder / "corrupt.npz").write_bytes(bytes(flipped))
+    np.savez(folder / "pickled.npz", np.array([Hostile()], dtype=object))
+    np.savez(folder / "named.npz", pet=good)
+    np.savez(folder / "axes.npz", np.ones((4, 4), np.float32))
+    np.savez(folder / "three.npz", np.ones((3, 4, 4, 4), np.float32))
+    np.savez(folder / "complex.npz", good + 1j)
+    for name, value in (("nan", np.nan), ("inf", np.inf), ("bqml", 34000.0), ("negative", -1.0)):
+        array = good * (-1 if name == "negative" else 1)
+        array[1, 2, 3] = value
+        np.savez(folder / f"{name}.npz", array)
+        nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{name}.nii.gz")
+    with zipfile.ZipFile(folder / "lying.npz", "w") as archive:
+        archive.writestr("arr_0.npy", _npy(good, shape=(b"(4, 4, 4), }  ", b"(400, 4, 4), }")))
+    with zipfile.ZipFile(folder / "billion.npz", "w") as archive:
+        archive.writestr("arr_0.npy", _npy(good, shape=(b"(4, 4, 4), }         ", b"(1000, 1000, 1000), }")))
+    np.savez(folder / "affine.npz", arr_0=good, affine=np.zeros((4, 4)))
+    (folder / "text.nii").write_text("this is no image")
+    (folder / "text.mat").write_text("this is no matrix, but it is long enough to have a header" * 10)
+    (folder / "unknown.xyz").write_text("what is this")
+    scipy.io.savemat(folder / "other.mat", {"pet": good})
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4, 3), np.float32), np.eye(4)), folder / "dynamic.nii")
+    nib.save(nib.Nifti1Image(np.ones((40, 40, 40), np.float32), np.eye(4)), folder / "short.nii")
+    short = (folder / "short.nii").read_bytes()
+    (folder / "short.nii").write_bytes(short[: len(short) // 2])
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).uniform(size=(40, 40, 40)), np.eye(4)), folder / "short.nii.gz")
+    short = (folder / "short.nii.gz").read_bytes()
+    (folder / "short.nii.gz").write_bytes(short[: len(short) // 2])
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape((1000, 1000, 1000))
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    (folder / "billion.nii").write_bytes(header.binaryblock + bytes(4))
+    (folder / "empty").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.npz", "no such file"),
+        ("truncated.npz", "no complete .npz"),
+        ("corrupt.npz", "no complete .npz"),
+        ("pickled.npz", "pickled objects"),
+        ("named.npz", "no arr_0 .it holds pet"),
+        ("axes.npz", r"shape \[4, 4\]"),
+        ("three.npz", r"shape \[3, 4, 4, 4\]"),
+        ("complex.npz", "not real numbers"),
+        ("nan.npz", "NaN or infinite"),
+        ("nan.nii.gz", "NaN or infinite"),
+        ("inf.npz", "NaN or infinite"),
+        ("inf.nii.gz", "NaN or infinite"),
+        ("bqml.npz", "probably Bq/mL"),
+        ("bqml.nii.gz", "probably Bq/mL"),
+        ("negative.npz", "no voxel is above zero"),
+        ("lying.npz", "shorter than its header"),
+        ("billion.npz", "1000 x 1000 x 1000"),
+        ("billion.nii", "1000 x 1000 x 1000"),
+        ("affine.npz", "no invertible"),
+        ("text.nii", "no format that is known"),
+        ("text.mat", "no complete .mat"),
+        ("unknown.xyz", "no format that is known"),
+        ("other.mat", "no array named suv"),
+        ("dynamic.nii", "one 3D volume"),
+        ("short.nii", "shorter than its header"),
+        ("short.nii.gz", "shorter than its header"),
+        ("empty", "no DICOM files"),
+    ],
+)
+def test_a_bad_file_gets_one_line_that_names_it(tmp_path, name, message):
+    _bad_files(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        load_volume(tmp_path / name)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pairs_are_checked_in_both_channels(tmp_path, pair):
+    pair[1, 2, 2, 2] = np.nan
+    np.savez(tmp_path / "s.npz", pair)
+    load_volume(tmp_path / "s.npz")
+    with pytest.raises(InputError, match=r"channel 1.*NaN"):
+        load_pair(tmp_path / "s.npz")
+    np.savez(tmp_path / "one.npz", pair[0])
+    with pytest.raises(InputError, match=r"not \[2, X, Y, Z\]"):
+        load_pair(tmp_path / "one.npz")
+
+
+def test_saving_refuses_other_names_and_unwritable_folders(tmp_path, oblique):
+    with pytest.raises(InputError, match="must end in"):
+        save_volume(oblique, tmp_path / "v.png")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write"):
+        save_volume(oblique, tmp_path / "file" / "v.npz")
