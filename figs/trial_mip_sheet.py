@@ -26,7 +26,7 @@ def main() -> None:
     tracers, scanners = load_tracers(), load_scanners()
     figure, axes = plt.subplots(len(tracers), 2 * len(scanners), figsize=(17, 17), layout="constrained", squeeze=False)
     progress = tqdm(total=len(tracers) * len(scanners), disable=None)
-    for row, tracer in zip(axes, tracers.values(), strict=True):
+    for number, (row, tracer) in enumerate(zip(axes, tracers.values(), strict=True)):
         for pair, scanner in zip(row.reshape(-1, 2), scanners.values(), strict=True):
             subject = Subject("sheet", SEEDS[tracer.name], tracer.name, scanner.name, "test")
             scan = simulate(subject, "small", [LOW_DOSE])
@@ -34,7 +34,7 @@ def main() -> None:
                 mip = scan.images[dose].max(axis=0)
                 shown = axis.imshow(mip.T, origin="lower", cmap="gray_r", vmin=0, vmax=WINDOW_SUV[tracer.name])
                 axis.set(xticks=[], yticks=[])
-                if row is axes[0]:
+                if number == 0:
                     axis.set_title(f"{scanner.title}\n{title}", fontsize=8)
             progress.update()
         row[0].set_ylabel(tracer.title, fontsize=11)

@@ -6,6 +6,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from guided_diffusion import dist_util
+from guided_diffusion.errors import InputError
 from guided_diffusion.pet import trial as trials
 from guided_diffusion.pet.acquisition import DOSES
 from guided_diffusion.pet.scanner import load_scanners, select
@@ -16,7 +17,7 @@ def positive(text: str) -> int:
     """An argument that counts something."""
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+        raise InputError(f"--subjects {value}: must be at least 1")
     return value
 
 

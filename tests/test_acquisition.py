@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tests.pet_phantoms import cylinder
 
 from guided_diffusion.pet.acquisition import (
     DOSES,
@@ -18,6 +17,7 @@ from guided_diffusion.pet.acquisition import (
 )
 from guided_diffusion.pet.scanner import load_scanners
 from guided_diffusion.pet.tracers import Injection
+from tests.pet_phantoms import cylinder
 
 INJECTION = Injection(weight_kg=70.0, activity_bq_at_scan=245e6, branching=0.967, range_fwhm_mm=0.5)
 
@@ -153,6 +153,6 @@ def test_images_keep_their_place_on_a_coarser_scanner_grid():
     image = reconstruct(measured, scanner, shape)
     assert image.shape == shape
     for axis, centre in enumerate((25.5, 69.5)):
-        profile = image.sum(axis=tuple(k for k in range(3) if k != axis))
+        profile = (image * (image > 1)).sum(axis=tuple(k for k in range(3) if k != axis))
         assert (profile * np.arange(len(profile))).sum() / profile.sum() == pytest.approx(centre, abs=0.1)
     assert image.sum() == pytest.approx(activity.sum(), rel=0.02)

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.pet_phantoms import IEC_SPHERES_MM, iec_centres, iec_phantom
 
 from guided_diffusion.pet.osem import osem
 from guided_diffusion.pet.projector import Geometry, Projector
+from tests.pet_phantoms import IEC_SPHERES_MM, iec_centres, iec_phantom
 
 VOXEL_MM, CONTRAST = 2.5, 4.0
 

@@ -92,9 +92,9 @@ def cavities(patient: Patient) -> Iterator[Coat]:
     """Lungs, mediastinum, and the abdominal and pelvic cavity with its fat."""
     inside = Grown(lean_trunk(patient), -13.0)
     for side, organ in ((-1, "lung_right"), (1, "lung_left")):
-        lung = Ellipsoid(patient.at(4, 77 * side, 482), patient.size(organ, 88, 64, 192), 2.3)
+        lung = Ellipsoid(patient.at(4, 78 * side, 478), patient.size(organ, 80, 57, 182), 2.3)
         yield Common(lung, inside), "lung"
-    yield Ellipsoid(patient.at(-6, 2, 395), patient.size("heart", 80, 27, 130)), "mediastinum"
+    yield Ellipsoid(patient.at(-6, 2, 395), patient.size("heart", 78, 34, 130)), "mediastinum"
     for side, top in ((-1, 484), (1, 500)):
         yield Common(Ellipsoid(patient.at(0, 74 * side, 610), (92, 80, 610 - top), 2.2), inside), "visceral_fat"
     cavity = Ellipsoid(patient.at(-14, 0, 690), (84, 132, 185), 2.6)

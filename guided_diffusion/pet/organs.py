@@ -15,12 +15,12 @@ from guided_diffusion.pet.shapes import Ellipsoid, Grown, Tube, curve, rotation,
 def head(patient: Patient, rng: np.random.Generator) -> Iterator[Coat]:
     """Skull, brain with cortex and deep nuclei, glands, tonsils and airways of head and neck."""
     at, brain = patient.at, patient.organ_scale["brain"]
-    skull = Ellipsoid(at(2, 0, 90), np.array([90, 70, 84]) * brain)
+    skull = Ellipsoid(at(2, 0, 90), np.array([86, 68, 80]) * brain)
     yield skull, "bone"
-    cerebrum = Ellipsoid(at(2, 0, 84), np.array([82, 63, 68]) * brain, 2.2)
+    cerebrum = Ellipsoid(at(2, 0, 84), np.array([78, 60, 64]) * brain, 2.2)
     yield cerebrum, "brain_grey"
     for side in (-1, 1):
-        hemisphere = Ellipsoid(at(2, 31 * side, 86), np.array([68, 23, 50]) * brain)
+        hemisphere = Ellipsoid(at(2, 31 * side, 86), np.array([65, 25, 49]) * brain)
         yield wavy(hemisphere, 4.5, 22.0, rng), "brain_white"
         yield Ellipsoid(at(-4, 15 * side, 92), np.array([26, 9, 13]) * brain), "brain_grey"
     yield Ellipsoid(at(46, 0, 140), np.array([28, 46, 22]) * brain), "brain_grey"

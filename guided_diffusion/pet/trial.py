@@ -6,7 +6,6 @@ Everything of a subject follows from the trial's seed and the subject's number.
 """
 
 import csv
-import gzip
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -32,6 +31,7 @@ from guided_diffusion.pet.phantom import (
 )
 from guided_diffusion.pet.scanner import load_scanners
 from guided_diffusion.pet.tracers import draw_injection, load_tracers
+from guided_diffusion.pet.volume import Volume, save_volume
 
 PRESETS: dict[str, tuple[tuple[int, int, int], float]] = {
     "demo": ((96, 144, 180), 3.3),
@@ -160,13 +160,13 @@ def write_subject(trial: Trial, subject: Subject, out: Path) -> None:
     scan = simulate(subject, trial.preset, [float(Fraction(dose)) for dose in trial.doses])
     folder.mkdir(parents=True, exist_ok=True)
     affine = scan.phantom.grid.affine()
+    volumes = {dose: Volume(image, affine) for dose, image in scan.images.items()}
     for row in manifest_rows(subject, trial.preset, trial.doses):
-        low = scan.images[row["dose"]]
-        _write_pair(low, scan.images[1.0], affine, out / row["pair"])
-        _write_nifti(low, affine, out / row["low_dose"])
-    _write_nifti(scan.images[1.0], affine, out / row["normal_dose"])
-    _write_nifti(scan.phantom.activity, affine, out / row["truth"])
-    _write_nifti(scan.phantom.labels, affine, out / row["labels"])
+        _write_pair(scan.images[row["dose"]], scan.images[1.0], affine, out / row["pair"])
+        save_volume(volumes[row["dose"]], out / row["low_dose"])
+    save_volume(volumes[1.0], out / row["normal_dose"])
+    save_volume(Volume(scan.phantom.activity, affine), out / row["truth"])
+    _write_labels(scan.phantom.labels, affine, out / row["labels"])
     _write_text(done, json.dumps(_description(subject, scan.phantom), indent=1))
 
 
@@ -211,17 +211,17 @@ def write_manifest(trial: Trial, subjects: int, out: Path) -> None:
 
 
 def _write_pair(low: np.ndarray, normal: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """The published layout, not compressed so that it can be mapped: arr_0 [2, X, Y, Z], low dose first."""
+    """The published layout, arr_0 [2, X, Y, Z] with the low dose first; not compressed, so that training can map it."""
     with atomic_path(path) as temporary:
         np.savez(temporary, arr_0=np.stack([low, normal]), affine=affine, unit="SUV")
 
 
-def _write_nifti(data: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """Compressed NIfTI of `data` [X, Y, Z], at the quickest level: noise hardly shrinks at any."""
-    image = nib.Nifti1Image(data, affine)
+def _write_labels(labels: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """NIfTI of integer label values, where `save_volume` would make them float."""
+    image = nib.Nifti1Image(labels, affine)
     image.header.set_xyzt_units("mm")
     with atomic_path(path) as temporary:
-        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+        nib.save(image, temporary)
 
 
 def _write_text(path: Path, text: str) -> None:
