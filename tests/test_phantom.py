@@ -70,7 +70,7 @@ def test_organs_have_human_volumes():
             total.setdefault(name, []).append((labels == tissue.label).sum() * VOXEL_MM**3 / 1e6)
     ranges = {
         "liver": (1.0, 2.3), "spleen": (0.06, 0.4), "lung": (2.0, 6.0), "kidney_cortex": (0.15, 0.5),
-        "brain_grey": (0.5, 1.3), "brain_white": (0.25, 0.8), "myocardium": (0.08, 0.3), "bladder": (0.02, 0.6),
+        "brain_grey": (0.6, 1.1), "brain_white": (0.4, 0.8), "myocardium": (0.08, 0.3), "bladder": (0.02, 0.6),
     }  # fmt: skip
     for name, (low, high) in ranges.items():
         assert low < np.mean(total[name]) < high, (name, total[name])
@@ -154,7 +154,7 @@ def test_lesions_keep_to_their_ranges():
 
 def test_lesions_are_labelled_where_they_are_hot():
     found = 0
-    for seed in range(40, 46):
+    for seed in range(40, 44):
         phantom = make_phantom(seed, "fdg", BODY)
         for number, lesion in enumerate(phantom.lesions):
             inside = phantom.labels == 100 + number

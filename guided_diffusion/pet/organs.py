@@ -15,12 +15,12 @@ from guided_diffusion.pet.shapes import Ellipsoid, Grown, Tube, curve, rotation,
 def head(patient: Patient, rng: np.random.Generator) -> Iterator[Coat]:
     """Skull, brain with cortex and deep nuclei, glands, tonsils and airways of head and neck."""
     at, brain = patient.at, patient.organ_scale["brain"]
-    skull = Ellipsoid(at(2, 0, 90), np.array([86, 68, 80]) * brain)
+    skull = Ellipsoid(at(2, 0, 90), np.array([81, 64, 76]) * brain)
     yield skull, "bone"
-    cerebrum = Ellipsoid(at(2, 0, 84), np.array([78, 60, 64]) * brain, 2.2)
+    cerebrum = Ellipsoid(at(2, 0, 84), np.array([74, 57, 61]) * brain, 2.2)
     yield cerebrum, "brain_grey"
     for side in (-1, 1):
-        hemisphere = Ellipsoid(at(2, 31 * side, 86), np.array([65, 25, 49]) * brain)
+        hemisphere = Ellipsoid(at(2, 31 * side, 86), np.array([62, 22, 45]) * brain)
         yield wavy(hemisphere, 4.5, 22.0, rng), "brain_white"
         yield Ellipsoid(at(-4, 15 * side, 92), np.array([26, 9, 13]) * brain), "brain_grey"
     yield Ellipsoid(at(46, 0, 140), np.array([28, 46, 22]) * brain), "brain_grey"
@@ -65,11 +65,11 @@ def chest(patient: Patient) -> Iterator[Coat]:
 def upper_abdomen(patient: Patient) -> Iterator[Coat]:
     """Liver, gall bladder, spleen, pancreas, adrenals and kidneys with their pelves."""
     at, size = patient.at, patient.size
-    yield Ellipsoid(at(4, -68, 556), size("liver", 66, 62, 70), 2.3, rotation(0, -8)), "liver"
-    yield Ellipsoid(at(6, -90, 614), size("liver", 44, 36, 68), 2.2, rotation(0, -6)), "liver"
-    yield Ellipsoid(at(-34, -4, 534), size("liver", 38, 78, 34), 2.0, rotation(0, 12)), "liver"
+    yield Ellipsoid(at(4, -68, 556), size("liver", 62, 58, 67), 2.3, rotation(0, -8)), "liver"
+    yield Ellipsoid(at(6, -90, 614), size("liver", 40, 33, 64), 2.2, rotation(0, -6)), "liver"
+    yield Ellipsoid(at(-34, -4, 534), size("liver", 36, 74, 32), 2.0, rotation(0, 12)), "liver"
     yield Ellipsoid(at(-48, -48, 628), size("gallbladder", 14, 13, 26), 2.0, rotation(1, 25)), "gallbladder"
-    yield Ellipsoid(at(36, 104, 556), size("spleen", 34, 21, 54), 2.2, rotation(0, -18) @ rotation(1, 20)), "spleen"
+    yield Ellipsoid(at(36, 104, 556), size("spleen", 32, 20, 50), 2.2, rotation(0, -18) @ rotation(1, 20)), "spleen"
     pancreas = [(-14, -26, 628), (-22, 2, 606), (-10, 40, 592), (12, 78, 574)]
     yield curve([at(*q) for q in pancreas], np.array([15, 11, 10, 9]) * patient.organ_scale["pancreas"], 14), "pancreas"
     for side, low in ((-1, 612), (1, 598)):
@@ -99,9 +99,15 @@ def ureters(patient: Patient, rng: np.random.Generator) -> Iterator[Coat]:
 def bowel(patient: Patient, rng: np.random.Generator) -> Iterator[Coat]:
     """Stomach, duodenum, loops of small bowel, and the colon round them."""
     at, scale = patient.at, patient.organ_scale["bowel"]
-    for centre, spread, n_points in (((-40, 35, 670), (26, 62, 36), 12), ((-38, -15, 735), (28, 68, 42), 16)):
+    loops = (
+        ((-40, 40, 665), (26, 60, 36), 14),
+        ((-38, -15, 735), (30, 70, 44), 20),
+        ((-50, 10, 700), (24, 78, 56), 16),
+        ((-16, 10, 720), (22, 70, 48), 14),
+    )
+    for centre, spread, n_points in loops:
         knots = np.array(centre) + np.array(spread) * rng.uniform(-1, 1, (n_points, 3))
-        yield curve([at(*q) for q in knots], rng.uniform(8, 13, n_points) * scale, 7 * n_points), "small_bowel"
+        yield curve([at(*q) for q in knots], rng.uniform(7, 12, n_points) * scale, 7 * n_points), "small_bowel"
     duodenum = [(-28, -22, 608), (-20, -42, 625), (-10, -44, 668), (-4, -8, 682), (-18, 26, 655)]
     yield curve([at(*q) for q in duodenum], 11.0 * scale, 20), "duodenum"
     frame = [
@@ -133,6 +139,6 @@ def pelvis(patient: Patient) -> Iterator[Coat]:
             yield Ellipsoid(at(-52, 15 * side, 945), (14, 13, 20)), "testis"
     else:
         yield Ellipsoid(at(6, 4, 818), size("uterus", 24, 25, 34), 2.0, rotation(1, 30)), "uterus"
-    urine = Ellipsoid(at(-32, 0, 848), size("bladder", 26, 34, 24), 2.2)
+    urine = Ellipsoid(at(-32, 0, 848), size("bladder", 23, 31, 20), 2.2)
     yield Grown(urine, 3.0), "muscle"
     yield urine, "bladder"
