@@ -16,8 +16,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from guided_diffusion.atomic import atomic_write, writable_folder
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_path, writable_folder
 from guided_diffusion.pet.acquisition import DOSES, measure, reconstruct, thin
 from guided_diffusion.pet.canvas import Grid
 from guided_diffusion.pet.lesions import MAX_LESIONS
@@ -212,7 +212,7 @@ def write_manifest(trial: Trial, subjects: int, out: Path) -> None:
 
 def _write_pair(low: np.ndarray, normal: np.ndarray, affine: np.ndarray, path: Path) -> None:
     """The published layout, arr_0 [2, X, Y, Z] with the low dose first; not compressed, so that training can map it."""
-    with atomic_path(path) as temporary:
+    with atomic_write(path) as temporary:
         np.savez(temporary, arr_0=np.stack([low, normal]), affine=affine, unit="SUV")
 
 
@@ -220,10 +220,10 @@ def _write_labels(labels: np.ndarray, affine: np.ndarray, path: Path) -> None:
     """NIfTI of integer label values, where `save_volume` would make them float."""
     image = nib.Nifti1Image(labels, affine)
     image.header.set_xyzt_units("mm")
-    with atomic_path(path) as temporary:
+    with atomic_write(path) as temporary:
         nib.save(image, temporary)
 
 
 def _write_text(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
