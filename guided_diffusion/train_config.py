@@ -100,7 +100,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 5e-4,
         "lr_warmup_steps": 50,
         "grad_clip": 1.0,
-        "ema_rate": "0.99,0.998",
+        "ema_rate": "0.999",
         "precision": "bfloat16",
         "save_interval": 200,
         "validation_interval": 100,

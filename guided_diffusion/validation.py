@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from guided_diffusion import samplers
 from guided_diffusion.config import DiffusionConfig, SamplerConfig
-from guided_diffusion.gaussian_diffusion import GaussianDiffusion, mean_flat
+from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.image_datasets import CropSource
 
 # Names the random numbers of sampling, apart from those of the crops.
@@ -17,15 +17,15 @@ SAMPLING_STREAM = 2
 
 @dataclass(frozen=True)
 class Score:
-    """PSNR in dB, peak suv_max, mean over the validation crops: of the low dose, and of the denoised images."""
+    """PSNR in dB, peak suv_max, over all voxels of the validation crops: of the low dose and of the denoised images."""
 
     low_dose: float
     denoised: float
 
 
-def psnr(image: Tensor, truth: Tensor) -> Tensor:
-    """PSNR in dB of normalised images [N, ...] whose peak is 1: [N]."""
-    return -10.0 * torch.log10(mean_flat((image - truth).square()))
+def psnr(image: Tensor, truth: Tensor) -> float:
+    """PSNR in dB of normalised images, whose peak is 1, over all their voxels."""
+    return -10.0 * torch.log10((image - truth).square().mean()).item()
 
 
 class Validator:
@@ -46,8 +46,8 @@ class Validator:
         device = next(model.parameters()).device
         denoised = torch.cat([self._denoise(model, item, device) for item in range(len(self._noise))])
         return Score(
-            low_dose=psnr(self._low_dose, self._normal_dose).mean().item(),
-            denoised=psnr(denoised, self._normal_dose).mean().item(),
+            low_dose=psnr(self._low_dose, self._normal_dose),
+            denoised=psnr(denoised, self._normal_dose),
         )
 
     def _denoise(self, model: nn.Module, item: int, device: torch.device) -> Tensor:
