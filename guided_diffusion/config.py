@@ -38,6 +38,7 @@ class ModelConfig:
     dims: int = _flag(3, "3 for volumes, 2 for slices")
     channel_mult: str = _flag("", "comma list of channel multipliers per level instead of large_size's")
     add_low_res: bool = _flag(False, "the network predicts a correction that is added to the low-dose image")
+    low_res_scale: float = _flag(1.0, "the low-dose image enters the network times this, corrections leave it divided")
 
     @property
     def multipliers(self) -> tuple[int, ...]:
@@ -156,6 +157,7 @@ DEMO_MODEL = ModelConfig(
     resblock_updown=True,
     channel_mult="1,2,3",
     add_low_res=True,
+    low_res_scale=16.0,
 )
 DEMO_DIFFUSION = DiffusionConfig(predict_xstart=True)
 DEMO_PREPROCESSING = PreprocessingConfig(voxel_mm=(3.3, 3.3, 3.3))
