@@ -31,3 +31,16 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def writable_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder, made where it is missing.
+
+    Raises:
+        InputError: nothing can be written into it.
+    """
+    path = Path(path)
+    with atomic_write(path / f".probe-{os.getpid()}") as probe:
+        probe.touch()
+    (path / f".probe-{os.getpid()}").unlink()
+    return path

@@ -12,9 +12,9 @@ import blobfile as bf
 import torch
 from torch import Tensor, nn
 
+from guided_diffusion.atomic import atomic_write
 from guided_diffusion.config import Header, ModelConfig
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_path
 
 StateDict = dict[str, Tensor]
 
@@ -39,7 +39,7 @@ def read_plain(path: str) -> dict:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(f"{path}: holds more than tensors and plain values, so it is not loaded") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not a readable PyTorch checkpoint ({_first_line(error)})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a state dict")
@@ -66,7 +66,7 @@ def save_checkpoint(path: Path, state_dict: StateDict, header: Header) -> None:
 
 def save_plain(path: Path, content: dict) -> None:
     """Write a dictionary of tensors and plain values, atomically."""
-    with atomic_path(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(content, temporary)
 
 
@@ -87,7 +87,7 @@ def load_weights(model: nn.Module, state_dict: StateDict, path: str) -> None:
         kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
         found = "; ".join(f"{kind}: {_first_of(names)}" for kind, names in kinds.items() if names)
         raise InputError(f"{path}: the weights do not fit the flags ({found}); {_advice(state_dict)}")
-    model.load_state_dict(state_dict)
+    model.load_state_dict(state_dict, assign=True)
 
 
 def fitting_flags(state_dict: StateDict) -> dict[str, object]:

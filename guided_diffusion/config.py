@@ -1,6 +1,6 @@
 """What a model, its diffusion process and its images are: the one source of defaults, flags and checkpoint headers."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from guided_diffusion.errors import InputError
@@ -10,27 +10,35 @@ _CHANNEL_MULT = {64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (1, 1, 2, 2, 4,
 _CHANNEL_MULT_ELSEWHERE = (1, 1, 2, 3, 4)
 
 
+def _flag(default: Any, text: str) -> Any:
+    """A field that is also a command-line flag."""
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The network. Fields up to `use_fp16` are the published flags, with their defaults."""
 
-    large_size: int = 256
-    small_size: int = 64
-    num_channels: int = 128
-    num_res_blocks: int = 2
-    num_heads: int = 4
-    num_heads_upsample: int = -1
-    num_head_channels: int = -1
-    attention_resolutions: str = "16,8"
-    dropout: float = 0.0
-    class_cond: bool = False
-    use_checkpoint: bool = False
-    use_scale_shift_norm: bool = True
-    resblock_updown: bool = False
-    use_fp16: bool = False
-    dims: int = 3
-    channel_mult: str = ""
-    add_low_res: bool = False
+    large_size: int = _flag(
+        256, "chooses the channel multipliers: 64: 1,2,3,4; 256 and 512: 1,1,2,2,4,4; else 1,1,2,3,4"
+    )
+    small_size: int = _flag(64, "accepted for the published command lines; the low-dose image has the full size")
+    num_channels: int = _flag(128, "width of the first level")
+    num_res_blocks: int = _flag(2, "residual blocks per level")
+    num_heads: int = _flag(4, "attention heads, unless num_head_channels is given")
+    num_heads_upsample: int = _flag(-1, "attention heads of the decoder; -1: as num_heads")
+    num_head_channels: int = _flag(-1, "channels per attention head; -1: num_heads decides")
+    attention_resolutions: str = _flag("16,8", "comma list; attention where X is large_size/r-fold reduced; 1000: none")
+    dropout: float = _flag(0.0, "dropout rate in residual blocks")
+    class_cond: bool = _flag(False, "condition on a class label too")
+    use_checkpoint: bool = _flag(False, "recompute activations in training to save memory")
+    use_scale_shift_norm: bool = _flag(True, "the timestep scales and shifts the norm instead of adding to it")
+    resblock_updown: bool = _flag(False, "residual blocks resample instead of single convolutions")
+    use_fp16: bool = _flag(False, "half precision: float16 on a GPU, bfloat16 on a CPU")
+    dims: int = _flag(3, "3 for volumes, 2 for slices")
+    channel_mult: str = _flag("", "comma list of channel multipliers per level instead of large_size's")
+    add_low_res: bool = _flag(False, "the network predicts a correction that is added to the low-dose image")
+    low_res_scale: float = _flag(1.0, "the low-dose image enters the network times this, corrections leave it divided")
 
     @property
     def multipliers(self) -> tuple[int, ...]:
@@ -54,14 +62,16 @@ class ModelConfig:
 class DiffusionConfig:
     """The diffusion process, with the published flags and defaults."""
 
-    diffusion_steps: int = 1000
-    noise_schedule: str = "linear"
-    learn_sigma: bool = False
-    timestep_respacing: str = ""
-    use_kl: bool = False
-    predict_xstart: bool = False
-    rescale_timesteps: bool = False
-    rescale_learned_sigmas: bool = False
+    diffusion_steps: int = _flag(1000, "timesteps of the process that the network is trained on")
+    noise_schedule: str = _flag("linear", "linear or cosine")
+    learn_sigma: bool = _flag(False, "the network predicts the variance too")
+    timestep_respacing: str = _flag(
+        "", "which timesteps are used: counts per section (250 or 10,15,20) or ddimN; empty: all"
+    )
+    use_kl: bool = _flag(False, "train on the variational bound alone")
+    predict_xstart: bool = _flag(False, "the network predicts the image instead of the noise")
+    rescale_timesteps: bool = _flag(False, "tell the network timesteps on a scale of 0 to 1000")
+    rescale_learned_sigmas: bool = _flag(False, "weigh the variational bound by steps/1000")
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,9 @@ RELEASED_MODEL = ModelConfig(
 )
 RELEASED_DIFFUSION = DiffusionConfig(learn_sigma=True)
 
+# Where a checkpoint recommends nothing, as the published weights do not.
+FAST_SAMPLER = SamplerConfig(use_ddim=True, timestep_respacing="ddim20", bfloat16=True)
+
 # The small network that is trained on virtual patients and shipped: it adds a correction to the low-dose image, since
 # a few hours on two cores do not suffice to learn the image from noise.
 DEMO_MODEL = ModelConfig(
@@ -144,6 +157,7 @@ DEMO_MODEL = ModelConfig(
     resblock_updown=True,
     channel_mult="1,2,3",
     add_low_res=True,
+    low_res_scale=16.0,
 )
 DEMO_DIFFUSION = DiffusionConfig(predict_xstart=True)
 DEMO_PREPROCESSING = PreprocessingConfig(voxel_mm=(3.3, 3.3, 3.3))

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from guided_diffusion import samplers
 from guided_diffusion.config import PreprocessingConfig
-from guided_diffusion.dist_util import communicator
+from guided_diffusion.dist_util import communicator, on_root
+from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.noise import axial_noise
 from guided_diffusion.normalisation import denormalise, normalise
@@ -79,26 +80,25 @@ def denoise_volume(
     volume: Volume | None,
     model: SuperResModel,
     diffusion: GaussianDiffusion,
-    sampling: Sampling = Sampling(),
-    preprocessing: PreprocessingConfig = PreprocessingConfig(),
+    sampling: Sampling,
+    preprocessing: PreprocessingConfig,
     *,
     above_cap: str = "keep",
-    check_plan: Callable[[PatchPlan], None] = lambda plan: None,
+    expected_patches: int | None = None,
 ) -> Denoised | None:
     """Denoise a volume over all MPI ranks; every rank calls this, rank 0 with the volume and the others with None.
 
     volume: in SUV, on any grid. model: in evaluation mode on this rank's device. above_cap: what becomes of uptake
-    above suv_max, see `back_to_input_grid`. check_plan: may raise InputError before anything is computed.
+    above suv_max, see `back_to_input_grid`. expected_patches: raise InputError unless the plan has as many.
     Returns the result on rank 0 and None elsewhere.
     """
-    if communicator().rank != 0:
-        _denoise_patches(None, None, model, diffusion, sampling)
+    prepared = on_root(_prepare, volume, preprocessing, expected_patches)
+    if prepared is None:
+        _join_patches(model, diffusion, sampling)
         return None
-    model_input = to_model_grid(volume, voxel_mm=preprocessing.voxel_mm, axis_codes=preprocessing.axis_codes)
+    model_input, plan = prepared
     low_dose = normalise(model_input.data, preprocessing.suv_max)
-    plan = plan_axial_patches(low_dose.shape[2], preprocessing.patch_size, preprocessing.overlap)
-    check_plan(plan)
-    samples, timings = _denoise_patches(low_dose, plan, model, diffusion, sampling)
+    samples, timings = _lead_patches(low_dose, plan, model, diffusion, sampling)
     denoised = denormalise(np.maximum(samples, 0), preprocessing.suv_max)
     back = back_to_input_grid(
         Volume(denoised, model_input.affine, "SUV"),
@@ -110,24 +110,37 @@ def denoise_volume(
     return Denoised(samples, model_input, back, plan, timings)
 
 
-def _denoise_patches(
-    low_dose: np.ndarray | None,
-    plan: PatchPlan | None,
-    model: SuperResModel,
-    diffusion: GaussianDiffusion,
-    sampling: Sampling,
-) -> tuple[np.ndarray, list[dict]] | None:
-    """Share the patches of a normalised volume [X, Y, Z] among the ranks, sample and stitch them.
+def _prepare(
+    volume: Volume, preprocessing: PreprocessingConfig, expected_patches: int | None
+) -> tuple[Volume, PatchPlan]:
+    """The volume on the model's grid and the plan of its patches."""
+    on_grid = to_model_grid(volume, voxel_mm=preprocessing.voxel_mm, axis_codes=preprocessing.axis_codes)
+    plan = plan_axial_patches(on_grid.data.shape[2], preprocessing.patch_size, preprocessing.overlap)
+    if expected_patches not in (None, len(plan.starts)):
+        raise InputError(
+            f"--num_samples {expected_patches} contradicts the plan: {plan.length} slices take"
+            f" {len(plan.starts)} patches of {plan.patch_size}; leave the flag out"
+        )
+    return on_grid, plan
 
-    Returns the samples [X, Y, Z] and the timings on rank 0, None elsewhere.
+
+def _join_patches(model: SuperResModel, diffusion: GaussianDiffusion, sampling: Sampling) -> None:
+    """The part of the ranks other than 0: sample what rank 0 sends."""
+    share_tasks(
+        None,
+        lambda task, on_step: _sample(task, model, diffusion, sampling, on_step),
+        on_result=lambda *_: None,
+        on_step=lambda: None,
+    )
+
+
+def _lead_patches(
+    low_dose: np.ndarray, plan: PatchPlan, model: SuperResModel, diffusion: GaussianDiffusion, sampling: Sampling
+) -> tuple[np.ndarray, list[dict]]:
+    """Rank 0's part: share the patches of a normalised volume [X, Y, Z] among the ranks, sample and stitch them.
+
+    Returns the samples [X, Y, Z] and a timing per batch.
     """
-
-    def compute(task: PatchTask, on_step: Callable[[], None]) -> PatchResult:
-        return _sample(task, model, diffusion, sampling, on_step)
-
-    if communicator().rank != 0:
-        share_tasks(None, compute, on_result=lambda *_: None, on_step=lambda: None)
-        return None
     padded = pad_in_plane(low_dose, model.config.in_plane_multiple)
     batches = _batches(len(plan.starts), sampling.batch_size)
     tasks = [
@@ -146,7 +159,12 @@ def _denoise_patches(
                 plan.add(stitched, patch, sample)
             timings.append({"patches": list(batches[number]), "rank": result.rank, "seconds": round(result.seconds, 3)})
 
-        share_tasks(tasks, compute, on_result, on_step=progress.update)
+        share_tasks(
+            tasks,
+            lambda task, on_step: _sample(task, model, diffusion, sampling, on_step),
+            on_result,
+            on_step=progress.update,
+        )
     timings.sort(key=lambda timing: timing["patches"])
     return stitched[: low_dose.shape[0], : low_dose.shape[1]], timings
 

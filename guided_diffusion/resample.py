@@ -23,6 +23,13 @@ class UniformSampler:
     def update(self, timesteps: Tensor, losses: Tensor) -> None:
         """Take note of a batch's losses, both [N]: nothing to learn here."""
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What continuing takes: nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state_dict`."""
+
 
 class LossSecondMomentSampler:
     """Timesteps in proportion to the root mean square of their latest losses (IDDPM section 3.3).
@@ -57,6 +64,15 @@ class LossSecondMomentSampler:
         for t, loss in zip(timesteps.tolist(), losses.tolist(), strict=True):
             self._losses[t, self._seen[t] % self._losses.shape[1]] = loss
             self._seen[t] += 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What continuing takes: the losses that are remembered, and how many were seen."""
+        return {"losses": torch.from_numpy(self._losses.copy()), "seen": torch.from_numpy(self._seen.copy())}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state_dict`."""
+        self._losses = state["losses"].numpy().copy()
+        self._seen = state["seen"].numpy().copy()
 
 
 SAMPLERS = {"uniform": UniformSampler, "loss-second-moment": LossSecondMomentSampler}

@@ -1,12 +1,20 @@
 """Between flags and configurations: argument parsing, and models and processes made from flags."""
 
 import argparse
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, fields, replace
+from typing import Any, NoReturn
 
 from guided_diffusion.config import DiffusionConfig, ModelConfig, field_names
+from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.unet import SuperResModel
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are one line, like every other mistake of the user's."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see --help")
 
 
 def str2bool(text: str | bool) -> bool:
@@ -49,8 +57,19 @@ def sr_create_model_and_diffusion(**flags: Any) -> tuple[SuperResModel, Gaussian
 def add_dict_to_argparser(parser: argparse._ActionsContainer, defaults: dict[str, Any]) -> None:
     """A flag per entry, typed like its default: booleans as True/False, None as text."""
     for name, value in defaults.items():
-        kind = str if value is None else str2bool if isinstance(value, bool) else type(value)
-        parser.add_argument(f"--{name}", default=value, type=kind, metavar=kind.__name__.removeprefix("str2").upper())
+        _add_flag(parser, name, str if value is None else type(value), default=value)
+
+
+def add_config_flags(parser: argparse._ActionsContainer, config: type) -> None:
+    """A flag per field of a configuration, explained; one that is not given stays out of the parsed arguments."""
+    for item in fields(config):
+        text = f"{item.metadata['help']} (default: {item.default!r})"
+        _add_flag(parser, item.name, type(item.default), default=argparse.SUPPRESS, help=text)
+
+
+def _add_flag(parser: argparse._ActionsContainer, name: str, kind: type, **options: Any) -> None:
+    metavar = {bool: "True|False", int: "N", float: "X", str: "TEXT"}[kind]
+    parser.add_argument(f"--{name}", type=str2bool if kind is bool else kind, metavar=metavar, **options)
 
 
 def args_to_dict(args: argparse.Namespace, keys: list[str]) -> dict[str, Any]:

@@ -240,15 +240,18 @@ class SuperResModel(UNetModel):
     """The conditional network: x_t and the low-dose patch enter side by side.
 
     forward: x and low_res [N, 1, (Z,) X, Y] normalised. With `add_low_res` the first output channel is a correction to
-    the low-dose patch.
+    the low-dose patch. `low_res_scale` sets the units in which the network sees the patch and corrects it: tissue is
+    a few hundredths of the normalised range, and layers learn faster from values around 1.
     """
 
     def __init__(self, config: ModelConfig, in_channels: int, out_channels: int):
         super().__init__(config, 2 * in_channels, out_channels)
 
     def forward(self, x: Tensor, timesteps: Tensor, low_res: Tensor, y: Tensor | None = None) -> Tensor:
-        output = super().forward(torch.cat([x, low_res.to(x)], dim=1), timesteps, y)
+        scale = self.config.low_res_scale
+        output = super().forward(torch.cat([x, scale * low_res.to(x)], dim=1), timesteps, y)
         if not self.config.add_low_res:
             return output
         channels = low_res.shape[1]
-        return torch.cat([output[:, :channels] + low_res.float(), output[:, channels:]], dim=1)
+        corrected = output[:, :channels] / scale + low_res.float()
+        return torch.cat([corrected, output[:, channels:]], dim=1)

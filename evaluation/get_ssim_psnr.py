@@ -1,0 +1,120 @@
+"""SSIM and PSNR of generated volumes against their normal-dose references; evaluation/README.md explains them."""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.metrics import psnr, ssim
+from evaluation.subjects import UNITS, Subject, find_subjects, published_peak, read_pair
+from guided_diffusion.atomic import atomic_write, writable_folder
+from guided_diffusion.dist_util import run_main
+from guided_diffusion.errors import InputError
+
+COLUMNS = {  # title, width and decimals in the printed table
+    "ssim": ("SSIM", 6, 4),
+    "psnr": ("PSNR (dB)", 9, 2),
+    "psnr_published": ("published PSNR (dB)", 19, 2),
+}
+MEAN, DEVIATION = "mean", "standard deviation"
+
+Numbers = dict[str, float]
+
+
+def main() -> None:
+    args = create_argparser().parse_args()
+    if args.csv is not None:
+        check_csv(args.csv)
+    subjects = find_subjects(args.gtr_dir, args.gen_dir, args.matfile_dir)
+
+    columns = [column for column in COLUMNS if column != "psnr_published" or args.matfile_dir is not None]
+    width = max(len(name) for name in (DEVIATION, *(subject.name for subject in subjects)))
+    print(format_header(columns, width))
+    table: dict[str, Numbers] = {}
+    for subject in subjects:
+        table[subject.name] = evaluate(subject, args.gtr_units, args.gen_units)
+        print(format_row(subject.name, table[subject.name], width), flush=True)
+    for name, numbers in summarise(table).items():
+        print(format_row(name, numbers, width))
+    if args.csv is not None:
+        write_csv(args.csv, table, columns)
+
+
+def create_argparser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    folders = parser.add_argument_group("folders")
+    folders.add_argument(
+        "--gtr_dir", type=Path, required=True, help="normal dose: <subject>.npz (arr_0 [2,X,Y,Z]), .nii or .nii.gz"
+    )
+    folders.add_argument(
+        "--gen_dir",
+        type=Path,
+        required=True,
+        help="generated: one file of that format in <subject>/ (arr_0 [X,Y,Z])",
+    )
+    folders.add_argument(
+        "--matfile_dir", type=Path, help="scans before clipping, <subject>.mat with suv; adds the published PSNR"
+    )
+    units = parser.add_argument_group("units", "normalised is SUV/16, the published convention for both sides")
+    units.add_argument("--gtr_units", choices=UNITS, default="normalised", help="default: normalised")
+    units.add_argument("--gen_units", choices=UNITS, default="normalised", help="default: normalised")
+    output = parser.add_argument_group("output")
+    output.add_argument("--csv", type=Path, help="file for the table, one row per subject")
+    return parser
+
+
+def evaluate(subject: Subject, gtr_units: str, gen_units: str) -> Numbers:
+    """The numbers of one subject. Raises InputError, naming the file, where its volumes can't be read or compared."""
+    peak = None if subject.scan is None else published_peak(subject.scan)
+    reference, generated = read_pair(subject, gtr_units, gen_units)
+    try:
+        numbers = {"ssim": ssim(reference, generated), "psnr": psnr(reference, generated)}
+    except InputError as error:
+        raise InputError(f"{subject.reference}: {error}") from error
+    if peak is not None:
+        numbers["psnr_published"] = psnr(reference, generated, peak=peak)
+    return numbers
+
+
+def summarise(table: dict[str, Numbers]) -> dict[str, Numbers]:
+    """Mean and population standard deviation over the subjects, for every number."""
+    rows = list(table.values())
+    values = {column: [row[column] for row in rows] for column in rows[0]}
+    return {
+        MEAN: {column: float(np.mean(values[column])) for column in values},
+        DEVIATION: {column: float(np.std(values[column])) for column in values},
+    }
+
+
+def format_header(columns: list[str], width: int) -> str:
+    titles = [title.rjust(cell) for title, cell, _ in (COLUMNS[column] for column in columns)]
+    return "  ".join(["subject".ljust(width), *titles])
+
+
+def format_row(name: str, numbers: Numbers, width: int) -> str:
+    cells = []
+    for column, value in numbers.items():
+        _, cell, decimals = COLUMNS[column]
+        cells.append(f"{value:{cell}.{decimals}f}")
+    return "  ".join([name.ljust(width), *cells])
+
+
+def check_csv(path: Path) -> None:
+    """Raise InputError now where the table could not be written after the work."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give --csv the name of a file")
+    writable_folder(path.parent)
+
+
+def write_csv(path: Path, table: dict[str, Numbers], columns: list[str]) -> None:
+    """One row per subject, numbers in full precision."""
+    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["subject", *columns])
+        for name, numbers in table.items():
+            writer.writerow([name, *(numbers[column] for column in columns)])
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,236 @@
+"""Pairs of low-dose and normal-dose volumes, and the random crops of them that training sees.
+
+A subject file is an `.npz` whose `arr_0` is [2, X, Y, Z] in SUV: channel 0 low dose, channel 1 normal dose, on the
+model's grid (X anterior to posterior, Y right to left, Z towards superior). A data set is a folder of such files, or a
+folder with the `manifest.csv` of a virtual trial, which says which pair belongs to which split.
+
+What crop number (step, item) holds follows from the seed and these two numbers alone, so a run that is killed and
+continued sees the same data without a stored random state.
+"""
+
+import csv
+import functools
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from guided_diffusion import logger
+from guided_diffusion.errors import InputError
+from guided_diffusion.normalisation import normalise
+
+# Uptake above this (SUV) is the patient rather than air.
+BODY_SUV = 0.1
+# Crops are centred within cells of this many voxels a side.
+CELL = 8
+# No SUV image has its 99.9th percentile up here: such values are Bq/mL or counts.
+IMPOSSIBLE_SUV = 1000.0
+# What the random numbers of a crop are for; part of their names.
+CROP_STREAM, NOISE_STREAM = 0, 1
+
+MANIFEST = "manifest.csv"
+MANIFEST_COLUMNS = ("subject", "dose", "split", "voxel_mm", "pair")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One low-dose image and its normal-dose image. `dose` is the fraction as the manifest has it, "" if unknown."""
+
+    path: Path
+    subject: str
+    dose: str = ""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A training example, normalised float32 [1, Z, X, Y], and standard normal noise of the same shape."""
+
+    low_dose: np.ndarray
+    normal_dose: np.ndarray
+    noise: np.ndarray
+
+
+def find_pairs(data_dir: str | Path, split: str, voxel_mm: Sequence[float]) -> list[Pair]:
+    """The pairs of a data set, in a fixed order.
+
+    With a manifest these are the rows of `split` ("train" or "validation"), whose voxels must have the size
+    `voxel_mm`. Without one every `.npz` below the folder is taken as "train", and nothing as "validation".
+    Raises InputError for a missing or empty folder, and for a manifest that cannot be used.
+    """
+    folder = Path(data_dir)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; --data_dir is a folder of .npz pairs or a virtual trial")
+    if (folder / MANIFEST).exists():
+        return _pairs_of_manifest(folder, split, voxel_mm)
+    if split != "train":
+        return []
+    pairs = [
+        Pair(path, str(path.relative_to(folder)))
+        for path in sorted(folder.rglob("*.npz"))
+        if not path.name.startswith(".")
+    ]
+    if not pairs:
+        raise InputError(f"{folder}: neither a {MANIFEST} nor any .npz file below this folder")
+    return pairs
+
+
+def _pairs_of_manifest(folder: Path, split: str, voxel_mm: Sequence[float]) -> list[Pair]:
+    manifest = folder / MANIFEST
+    with open(manifest, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    missing = [column for column in MANIFEST_COLUMNS if rows and column not in rows[0]]
+    if missing:
+        raise InputError(f"{manifest}: no column {missing[0]!r}; is it the manifest of scripts/simulate.py?")
+    pairs = []
+    for row in rows:
+        if row["split"] != split:
+            continue
+        _check_voxel_size(row["voxel_mm"], voxel_mm, manifest)
+        path = (folder / row["pair"]).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise InputError(f"{manifest}: the pair {row['pair']!r} lies outside the data set")
+        if not path.is_file():
+            raise InputError(f"{manifest}: the pair {row['pair']!r} is not there")
+        pairs.append(Pair(path, row["subject"], row["dose"]))
+    if split == "train" and not pairs:
+        raise InputError(f"{manifest}: no row has the split 'train'")
+    return pairs
+
+
+def _check_voxel_size(text: str, expected: Sequence[float], manifest: Path) -> None:
+    """A manifest gives one size for all axes."""
+    try:
+        size = float(text)
+    except ValueError:
+        raise InputError(f"{manifest}: voxel_mm {text!r} is not a number") from None
+    if not np.allclose(size, expected, rtol=1e-3):
+        wanted = ",".join(f"{length:g}" for length in expected)
+        raise InputError(f"{manifest}: voxels of {size:g} mm, but --voxel_mm is {wanted}")
+
+
+def open_pair(path: str | Path) -> np.ndarray:
+    """The array [2, X, Y, Z] of a subject file, of any real dtype, in SUV.
+
+    An uncompressed member is mapped in place: only what is looked at gets read. A compressed one is loaded whole, and
+    the log says so. Raises InputError for a file that is no such pair. Nothing in the file is executed.
+    """
+    try:
+        array = _mapped_member(Path(path), "arr_0.npy")
+        if array is None:
+            with np.load(path, allow_pickle=False) as archive:
+                array = archive["arr_0"]
+            size = array.nbytes / 2**20
+            logger.log(f"{path}: compressed, so it cannot be mapped and stays in memory whole ({size:.0f} MiB)")
+    except KeyError:
+        raise InputError(f"{path}: has no array arr_0") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a readable .npz file ({str(error).splitlines()[0]})") from None
+    if array.ndim != 4 or array.shape[0] != 2 or not np.issubdtype(array.dtype, np.floating):
+        raise InputError(
+            f"{path}: arr_0 is {array.dtype} of shape {array.shape}; a pair is floating-point [2, X, Y, Z] in SUV"
+        )
+    return array
+
+
+def _mapped_member(path: Path, name: str) -> np.ndarray | None:
+    """A member of an .npz as a read-only view of the file, or None if it is compressed.
+
+    Raises KeyError if there is no such member, ValueError if it holds anything but plain numbers.
+    """
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(name)
+        if info.compress_type != zipfile.ZIP_STORED:
+            return None
+        with archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }.get(version)
+            if read_header is None:
+                raise ValueError(f"array format {version} is unknown")
+            shape, fortran_order, dtype = read_header(member)
+            header_length = member.tell()
+    if dtype.hasobject:
+        raise ValueError("it holds pickled objects")
+    # The local header before the data may be padded differently from the directory's copy, so its own lengths count.
+    with open(path, "rb") as file:
+        file.seek(info.header_offset + 26)
+        name_length, extra_length = np.frombuffer(file.read(4), dtype="<u2")
+    offset = info.header_offset + 30 + int(name_length) + int(extra_length) + header_length
+    return np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order="F" if fortran_order else "C")
+
+
+class CropSource:
+    """Random crops of a list of pairs.
+
+    crop_size: [X, Y, Z] in voxels. A volume that is smaller is centred in air.
+
+    Every pair is drawn equally often. A crop is centred on a point of the body, since most of a scan's grid is air:
+    one half of the centres are drawn evenly from the body, the other half in proportion to its uptake, which favours
+    organs and lesions. A crop never reaches beyond the volume if it fits into it. Half of the crops are mirrored left
+    to right.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], crop_size: Sequence[int], suv_max: float, seed: int):
+        if not pairs:
+            raise InputError("there are no pairs to take crops from")
+        self.pairs = list(pairs)
+        self.crop_size = tuple(crop_size)
+        self.suv_max = suv_max
+        self.seed = seed
+        self._arrays = functools.cache(self._open)
+        self._centres = functools.cache(self._find_centres)
+
+    def crop(self, step: int, item: int) -> Crop:
+        """The crop of a step's item, always the same. Raises InputError for a file that cannot be used."""
+        rng = np.random.default_rng([self.seed, CROP_STREAM, step, item])
+        number = int(rng.integers(len(self.pairs)))
+        start = self._draw_start(number, rng)
+        voxels = self._cut(number, start)
+        if rng.random() < 0.5:
+            voxels = voxels[:, :, ::-1]
+        low_dose, normal_dose = np.ascontiguousarray(voxels.transpose(0, 3, 1, 2))[:, None]
+        noise_rng = np.random.default_rng([self.seed, NOISE_STREAM, step, item])
+        return Crop(low_dose, normal_dose, noise_rng.standard_normal(low_dose.shape, dtype=np.float32))
+
+    def _open(self, number: int) -> np.ndarray:
+        return open_pair(self.pairs[number].path)
+
+    def _draw_start(self, number: int, rng: np.random.Generator) -> tuple[int, ...]:
+        """First voxel of a crop along X, Y and Z; 0 where the volume is smaller than the crop."""
+        cells, cumulative = self._centres(number)
+        cell = cells[np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")]
+        centre = cell * CELL + rng.integers(CELL, size=3)
+        room = np.subtract(self._arrays(number).shape[1:], self.crop_size).clip(min=0)
+        return tuple(int(first) for first in np.clip(centre - np.array(self.crop_size) // 2, 0, room))
+
+    def _find_centres(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Cells [n, 3] of a volume that lie in the body, and the cumulative weights [n] to draw them with."""
+        normal_dose = self._arrays(number)[1]
+        middles = tuple(slice(min(CELL, length) // 2, None, CELL) for length in normal_dose.shape)
+        sample = np.asarray(normal_dose[middles])
+        uptake = sample.astype(np.float64).clip(0.0, self.suv_max)
+        if np.quantile(sample, 0.999) > IMPOSSIBLE_SUV:
+            raise InputError(
+                f"{self.pairs[number].path}: values up to {sample.max():.4g} cannot be SUV; convert Bq/mL to SUV first"
+            )
+        cells = np.argwhere(uptake > BODY_SUV)
+        if len(cells) == 0:
+            cells = np.argwhere(np.ones(uptake.shape, dtype=bool))
+            return cells, np.arange(1.0, len(cells) + 1)
+        weights = uptake[tuple(cells.T)]
+        return cells, np.cumsum(0.5 / len(cells) + 0.5 * weights / weights.sum())
+
+    def _cut(self, number: int, start: tuple[int, ...]) -> np.ndarray:
+        """A crop [2, X, Y, Z] of both images, normalised, with air around a volume that is smaller."""
+        array = self._arrays(number)
+        window = tuple(slice(first, first + size) for first, size in zip(start, self.crop_size, strict=True))
+        voxels = np.array(array[(slice(None), *window)], dtype=np.float32)
+        if not np.isfinite(voxels).all():
+            raise InputError(f"{self.pairs[number].path}: has voxels that are not finite numbers")
+        lacking = np.subtract(self.crop_size, voxels.shape[1:])
+        around = [(0, 0), *((int(gap) // 2, int(gap) - int(gap) // 2) for gap in lacking)]
+        return np.pad(normalise(voxels, self.suv_max), around)

@@ -1,0 +1,108 @@
+"""What a run of inference does, worked out from the preset, the checkpoint's header and the flags, in this order.
+
+`paper` is the published protocol to the letter; `fast` is what the checkpoint's header recommends. Every flag that is
+given overrides its preset. A header knows its network: flags that contradict it are reported and ignored, so that a
+launcher with the published flags also runs other checkpoints.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from guided_diffusion.config import (
+    FAST_SAMPLER,
+    DiffusionConfig,
+    Header,
+    ModelConfig,
+    PreprocessingConfig,
+    field_names,
+)
+from guided_diffusion.errors import InputError
+from guided_diffusion.inference import Sampling
+from guided_diffusion.script_util import configs_from_flags
+
+PRESETS = ("paper", "fast")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# These change how a network is run, not what it is: a header does not fix them.
+_RUN_FLAGS = {"use_fp16", "use_checkpoint", "dropout", "small_size", "timestep_respacing"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run's result, and what the user should be told about how it was decided."""
+
+    preset: str
+    model: ModelConfig
+    diffusion: DiffusionConfig
+    preprocessing: PreprocessingConfig
+    sampling: Sampling
+    precision: str
+    notices: tuple[str, ...]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network."""
+        return PRECISIONS[self.precision]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the run's manifest."""
+        return asdict(self)
+
+
+def settle(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settings:
+    """Settings for the flags that were given (and only those). Raises InputError for flags that make no sense."""
+    preset = flags.get("preset", "fast" if header else "paper")
+    if preset not in PRESETS:
+        raise InputError(f"--preset {preset!r} is unknown: choose {' or '.join(PRESETS)}")
+    notices: list[str] = []
+    model, diffusion, preprocessing = _network(flags, header, notices)
+    fast = (header.sampler if header else FAST_SAMPLER) if preset == "fast" else None
+    respacing = flags.get("timestep_respacing", fast.timestep_respacing if fast else "")
+    sampling = Sampling(
+        use_ddim=flags.get("use_ddim", fast.use_ddim if fast else False),
+        noise=flags.get("noise", "field" if fast else "per_patch"),
+        **{name: flags[name] for name in ("clip_denoised", "seed", "batch_size") if name in flags},
+    )
+    if sampling.batch_size < 1:
+        raise InputError(f"--batch_size {sampling.batch_size}: at least one patch is computed at a time")
+    sizes = {name: flags[name] for name in ("patch_size", "overlap") if name in flags}
+    return Settings(
+        preset=preset,
+        model=model,
+        diffusion=replace(diffusion, timestep_respacing=respacing),
+        preprocessing=replace(preprocessing, **sizes),
+        sampling=sampling,
+        precision=_precision(flags, bool(fast and fast.bfloat16), on_gpu, notices),
+        notices=tuple(notices),
+    )
+
+
+def _network(
+    flags: dict[str, Any], header: Header | None, notices: list[str]
+) -> tuple[ModelConfig, DiffusionConfig, PreprocessingConfig]:
+    """What the network is: the header's word, or the flags'."""
+    model, diffusion = configs_from_flags(flags)
+    if header is None:
+        return model, diffusion, PreprocessingConfig()
+    known = asdict(header.model) | asdict(header.diffusion)
+    fixed = [name for name in (*field_names(ModelConfig), *field_names(DiffusionConfig)) if name not in _RUN_FLAGS]
+    contradicting = [f"--{name} {flags[name]}" for name in fixed if name in flags and flags[name] != known[name]]
+    if contradicting:
+        notices.append(f"the checkpoint's header describes its network; ignored: {' '.join(contradicting)}")
+    return header.model, header.diffusion, header.preprocessing
+
+
+def _precision(flags: dict[str, Any], reduced: bool, on_gpu: bool, notices: list[str]) -> str:
+    """--precision if given, else --use_fp16 if given, else the preset's."""
+    if "precision" in flags:
+        if flags["precision"] not in PRECISIONS:
+            raise InputError(f"--precision {flags['precision']!r} is unknown: choose {', '.join(PRECISIONS)}")
+        return flags["precision"]
+    if "use_fp16" not in flags:
+        return "bfloat16" if reduced else "float32"
+    if flags["use_fp16"] and not on_gpu:
+        notices.append("use_fp16 on a CPU means bfloat16")
+        return "bfloat16"
+    return "float16" if flags["use_fp16"] else "float32"

@@ -1,0 +1,217 @@
+"""What `scripts/test.py` does: flags in, denoised subjects out."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from guided_diffusion import logger
+from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, load_weights
+from guided_diffusion.config import DiffusionConfig, ModelConfig
+from guided_diffusion.dist_util import communicator, device, on_root, share_cores
+from guided_diffusion.errors import InputError
+from guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from guided_diffusion.inference import Denoised, denoise_volume
+from guided_diffusion.manifest import describe_run
+from guided_diffusion.pet.dicom_writer import save_dicom_series
+from guided_diffusion.pet.flags import add_input_flags, overrides_from
+from guided_diffusion.pet.suv import SUVOverrides
+from guided_diffusion.pet.volume import Volume, in_suv_basis, load_volume
+from guided_diffusion.presets import PRECISIONS, PRESETS, Settings, settle
+from guided_diffusion.script_util import Parser, add_config_flags, create_model, str2bool
+from guided_diffusion.subjects import DICOM_FOLDER, Subject, find_subjects, write_results
+from guided_diffusion.unet import SuperResModel
+
+
+def create_parser(description: str) -> Parser:
+    """All flags of inference. Those that a preset decides stay out of the result unless they are given."""
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    files = parser.add_argument_group("input and output")
+    files.add_argument("--base_samples", default="", metavar="PATH", help="scan, DICOM folder or folder of subjects")
+    files.add_argument("--model_path", default="", metavar="FILE", help="weights: a published state dict or our own")
+    files.add_argument("--save_dir", default="results", metavar="DIR", help="where results go (default: results)")
+    files.add_argument(
+        "--above_cap",
+        default="keep",
+        choices=("keep", "clip"),
+        help="uptake above the model's largest SUV: keep it from the input, or leave it clipped (default: keep)",
+    )
+    files.add_argument(
+        "--suv_basis",
+        default="bw",
+        choices=("bw", "lbm", "bsa"),
+        help="body mass that the SUV of denoised.nii.gz refers to: weight, lean mass or surface (default: bw)",
+    )
+    files.add_argument(
+        "--write_dicom",
+        type=str2bool,
+        default=False,
+        metavar="True|False",
+        help="for a DICOM input, also write a derived DICOM series into the folder denoised_dicom (default: False)",
+    )
+    add_input_flags(parser)
+    sampling = parser.add_argument_group("sampling", "What is not given here comes from the preset.")
+    given = {"default": argparse.SUPPRESS}
+    sampling.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="paper: the published protocol, the default for weights without"
+        " a header; fast: what the header recommends, the default with one",
+        **given,
+    )
+    sampling.add_argument(
+        "--use_ddim", type=str2bool, metavar="True|False", help="DDIM instead of ancestral sampling", **given
+    )
+    sampling.add_argument(
+        "--clip_denoised",
+        type=str2bool,
+        metavar="True|False",
+        help="clamp every predicted image to [-1, 1] (default: True)",
+        **given,
+    )
+    sampling.add_argument("--seed", type=int, metavar="N", help="seed of the noise (default: 10)", **given)
+    sampling.add_argument(
+        "--noise",
+        choices=("field", "per_patch"),
+        help="field: one noise for the volume, so that"
+        " patches agree; per_patch: the published one, the same in every patch",
+        **given,
+    )
+    sampling.add_argument(
+        "--patch_size", type=int, metavar="N", help="slices per patch (default: the header's, or 96)", **given
+    )
+    sampling.add_argument(
+        "--overlap", type=int, metavar="N", help="slices shared by neighbours (default: the header's, or 10)", **given
+    )
+    sampling.add_argument(
+        "--num_samples",
+        type=int,
+        metavar="N",
+        help="number of patches, as published scripts state it; checked against the plan",
+        **given,
+    )
+    work = parser.add_argument_group("computing")
+    work.add_argument("--batch_size", type=int, metavar="N", help="patches computed together (default: 1)", **given)
+    work.add_argument(
+        "--precision", choices=tuple(PRECISIONS), help="of the network (default: --use_fp16 or the preset)", **given
+    )
+    work.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="CPU threads per rank (default: cores / ranks)"
+    )
+    add_config_flags(parser.add_argument_group("network, for weights without a header"), ModelConfig)
+    add_config_flags(parser.add_argument_group("diffusion, for weights without a header"), DiffusionConfig)
+    return parser
+
+
+def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, load the model once, and denoise every subject. All ranks call this together.
+
+    arguments: instead of the process's own.
+    """
+    flags = communicator().bcast(on_root(lambda: vars(parser.parse_args(arguments))))
+    subjects = communicator().bcast(on_root(find_subjects, flags["base_samples"], flags["save_dir"]))
+    threads = share_cores(flags["threads"])
+    on_root(_check_model_path, flags["model_path"])
+    checkpoint = _load_everywhere(flags["model_path"])
+    settings = settle(flags, checkpoint.header, on_gpu=device().type == "cuda")
+    with logger.to_folder(flags["save_dir"]):
+        for notice in settings.notices:
+            logger.log(f"notice: {notice}")
+        model = _prepare_model(checkpoint, settings, flags["model_path"])
+        for subject in subjects:
+            _denoise_subject(subject, model, settings, flags, threads)
+
+
+def _check_model_path(path: str) -> None:
+    if not path:
+        raise InputError("--model_path is missing: give a checkpoint, for example checkpoint/demo_ddpm3d.pt")
+
+
+def _load_everywhere(path: str) -> Checkpoint:
+    """The checkpoint, on every rank; rank 0 reads it first and speaks for all if it cannot be read."""
+    return on_root(load_checkpoint, path) or load_checkpoint(path)
+
+
+def _prepare_model(checkpoint: Checkpoint, settings: Settings, path: str) -> SuperResModel:
+    """The network with its weights, in the run's precision on this rank's device."""
+    with torch.device("meta"):
+        model = create_model(settings.model, settings.diffusion)
+    on_root(load_weights, model, checkpoint.state_dict, path)
+    if communicator().rank != 0:
+        load_weights(model, checkpoint.state_dict, path)
+    return model.to(device=device(), dtype=settings.dtype).eval()
+
+
+def _denoise_subject(
+    subject: Subject, model: SuperResModel, settings: Settings, flags: dict[str, Any], threads: int
+) -> None:
+    """One subject from file to files."""
+    began = time.perf_counter()
+    volume = on_root(_open_subject, subject, settings, flags)
+    denoised = denoise_volume(
+        volume,
+        model,
+        GaussianDiffusion(settings.diffusion),
+        settings.sampling,
+        settings.preprocessing,
+        above_cap=flags["above_cap"],
+        expected_patches=flags.get("num_samples"),
+    )
+    if denoised is None:
+        return
+    seconds = time.perf_counter() - began
+    manifest = describe_run(
+        input_path=subject.path,
+        volume=volume,
+        model_path=flags["model_path"],
+        flags=flags,
+        settings=settings,
+        denoised=denoised,
+        device=device(),
+        threads=threads,
+        seconds=seconds,
+    )
+    _write(subject, denoised, manifest, flags, seconds)
+
+
+def _open_subject(subject: Subject, settings: Settings, flags: dict[str, Any]) -> Volume:
+    """The subject's volume; results of an earlier run are removed once nothing speaks against this one."""
+    volume = load_volume(
+        subject.path,
+        bare_voxel_mm=settings.preprocessing.voxel_mm,
+        bare_axis_codes=settings.preprocessing.axis_codes,
+        series=flags["series"],
+        overrides=_overrides(flags),
+    )
+    if flags["write_dicom"] and volume.source.get("format") != "DICOM":
+        raise InputError(f"{subject.path}: --write_dicom needs a DICOM input, whose headers the new series takes over")
+    in_suv_basis(volume, flags["suv_basis"])
+    subject.remove_results()
+    return volume
+
+
+def _write(
+    subject: Subject, denoised: Denoised, manifest: dict[str, Any], flags: dict[str, Any], seconds: float
+) -> None:
+    """Write the results and say where they are."""
+    description = f"denoised by {manifest['checkpoint']['name']}"
+    if flags["write_dicom"]:
+        save_dicom_series(
+            denoised.volume,
+            subject.path,
+            subject.folder / DICOM_FOLDER,
+            model_description=description,
+            series=flags["series"],
+            overrides=_overrides(flags),
+        )
+        logger.log(f"wrote {subject.folder / 'dicom'}")
+    for path in write_results(subject, denoised, manifest, description, flags["suv_basis"]):
+        logger.log(f"wrote {path}")
+    logger.log(f"{len(denoised.plan.starts)} patches in {seconds:.1f} s on {communicator().size} rank(s)")
+
+
+def _overrides(flags: dict[str, Any]) -> SUVOverrides | None:
+    """Replacements of DICOM tags, where flags give any."""
+    return overrides_from(argparse.Namespace(**flags))

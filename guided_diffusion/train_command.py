@@ -1,0 +1,134 @@
+"""What `scripts/train.py` does: flags in, a run of training out."""
+
+import argparse
+import logging
+import platform
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from guided_diffusion import logger
+from guided_diffusion.atomic import writable_folder
+from guided_diffusion.checkpoints import load_weights
+from guided_diffusion.dist_util import communicator, device, on_root, share_cores
+from guided_diffusion.errors import InputError
+from guided_diffusion.image_datasets import CropSource, Pair, find_pairs
+from guided_diffusion.script_util import Parser, add_config_flags, create_model
+from guided_diffusion.train_config import FLAG_GROUPS, PRESETS, TrainSettings, settle, without_half_precision
+from guided_diffusion.train_files import Start, find_start
+from guided_diffusion.train_util import TrainLoop
+from guided_diffusion.validation import Validator
+
+
+def create_parser(description: str) -> Parser:
+    """All flags of training. Those that are not given stay out of the result."""
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    settings = {name: " ".join(f"--{flag} {value}" for flag, value in flags.items()) for name, flags in PRESETS.items()}
+    parser.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        default=argparse.SUPPRESS,
+        help="flags for a known network; what is given besides goes first. "
+        + "; ".join(f"{name}: {text}" for name, text in settings.items()),
+    )
+    for name, flags in FLAG_GROUPS.items():
+        add_config_flags(parser.add_argument_group(name), flags)
+    return parser
+
+
+def train(parser: Parser) -> None:
+    """Parse the command line and train until a limit is reached."""
+    settings = on_root(lambda: settle(vars(parser.parse_args())))
+    on_root(_check_alone, communicator().size)
+    folder = writable_folder(settings.run.save_dir)
+    with logger.to_folder(folder), logging_redirect_tqdm([logging.getLogger("guided_diffusion")]):
+        train_with(settings, folder)
+
+
+def _check_alone(ranks: int) -> None:
+    if ranks > 1:
+        raise InputError(f"training runs on one rank so far, not on {ranks}: start it without mpiexec")
+
+
+def train_with(settings: TrainSettings, folder: Path) -> None:
+    """Train until a limit is reached; `folder` exists."""
+    if settings.model.use_fp16 and device().type == "cpu":
+        settings = without_half_precision(settings)
+        logger.log("notice: use_fp16 on a CPU means bfloat16")
+    threads = share_cores(settings.run.threads)
+    voxel_mm = settings.preprocessing.voxel_mm
+    pairs = find_pairs(settings.data.data_dir, "train", voxel_mm)
+    seed, suv_max = settings.optimisation.seed, settings.preprocessing.suv_max
+    source = CropSource(pairs, settings.crop_size, suv_max, seed)
+    start = find_start(folder, settings.run.resume_checkpoint, settings.ema_rates)
+    _check_same_network(settings, start)
+    torch.manual_seed(seed)
+    model = create_model(settings.model, settings.diffusion)
+    if start is not None:
+        load_weights(model, start.weights.state_dict, str(start.weights_path))
+    model = model.to(device=device(), dtype=torch.float32)
+    loop = TrainLoop(settings, model, source, _validator(settings), start, _provenance(settings, pairs, threads, start))
+    size = sum(parameter.numel() for parameter in model.parameters())
+    logger.log(
+        f"{size:,} parameters, {_count(pairs)}, on {device()} with {threads} threads; "
+        + (f"continuing {start.weights_path} at step {loop.step}" if start else "from the first step")
+    )
+    loop.run()
+
+
+def _validator(settings: TrainSettings) -> Validator | None:
+    """None where there is nothing to validate on."""
+    folder, voxel_mm = settings.data.validation_dir, settings.preprocessing.voxel_mm
+    if folder:
+        pairs = find_pairs(folder, "validation", voxel_mm) or find_pairs(folder, "train", voxel_mm)
+    else:
+        pairs = find_pairs(settings.data.data_dir, "validation", voxel_mm)
+    if not pairs or not settings.run.validation_interval:
+        return None
+    source = CropSource(pairs, settings.crop_size, settings.preprocessing.suv_max, settings.optimisation.seed)
+    return Validator(source, settings.run.validation_crops, settings.diffusion, settings.sampler)
+
+
+def _check_same_network(settings: TrainSettings, start: Start | None) -> None:
+    """Raises InputError if the header of the weights to start from contradicts the flags."""
+    header = start.weights.header if start else None
+    if header is None:
+        return
+    ours = (settings.diffusion, settings.preprocessing)
+    theirs = (header.diffusion, header.preprocessing)
+    for mine, its in zip(ours, theirs, strict=True):
+        for name, value in vars(mine).items():
+            if getattr(its, name) != value:
+                raise InputError(
+                    f"{start.weights_path}: trained with {name} {getattr(its, name)!r}, but the flags say {value!r};"
+                    " give the same flags, or another --save_dir"
+                )
+
+
+def _count(pairs: list[Pair]) -> str:
+    return f"{len(pairs)} pairs of {len({pair.subject for pair in pairs})} subjects"
+
+
+def _provenance(settings: TrainSettings, pairs: list[Pair], threads: int, start: Start | None) -> dict[str, Any]:
+    """What headers say about a run's data and command, plain values only. Of paths only the last part is kept."""
+    paths = ("data_dir", "validation_dir", "save_dir", "resume_checkpoint")
+    words = ["scripts/train.py"]
+    for name, value in settings.given.items():
+        words += [f"--{name}", Path(value).name if name in paths else str(value)]
+    return {
+        "command": shlex.join(words),
+        "data": {
+            "pairs": len(pairs),
+            "subjects": len({pair.subject for pair in pairs}),
+            "doses": dict(Counter(pair.dose for pair in pairs)),
+        },
+        "seed": settings.optimisation.seed,
+        "started_from": start.weights_path.name if start else None,
+        "threads": threads,
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__},
+    }

@@ -1,0 +1,13 @@
+"""Denoise low-dose PET volumes with a trained diffusion model, over MPI ranks.
+
+    mpiexec -n 4 python scripts/test.py --base_samples scan.nii.gz --model_path checkpoint/demo_ddpm3d.pt --save_dir out
+
+Input: a published .npz, a NIfTI file, a folder with a DICOM PET series, or a folder of such subjects.
+Output: samples_<X>x<Y>x<Z>.npz (SUV/16 on the model's grid), denoised.nii.gz (SUV on the input's grid), run.json.
+"""
+
+from guided_diffusion.dist_util import run_main
+from guided_diffusion.test_util import create_parser, denoise_subjects
+
+if __name__ == "__main__":
+    run_main(lambda: denoise_subjects(create_parser(__doc__)))

@@ -1,0 +1,47 @@
+"""Running the project's scripts as their users do: as processes, with and without mpiexec."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+needs_mpiexec = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec on this machine")
+
+
+def run_script(
+    script: str, *args: object, ranks: int = 0, timeout: float = 300, path: Path = ROOT
+) -> subprocess.CompletedProcess:
+    """Run a script from the repository's root; ranks 0 means without mpiexec. `path` goes before installed packages."""
+    launcher = [MPIEXEC, "-n", str(ranks)] if ranks else []
+    environment = os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{ROOT}"}
+    return subprocess.run(
+        [*launcher, sys.executable, script, *map(str, args)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def succeed(script: str, *args: object, **how: object) -> subprocess.CompletedProcess:
+    """`run_script` that must exit with 0."""
+    done = run_script(script, *args, **how)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
+    """Exit code 2 and one line on stderr that has these words; no traceback."""
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]

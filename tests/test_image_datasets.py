@@ -1,0 +1,238 @@
+"""Pairs and crops, compared by value with the arrays they were cut from."""
+
+import csv
+import logging
+import zipfile
+
+import numpy as np
+import pytest
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.image_datasets import CropSource, Pair, find_pairs, open_pair
+
+SUV_MAX = 16.0
+
+
+def numbered(shape=(24, 20, 16)):
+    """A pair whose voxels all differ: the normal dose counts up from 1 in steps of 1/1024, the low dose is half."""
+    normal = 1 + np.arange(np.prod(shape), dtype=np.float32).reshape(shape) / 1024
+    return np.stack([normal / 2, normal])
+
+
+def write_pair(path, array, **options):
+    np.savez(path, arr_0=array, **options)
+    return path
+
+
+def source_of(path, crop_size, seed=0):
+    return CropSource([Pair(path, "one")], crop_size, SUV_MAX, seed)
+
+
+class TestOpening:
+    def test_uncompressed_member_is_mapped_in_place(self, tmp_path):
+        array = numbered()
+        mapped = open_pair(write_pair(tmp_path / "pair.npz", array, affine=np.eye(4)))
+        assert isinstance(mapped, np.memmap)
+        np.testing.assert_array_equal(mapped, array)
+
+    @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2"])
+    def test_other_orders_and_types_are_mapped(self, tmp_path, dtype):
+        array = np.asfortranarray(numbered((8, 8, 8)).astype(dtype))
+        mapped = open_pair(write_pair(tmp_path / "pair.npz", array))
+        assert isinstance(mapped, np.memmap)
+        np.testing.assert_array_equal(mapped, array)
+
+    def test_compressed_member_is_loaded_and_the_log_says_so(self, tmp_path, caplog):
+        array = numbered()
+        np.savez_compressed(tmp_path / "pair.npz", arr_0=array)
+        with caplog.at_level(logging.INFO, "guided_diffusion"):
+            np.testing.assert_array_equal(open_pair(tmp_path / "pair.npz"), array)
+        assert "cannot be mapped" in caplog.text
+
+    def test_truncated_file(self, tmp_path):
+        path = write_pair(tmp_path / "pair.npz", numbered())
+        path.write_bytes(path.read_bytes()[:-1000])
+        with pytest.raises(InputError, match=r"pair\.npz: not a readable"):
+            open_pair(path)
+
+    def test_pickled_objects_are_refused(self, tmp_path):
+        path = tmp_path / "pair.npz"
+        np.savez(path, arr_0=np.array([{"a": 1}], dtype=object))
+        with pytest.raises(InputError, match="pickled objects"):
+            open_pair(path)
+
+    def test_no_arr_0(self, tmp_path):
+        np.savez(tmp_path / "pair.npz", image=numbered())
+        with pytest.raises(InputError, match="no array arr_0"):
+            open_pair(tmp_path / "pair.npz")
+
+    @pytest.mark.parametrize("array", [np.zeros((3, 8, 8, 8)), np.zeros((2, 8, 8)), np.zeros((2, 8, 8, 8), dtype=int)])
+    def test_anything_but_a_pair(self, tmp_path, array):
+        with pytest.raises(InputError, match=r"a pair is floating-point \[2, X, Y, Z\]"):
+            open_pair(write_pair(tmp_path / "pair.npz", array))
+
+    def test_no_archive(self, tmp_path):
+        (tmp_path / "pair.npz").write_text("not a zip file")
+        with pytest.raises(InputError, match="not a readable"):
+            open_pair(tmp_path / "pair.npz")
+
+
+class TestCrops:
+    def test_voxels_are_those_of_the_volume(self, tmp_path):
+        array = numbered()
+        source = source_of(write_pair(tmp_path / "pair.npz", array), (8, 12, 4))
+        mirrored = 0
+        for step in range(30):
+            crop = source.crop(step, 0)
+            normal = crop.normal_dose[0].transpose(1, 2, 0) * SUV_MAX  # back to [X, Y, Z]
+            start = np.unravel_index(round((normal.min() - 1) * 1024), array.shape[1:])
+            expected = array[1][
+                tuple(slice(first, first + size) for first, size in zip(start, (8, 12, 4), strict=True))
+            ]
+            if not np.allclose(normal, expected):
+                mirrored += 1
+                expected = expected[:, ::-1]
+            np.testing.assert_allclose(normal, expected, rtol=1e-6)
+            np.testing.assert_allclose(crop.low_dose, crop.normal_dose / 2, rtol=1e-6)
+        assert 5 < mirrored < 25
+
+    def test_values_are_clipped_and_scaled(self, tmp_path):
+        array = np.full((2, 8, 8, 8), 4.0, dtype=np.float32)
+        array[0], array[1, :, :, 0] = -1.0, 50.0
+        crop = source_of(write_pair(tmp_path / "pair.npz", array), (8, 8, 8)).crop(0, 0)
+        assert (crop.low_dose == 0).all()
+        assert (crop.normal_dose[0, 0] == 1).all()
+        assert (crop.normal_dose[0, 1:] == 0.25).all()
+        assert crop.normal_dose.dtype == np.float32
+
+    def test_a_smaller_volume_is_centred_in_air(self, tmp_path):
+        array = np.full((2, 6, 20, 3), 8.0, dtype=np.float32)
+        crop = source_of(write_pair(tmp_path / "pair.npz", array), (8, 8, 8)).crop(0, 0)
+        expected = np.zeros((1, 8, 8, 8), dtype=np.float32)
+        expected[0, 2:5, 1:7, :] = 0.5
+        np.testing.assert_array_equal(crop.normal_dose, expected)
+
+    def test_a_crop_depends_on_its_name_only(self, tmp_path):
+        path = write_pair(tmp_path / "pair.npz", numbered())
+        one, other = source_of(path, (8, 8, 8)), source_of(path, (8, 8, 8))
+        for step in range(5):
+            one.crop(step, 0)
+        for field in ("low_dose", "normal_dose", "noise"):
+            expected = getattr(one.crop(7, 1), field)
+            np.testing.assert_array_equal(expected, getattr(other.crop(7, 1), field))
+            for different in (other.crop(7, 2), other.crop(8, 1), source_of(path, (8, 8, 8), seed=1).crop(7, 1)):
+                assert (expected != getattr(different, field)).any()
+
+    def test_noise_is_standard_normal(self, tmp_path):
+        noise = source_of(write_pair(tmp_path / "pair.npz", numbered()), (24, 20, 16)).crop(0, 0).noise
+        assert noise.shape == (1, 16, 24, 20)
+        assert abs(noise.mean()) < 0.05
+        assert abs(noise.std() - 1) < 0.05
+
+    def test_crops_are_centred_on_the_body(self, tmp_path):
+        array = np.zeros((2, 96, 96, 96), dtype=np.float32)
+        array[:, 40:64, 8:24, 48:80] = 2.0  # 1.4% of the volume
+        source = source_of(write_pair(tmp_path / "pair.npz", array), (16, 16, 16))
+        for step in range(40):
+            crop = source.crop(step, 0).normal_dose[0]
+            assert crop[6:10, 6:10, 6:10].any()
+
+    def test_hot_spots_are_favoured(self, tmp_path):
+        array = np.full((2, 64, 64, 64), 0.5, dtype=np.float32)
+        array[:, 24:40, 24:40, 24:40] = 16.0  # 1/64 of the body, one third of its uptake
+        source = source_of(write_pair(tmp_path / "pair.npz", array), (8, 8, 8))
+        hot = np.mean([source.crop(step, 0).normal_dose.max() == 1.0 for step in range(300)])
+        # Centres: 1/2 * 1/64 + 1/2 * 1/3 = 0.175; crops up to 4 voxels outside touch it too.
+        assert 0.13 < hot < 0.30
+
+    def test_air_alone_is_cropped_anywhere(self, tmp_path):
+        crop = source_of(write_pair(tmp_path / "pair.npz", np.zeros((2, 16, 16, 16), np.float32)), (8, 8, 8)).crop(0, 0)
+        assert (crop.normal_dose == 0).all()
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_voxels_that_are_no_numbers(self, tmp_path, value):
+        array = numbered((8, 8, 8))
+        array[0, 1, 1, 1] = value
+        with pytest.raises(InputError, match=r"pair\.npz: has voxels that are not finite"):
+            source_of(write_pair(tmp_path / "pair.npz", array), (8, 8, 8)).crop(0, 0)
+
+    def test_becquerels_are_not_suv(self, tmp_path):
+        path = write_pair(tmp_path / "pair.npz", 20000 * numbered())
+        with pytest.raises(InputError, match=r"pair\.npz: values up to .* cannot be SUV"):
+            source_of(path, (8, 8, 8)).crop(0, 0)
+
+
+class TestDataSets:
+    def write_manifest(self, folder, rows, columns=("subject", "dose", "split", "voxel_mm", "pair")):
+        with open(folder / "manifest.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(rows)
+
+    def test_nested_folders(self, tmp_path):
+        for name in ("b/pair_1.npz", "a/pair_2.npz", "a/pair_1.npz"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            write_pair(tmp_path / name, numbered())
+        (tmp_path / ".17-half.npz").touch()
+        found = find_pairs(tmp_path, "train", (3.3, 3.3, 3.3))
+        assert [pair.path.relative_to(tmp_path).as_posix() for pair in found] == [
+            "a/pair_1.npz",
+            "a/pair_2.npz",
+            "b/pair_1.npz",
+        ]
+        assert find_pairs(tmp_path, "validation", (3.3, 3.3, 3.3)) == []
+
+    def test_manifest_chooses_the_split(self, tmp_path):
+        for name in "abc":
+            write_pair(tmp_path / f"{name}.npz", numbered())
+        self.write_manifest(
+            tmp_path,
+            [
+                ("s1", 0.05, "train", 3.3, "a.npz"),
+                ("s2", 0.05, "validation", 3.3, "b.npz"),
+                ("s3", 0.05, "test", 3.3, "c.npz"),
+            ],
+        )
+        assert find_pairs(tmp_path, "train", (3.3,) * 3) == [Pair(tmp_path / "a.npz", "s1", "0.05")]
+        assert find_pairs(tmp_path, "validation", (3.3,) * 3) == [Pair(tmp_path / "b.npz", "s2", "0.05")]
+
+    def test_manifest_with_another_voxel_size(self, tmp_path):
+        write_pair(tmp_path / "a.npz", numbered())
+        self.write_manifest(tmp_path, [("s1", 0.05, "train", 1.65, "a.npz")])
+        with pytest.raises(InputError, match=r"voxels of 1\.65 mm, but --voxel_mm is 3\.3,3\.3,3\.3"):
+            find_pairs(tmp_path, "train", (3.3,) * 3)
+
+    @pytest.mark.parametrize(
+        ("pair", "complaint"), [("../a.npz", "outside the data set"), ("missing.npz", "is not there")]
+    )
+    def test_manifest_with_a_bad_path(self, tmp_path, pair, complaint):
+        write_pair(tmp_path / "a.npz", numbered())
+        folder = tmp_path / "trial"
+        folder.mkdir()
+        self.write_manifest(folder, [("s1", 0.05, "train", 3.3, pair)])
+        with pytest.raises(InputError, match=complaint):
+            find_pairs(folder, "train", (3.3,) * 3)
+
+    def test_manifest_without_a_column(self, tmp_path):
+        self.write_manifest(tmp_path, [("s1", "train")], columns=("subject", "split"))
+        with pytest.raises(InputError, match="no column 'dose'"):
+            find_pairs(tmp_path, "train", (3.3,) * 3)
+
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(InputError, match="no such folder"):
+            find_pairs(tmp_path / "missing", "train", (3.3,) * 3)
+        with pytest.raises(InputError, match=r"neither a manifest\.csv nor any \.npz"):
+            find_pairs(tmp_path, "train", (3.3,) * 3)
+
+
+def test_members_behind_a_padded_local_header_are_mapped(tmp_path):
+    """Other writers pad the local header; the array then lies further back than the directory alone tells."""
+    array = numbered((8, 8, 8))
+    np.save(tmp_path / "arr_0.npy", array)
+    info = zipfile.ZipInfo("arr_0.npy")
+    info.extra = b"\xfe\xca\x10\x00" + bytes(16)
+    with zipfile.ZipFile(tmp_path / "pair.npz", "w") as archive:
+        archive.writestr(info, (tmp_path / "arr_0.npy").read_bytes())
+    mapped = open_pair(tmp_path / "pair.npz")
+    assert isinstance(mapped, np.memmap)
+    np.testing.assert_array_equal(mapped, array)
