@@ -12,6 +12,9 @@ from guided_diffusion.pet.suv import SUVError, SUVOverrides, suv_conversion, suv
 from guided_diffusion.pet.suv_bases import body_surface_m2, lean_body_mass_kg, ratios_to_suvbw
 from tests.dicom_series import HALF_LIFE_S, ISOTOPE_TAGS, pet_header
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Invalid value for VR"
+)  # pydicom, on the values that are wrong on purpose
 HEADERS = Path(__file__).parent / "suv_headers"
 EXPECTED = json.loads((HEADERS / "expected_suvbw_factor.json").read_text())
 AT_INJECTION = 70 * 1000 / 350e6
