@@ -3,6 +3,7 @@
 A checkpoint is either a plain state dict (the published layout) or a dictionary of "header" and "state_dict".
 """
 
+import hashlib
 import pickle
 import re
 from dataclasses import dataclass
@@ -68,6 +69,12 @@ def save_plain(path: Path, content: dict) -> None:
     """Write a dictionary of tensors and plain values, atomically."""
     with atomic_write(path) as temporary:
         torch.save(content, temporary)
+
+
+def digest(path: str) -> str:
+    """SHA-256 of a checkpoint's bytes, local or remote."""
+    with bf.BlobFile(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_weights(model: nn.Module, state_dict: StateDict, path: str) -> None:

@@ -1,6 +1,5 @@
 """Subjects: which scans a path holds, and the files that a denoised scan becomes."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from guided_diffusion.atomic import atomic_write, writable_folder
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference import Denoised
 from guided_diffusion.pet.suv_bases import SUVBasis
-from guided_diffusion.pet.volume import Volume, in_suv_basis, save_volume
+from guided_diffusion.pet.volume import in_suv_basis, save_volume
 
 VOLUME_SUFFIXES = (".npz", ".nii", ".nii.gz", ".mat", ".zip")
 DICOM_FOLDER = "denoised_dicom"
@@ -26,6 +25,13 @@ class Subject:
 
     path: str
     folder: Path
+
+    def is_finished(self, key: str) -> bool:
+        """Whether the results of the run with this key are here: its manifest is written last."""
+        try:
+            return json.loads((self.folder / "run.json").read_text())["key"] == key
+        except (OSError, ValueError, KeyError):
+            return False
 
     def remove_results(self) -> None:
         """Remove what an earlier run left, so that nothing stale stands beside the new."""
@@ -108,10 +114,3 @@ def write_results(
 def _is_bare(path: str) -> bool:
     """Whether a file is a bare array: on the model's grid already, with no other grid to go back to."""
     return path.endswith((".npz", ".mat"))
-
-
-def fingerprint(volume: Volume) -> str:
-    """SHA-256 of a volume's voxels and affine."""
-    digest = hashlib.sha256(np.ascontiguousarray(volume.data))
-    digest.update(np.ascontiguousarray(volume.affine))
-    return digest.hexdigest()

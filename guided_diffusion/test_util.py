@@ -3,12 +3,13 @@
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from guided_diffusion import logger
-from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, load_weights
+from guided_diffusion.checkpoints import Checkpoint, digest, load_checkpoint, load_weights
 from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.dist_util import communicator, device, on_root, share_cores
 from guided_diffusion.errors import InputError
@@ -20,9 +21,31 @@ from guided_diffusion.pet.flags import add_input_flags, overrides_from
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import Volume, in_suv_basis, load_volume
 from guided_diffusion.presets import PRECISIONS, PRESETS, Settings, settle
+from guided_diffusion.resume import FinishedPatches, fingerprint, run_key
 from guided_diffusion.script_util import Parser, add_config_flags, create_model, str2bool
 from guided_diffusion.subjects import DICOM_FOLDER, Subject, find_subjects, write_results
 from guided_diffusion.unet import SuperResModel
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all subjects of a run share. weights: the checkpoint's digest, on rank 0."""
+
+    flags: dict[str, Any]
+    settings: Settings
+    model: SuperResModel
+    weights: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class OpenedSubject:
+    """A subject's scan, the key of its results, and what is left of an earlier run with that key."""
+
+    volume: Volume
+    key: str
+    finished: FinishedPatches
+    done: bool
 
 
 def create_parser(description: str) -> Parser:
@@ -98,6 +121,13 @@ def create_parser(description: str) -> Parser:
         "--precision", choices=tuple(PRECISIONS), help="of the network (default: --use_fp16 or the preset)", **given
     )
     work.add_argument(
+        "--resume",
+        type=str2bool,
+        default=False,
+        metavar="True|False",
+        help="continue an interrupted run: take over its finished patches and subjects (default: False)",
+    )
+    work.add_argument(
         "--threads", type=int, default=0, metavar="N", help="CPU threads per rank (default: cores / ranks)"
     )
     add_config_flags(parser.add_argument_group("network, for weights without a header"), ModelConfig)
@@ -120,8 +150,9 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
         for notice in settings.notices:
             logger.log(f"notice: {notice}")
         model = _prepare_model(checkpoint, settings, flags["model_path"])
+        run = Run(flags, settings, model, on_root(digest, flags["model_path"]) or "", threads)
         for subject in subjects:
-            _denoise_subject(subject, model, settings, flags, threads)
+            _denoise_subject(subject, run)
 
 
 def _check_model_path(path: str) -> None:
@@ -144,57 +175,68 @@ def _prepare_model(checkpoint: Checkpoint, settings: Settings, path: str) -> Sup
     return model.to(device=device(), dtype=settings.dtype).eval()
 
 
-def _denoise_subject(
-    subject: Subject, model: SuperResModel, settings: Settings, flags: dict[str, Any], threads: int
-) -> None:
+def _denoise_subject(subject: Subject, run: Run) -> None:
     """One subject from file to files."""
     began = time.perf_counter()
-    volume = on_root(_open_subject, subject, settings, flags)
+    opened = on_root(_open_subject, subject, run)
+    if communicator().bcast(opened is not None and opened.done):
+        logger.log(f"{subject.folder}: finished already")
+        return
     denoised = denoise_volume(
-        volume,
-        model,
-        GaussianDiffusion(settings.diffusion),
-        settings.sampling,
-        settings.preprocessing,
-        above_cap=flags["above_cap"],
-        expected_patches=flags.get("num_samples"),
+        opened.volume if opened else None,
+        run.model,
+        GaussianDiffusion(run.settings.diffusion),
+        run.settings.sampling,
+        run.settings.preprocessing,
+        above_cap=run.flags["above_cap"],
+        expected_patches=run.flags.get("num_samples"),
+        finished=opened.finished if opened else None,
     )
     if denoised is None:
         return
-    seconds = time.perf_counter() - began
     manifest = describe_run(
+        key=opened.key,
         input_path=subject.path,
-        volume=volume,
-        model_path=flags["model_path"],
-        flags=flags,
-        settings=settings,
+        volume=opened.volume,
+        model_path=run.flags["model_path"],
+        weights=run.weights,
+        flags=run.flags,
+        settings=run.settings,
         denoised=denoised,
         device=device(),
-        threads=threads,
-        seconds=seconds,
+        threads=run.threads,
+        seconds=time.perf_counter() - began,
     )
-    _write(subject, denoised, manifest, flags, seconds)
+    _write(subject, denoised, manifest, run.flags)
+    opened.finished.remove()
 
 
-def _open_subject(subject: Subject, settings: Settings, flags: dict[str, Any]) -> Volume:
-    """The subject's volume; results of an earlier run are removed once nothing speaks against this one."""
+def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
+    """The subject's volume, and how far an earlier run got with it.
+
+    Its results are removed once nothing speaks against this run, unless they are this run's own.
+    """
     volume = load_volume(
         subject.path,
-        bare_voxel_mm=settings.preprocessing.voxel_mm,
-        bare_axis_codes=settings.preprocessing.axis_codes,
-        series=flags["series"],
-        overrides=_overrides(flags),
+        bare_voxel_mm=run.settings.preprocessing.voxel_mm,
+        bare_axis_codes=run.settings.preprocessing.axis_codes,
+        series=run.flags["series"],
+        overrides=_overrides(run.flags),
     )
-    if flags["write_dicom"] and volume.source.get("format") != "DICOM":
+    if run.flags["write_dicom"] and volume.source.get("format") != "DICOM":
         raise InputError(f"{subject.path}: --write_dicom needs a DICOM input, whose headers the new series takes over")
-    in_suv_basis(volume, flags["suv_basis"])
+    in_suv_basis(volume, run.flags["suv_basis"])
+    key = run_key(fingerprint(volume), run.weights, run.settings.as_dict(), run.flags)
+    finished = FinishedPatches.of_run(subject.folder, key)
+    if run.flags["resume"] and subject.is_finished(key):
+        return OpenedSubject(volume, key, finished, done=True)
     subject.remove_results()
-    return volume
+    if not run.flags["resume"]:
+        finished.remove()
+    return OpenedSubject(volume, key, finished, done=False)
 
 
-def _write(
-    subject: Subject, denoised: Denoised, manifest: dict[str, Any], flags: dict[str, Any], seconds: float
-) -> None:
+def _write(subject: Subject, denoised: Denoised, manifest: dict[str, Any], flags: dict[str, Any]) -> None:
     """Write the results and say where they are."""
     description = f"denoised by {manifest['checkpoint']['name']}"
     if flags["write_dicom"]:
@@ -209,7 +251,7 @@ def _write(
         logger.log(f"wrote {subject.folder / 'dicom'}")
     for path in write_results(subject, denoised, manifest, description, flags["suv_basis"]):
         logger.log(f"wrote {path}")
-    logger.log(f"{len(denoised.plan.starts)} patches in {seconds:.1f} s on {communicator().size} rank(s)")
+    logger.log(f"{len(denoised.plan.starts)} patches in {manifest['seconds']:.1f} s on {manifest['ranks']} rank(s)")
 
 
 def _overrides(flags: dict[str, Any]) -> SUVOverrides | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from guided_diffusion import inference
 from guided_diffusion.checkpoints import save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
 from guided_diffusion.errors import InputError
@@ -223,6 +224,31 @@ def test_a_folder_of_subjects_and_a_rerun(small, tmp_path):
     denoise(subjects, small / "small.pt", tmp_path / "out")
     for name in ("one", "two"):
         assert sorted(file.name for file in (tmp_path / "out" / name).iterdir()) == ["run.json", "samples_18x21x73.npz"]
+
+
+def test_an_interrupted_run_is_continued_to_the_same_bits(small, tmp_path, monkeypatch):
+    arguments = (small / "scan.npz", small / "small.pt", tmp_path / "out", "--resume", True)
+    whole = samples_in(denoise(small / "scan.npz", small / "small.pt", tmp_path / "whole"))
+    sample, calls = inference._sample, []
+
+    def failing(task, *rest):
+        calls.append(task.starts)
+        if len(calls) == 3:
+            raise RuntimeError("the power is out")
+        return sample(task, *rest)
+
+    monkeypatch.setattr(inference, "_sample", failing)
+    with pytest.raises(RuntimeError, match="power"):
+        denoise(*arguments)
+    assert not list((tmp_path / "out").glob("samples*"))
+    np.testing.assert_array_equal(samples_in(denoise(*arguments)), whole)
+    assert calls == [(0,), (12,), (24,), (24,), (36,), (48,), (57,)]
+    denoise(*arguments)
+    assert len(calls) == 7
+    assert "finished already" in (tmp_path / "out" / "log.txt").read_text()
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["log.txt", "run.json", "samples_18x21x73.npz"]
+    denoise(*arguments, "--seed", 11)
+    assert len(calls) == 13
 
 
 def test_half_precision_on_a_cpu_is_bfloat16_with_a_notice(small, tmp_path):
