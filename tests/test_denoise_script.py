@@ -16,7 +16,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.pet.patches import plan_axial_patches
 from guided_diffusion.script_util import create_model, sr_create_model_and_diffusion
-from guided_diffusion.test_util import create_parser, denoise_subjects
+from guided_diffusion.test_command import create_parser, denoise_subjects
 from tests.golden_weights import GOLDEN, fill
 from tests.mpi import assert_refused, needs_mpiexec, run_script, succeed
 
