@@ -16,6 +16,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.inference import Denoised, denoise_volume
 from guided_diffusion.manifest import describe_run
+from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.pet.dicom_writer import save_dicom_series
 from guided_diffusion.pet.flags import add_input_flags, overrides_from
 from guided_diffusion.pet.suv import SUVOverrides
@@ -142,6 +143,7 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
     """
     flags = communicator().bcast(on_root(lambda: vars(parser.parse_args(arguments))))
     subjects = communicator().bcast(on_root(find_subjects, flags["base_samples"], flags["save_dir"]))
+    keep_freed_memory()
     threads = share_cores(flags["threads"])
     on_root(_check_model_path, flags["model_path"])
     checkpoint = _load_everywhere(flags["model_path"])
