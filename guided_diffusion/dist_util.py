@@ -119,6 +119,12 @@ def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
     return result
 
 
+def root_first(function: Callable[..., T], *args: Any) -> T:
+    """Run `function` on rank 0 and then on every other rank, which is spared what rank 0 finds wrong."""
+    result = on_root(function, *args)
+    return result if communicator().rank == 0 else function(*args)
+
+
 def run_main(main: Callable[[], None]) -> None:
     """Run a script's `main` and end all ranks together.
 

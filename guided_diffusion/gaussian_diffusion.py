@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from guided_diffusion import samplers
 from guided_diffusion.config import DiffusionConfig
@@ -83,8 +83,9 @@ class GaussianDiffusion:
             return original.float() * (REFERENCE_STEPS / self.config.diffusion_steps)
         return original
 
-    def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """x_t for given x_0 and noise (DDPM eq. 4)."""
+    def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
+        """x_t for given x_0 and noise, fresh noise if none is given (DDPM eq. 4)."""
+        noise = torch.randn_like(x_start) if noise is None else noise
         signal = gather(np.sqrt(self.alphas_cumprod), t, x_start)
         return signal * x_start + gather(np.sqrt(1.0 - self.alphas_cumprod), t, x_start) * noise
 
@@ -190,7 +191,7 @@ class GaussianDiffusion:
         progress: bool = False,
     ) -> Tensor:
         """A sample by ancestral sampling, with noise from PyTorch's global generator. Returns `shape`, float32."""
-        x = torch.randn(*shape, device=device) if noise is None else noise.to(device)
+        x = _start(model, shape, noise, device)
         predict = samplers.Predictor(self, model, model_kwargs or {}, clip_denoised)
         return samplers.ddpm(predict, x, noise_at=samplers.global_noise(x), on_step=samplers.bar(self, progress))
 
@@ -206,7 +207,18 @@ class GaussianDiffusion:
         eta: float = 0.0,
     ) -> Tensor:
         """A sample by DDIM; eta = 0 is deterministic given the initial noise. Returns `shape`, float32."""
-        x = torch.randn(*shape, device=device) if noise is None else noise.to(device)
+        x = _start(model, shape, noise, device)
         predict = samplers.Predictor(self, model, model_kwargs or {}, clip_denoised)
         noise_at = samplers.global_noise(x)
         return samplers.ddim(predict, x, noise_at=noise_at, eta=eta, on_step=samplers.bar(self, progress))
+
+
+def _start(
+    model: Callable[..., Tensor], shape: tuple[int, ...], noise: Tensor | None, device: torch.device | str | None
+) -> Tensor:
+    """The given noise or fresh noise, on the given device or the model's."""
+    if noise is not None:
+        return noise if device is None else noise.to(device)
+    if device is None and isinstance(model, nn.Module):
+        device = next(model.parameters()).device
+    return torch.randn(*shape, device=device)

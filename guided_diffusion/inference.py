@@ -45,6 +45,10 @@ class Sampling:
     batch_size: int = 1
 
 
+PUBLISHED_ORDER = Sampling(noise="per_patch")
+PUBLISHED_GRID = PreprocessingConfig()
+
+
 @dataclass(frozen=True)
 class PatchTask:
     """A batch of patches: their first slices in the volume, and their low-dose voxels [N, X, Y, Z], normalised."""
@@ -81,8 +85,8 @@ def denoise_volume(
     volume: Volume | None,
     model: SuperResModel,
     diffusion: GaussianDiffusion,
-    sampling: Sampling,
-    preprocessing: PreprocessingConfig,
+    sampling: Sampling = PUBLISHED_ORDER,
+    preprocessing: PreprocessingConfig = PUBLISHED_GRID,
     *,
     above_cap: str = "keep",
     expected_patches: int | None = None,

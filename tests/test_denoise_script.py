@@ -339,9 +339,11 @@ def test_senseless_flags_are_refused(arguments, words, small, tmp_path):
 
 @needs_mpiexec
 def test_a_mistake_is_one_line_from_one_rank(small, tmp_path):
-    arguments = arguments_of(tmp_path / "nothing.npz", small / "small.pt", tmp_path / "out")
+    nothing = arguments_of(tmp_path / "nothing.npz", small / "small.pt", tmp_path / "out")
     for ranks in (0, 3):
-        assert_refused(run_script("scripts/test.py", *arguments, ranks=ranks), "nothing.npz", "no such file")
+        assert_refused(run_script("scripts/test.py", *nothing, ranks=ranks), "nothing.npz", "no such file")
+    senseless = arguments_of(small / "scan.npz", small / "small.pt", tmp_path / "out", "--timestep_respacing", "x")
+    assert_refused(run_script("scripts/test.py", *senseless, ranks=3), "respacing")
 
 
 def test_the_example_for_192_304_612_checks_the_number_of_patches(small, tmp_path):
