@@ -15,6 +15,20 @@ def flag(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+def _require(condition: bool, message: str) -> None:
+    """Raises InputError unless the condition holds."""
+    if not condition:
+        raise InputError(message)
+
+
+def _positive_integers(name: str, text: str) -> None:
+    """Raises InputError unless the text is a comma list of positive integers."""
+    _require(
+        all(part.strip().isdigit() and int(part) > 0 for part in text.split(",")),
+        f"{name} {text!r}: a comma list of positive whole numbers",
+    )
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The network. Fields up to `use_fp16` are the published flags, with their defaults."""
@@ -39,6 +53,19 @@ class ModelConfig:
     channel_mult: str = flag("", "comma list of channel multipliers per level instead of large_size's")
     add_low_res: bool = flag(False, "the network predicts a correction that is added to the low-dose image")
     low_res_scale: float = flag(1.0, "the low-dose image enters the network times this, corrections leave it divided")
+
+    def __post_init__(self) -> None:
+        """Raises InputError for flags from which no network can be built."""
+        _require(self.dims in (2, 3), f"--dims {self.dims}: 2 or 3")
+        _require(self.num_res_blocks >= 1, f"--num_res_blocks {self.num_res_blocks}: at least 1")
+        _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 to below 1")
+        _require(self.low_res_scale > 0, f"--low_res_scale {self.low_res_scale}: must be positive")
+        _positive_integers("--channel_mult", self.channel_mult or "1")
+        _positive_integers("--attention_resolutions", self.attention_resolutions)
+        _require(
+            self.num_channels > 0 and self.num_channels % 32 == 0,
+            f"--num_channels {self.num_channels}: a multiple of 32, for its groups of the norms",
+        )
 
     @property
     def multipliers(self) -> tuple[int, ...]:
@@ -72,6 +99,10 @@ class DiffusionConfig:
     predict_xstart: bool = flag(False, "the network predicts the image instead of the noise")
     rescale_timesteps: bool = flag(False, "tell the network timesteps on a scale of 0 to 1000")
     rescale_learned_sigmas: bool = flag(False, "weigh the variational bound by steps/1000")
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a number of steps that makes no process."""
+        _require(self.diffusion_steps >= 1, f"--diffusion_steps {self.diffusion_steps}: at least 1")
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,11 @@ class GaussianDiffusion:
         self.config = config
         self.original_timesteps = np.array(kept)
         self.betas = spaced_betas(np.cumprod(1.0 - full_betas), kept) if config.timestep_respacing else full_betas
+        if not ((full_betas > 0) & (full_betas < 1)).all():
+            raise InputError(
+                f"--diffusion_steps {config.diffusion_steps}: too few for the {config.noise_schedule} schedule, whose"
+                f" betas reach {full_betas.max():.3g}; use --timestep_respacing for fewer steps of a longer process"
+            )
         self.num_timesteps = len(self.betas)
 
         self.alphas_cumprod = np.cumprod(1.0 - self.betas)

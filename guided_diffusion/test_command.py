@@ -11,7 +11,7 @@ from guided_diffusion.checkpoints import digest
 from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.dist_util import communicator, device, on_root, share_cores
 from guided_diffusion.errors import InputError
-from guided_diffusion.inference import Denoised, denoise_volume
+from guided_diffusion.inference import PUBLISHED_GRID, Denoised, denoise_volume
 from guided_diffusion.loading import LoadedModel, load_model
 from guided_diffusion.manifest import describe_run
 from guided_diffusion.memory import keep_freed_memory
@@ -22,7 +22,14 @@ from guided_diffusion.pet.volume import Volume, in_suv_basis, load_volume
 from guided_diffusion.presets import PRECISIONS, PRESETS
 from guided_diffusion.resume import FinishedPatches, fingerprint, run_key
 from guided_diffusion.script_util import Parser, add_config_flags, str2bool
-from guided_diffusion.subjects import DICOM_FOLDER, Subject, find_subjects, write_results
+from guided_diffusion.subjects import (
+    DICOM_FOLDER,
+    Subject,
+    find_subjects,
+    is_bare,
+    write_manifest,
+    write_volumes,
+)
 
 
 @dataclass(frozen=True)
@@ -193,10 +200,7 @@ def _denoise_subject(subject: Subject, run: Run) -> None:
 
 
 def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
-    """The subject's volume, and how far an earlier run got with it.
-
-    Its results are removed once nothing speaks against this run, unless they are this run's own.
-    """
+    """The subject's volume, and how far an earlier run got with it. Raises InputError for all that can be checked."""
     volume = load_volume(
         subject.path,
         bare_voxel_mm=run.loaded.settings.preprocessing.voxel_mm,
@@ -207,30 +211,36 @@ def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
     if run.flags["write_dicom"] and volume.source.get("format") != "DICOM":
         raise InputError(f"{subject.path}: --write_dicom needs a DICOM input, whose headers the new series takes over")
     in_suv_basis(volume, run.flags["suv_basis"])
-    key = run_key(fingerprint(volume), run.weights, run.loaded.settings.as_dict(), run.flags)
+    key = run_key(fingerprint(volume), run.weights, run.loaded.settings.as_dict(), run.flags, device().type)
     finished = FinishedPatches.of_run(subject.folder, key)
-    if run.flags["resume"] and subject.is_finished(key):
-        return OpenedSubject(volume, key, finished, done=True)
-    subject.remove_results()
+    subject.check_not_overwritten()
     if not run.flags["resume"]:
-        finished.remove()
-    return OpenedSubject(volume, key, finished, done=False)
+        finished.discard()
+    return OpenedSubject(volume, key, finished, done=run.flags["resume"] and subject.is_finished(key))
 
 
 def _write(subject: Subject, denoised: Denoised, manifest: dict[str, Any], flags: dict[str, Any]) -> None:
     """Write the results and say where they are."""
-    description = f"denoised by {manifest['checkpoint']['name']}"
+    model = manifest["checkpoint"]["name"]
+    written = write_volumes(subject, denoised, f"denoised by {model}", flags["suv_basis"])
     if flags["write_dicom"]:
+        written.append(subject.folder / DICOM_FOLDER)
         save_dicom_series(
             denoised.volume,
             subject.path,
-            subject.folder / DICOM_FOLDER,
-            model_description=description,
+            written[-1],
+            model_description=model,
             series=flags["series"],
             overrides=_overrides(flags),
         )
-        logger.log(f"wrote {subject.folder / 'dicom'}")
-    for path in write_results(subject, denoised, manifest, description, flags["suv_basis"]):
+    elif (subject.folder / DICOM_FOLDER).exists():
+        logger.log(f"notice: {subject.folder / DICOM_FOLDER} is of an earlier run")
+    voxel_mm = manifest["model_grid"]["voxel_mm"]
+    if is_bare(subject.path, denoised) and voxel_mm != list(PUBLISHED_GRID.voxel_mm):
+        sizes = " x ".join(f"{size:g}" for size in voxel_mm)
+        logger.log(f"notice: {subject.path} was taken to have the model's voxels of {sizes} mm")
+    written.append(write_manifest(subject, manifest))
+    for path in written:
         logger.log(f"wrote {path}")
     logger.log(f"{len(denoised.plan.starts)} patches in {manifest['seconds']:.1f} s on {manifest['ranks']} rank(s)")
 
