@@ -72,8 +72,11 @@ def back_to_input_grid(
 ) -> Volume:
     """Carries what the model changed back to the grid of `original`.
 
-    The result is original + way back of (denoised - model_input clipped to [0, suv_max]): a model that changes nothing
-    returns the input exactly. On grids coarser than the model's the way back undoes the way there, so the result is the
+    The result is original + way back of (denoised - model_input capped at suv_max). Without negative voxels, a model
+    that changes nothing returns the input exactly. Negative voxels (noise of a reconstruction that allows them) come to
+    the model as zero; that difference is carried back too, so they end at what the model says. Were they left as they
+    are while the noise above zero goes, cold regions would come out too low: -0.03 instead of 0.05 for noise of 0.3 at
+    2 mm. On grids coarser than the model's the way back undoes the way there, so the result is the
     denoised image itself; of the input's noise 0.1 % stays at 2 to 5 mm (an anti-aliasing triangle instead would leave
     28 to 62 %). On finer grids noise that the model's cannot hold stays: at 1 mm, 6 % of noise with a correlation of
     4 mm FWHM and 21 % of noise with 2.5 mm. Outside the model's grid (air) the input stays.
@@ -82,15 +85,15 @@ def back_to_input_grid(
         denoised: SUV on the model's grid, computed from `model_input` clipped to [0, suv_max].
         model_input: what `to_model_grid` made of `original`.
         above_cap: 'keep' leaves uptake above suv_max (bladder, injection site) as the input has it, so that its SUV and
-            its volume can be read off the result; 'clip' cuts it off at suv_max.
+            its volume can be read off the result; 'clip' cuts the original off at suv_max before the change is added.
 
     Raises:
         InputError: the grids do not belong together.
     """
     if denoised.data.shape != model_input.data.shape or not np.allclose(denoised.affine, model_input.affine, atol=1e-3):
         raise InputError("the denoised volume does not lie on the grid of the model's input")
-    change = denoised.data - np.clip(model_input.data, 0, suv_max)
-    data = original.data.copy()
+    change = denoised.data - np.minimum(model_input.data, suv_max)
+    data = np.minimum(original.data, suv_max) if above_cap == "clip" else original.data.copy()
     if _shear(original.affine) > RIGHT_ANGLE:
         data += sample(change, np.linalg.inv(model_input.affine) @ original.affine, data.shape)
     else:
