@@ -234,7 +234,7 @@ def test_long_lived_nuclides_need_the_date_of_the_injection():
     zr89 = pet_header(RadionuclideHalfLife="282240")
     dated = SUVOverrides(injection_time="20240107120000")
     assert suvbw_factors([zr89], dated) == pytest.approx([AT_INJECTION * 2 ** (72 / 78.4)], rel=1e-9)
-    with pytest.raises(SUVError, match="--injection_time 120000: .*with the date"):
+    with pytest.raises(SUVError, match=r"--injection_time 120000: .*with the date"):
         suvbw_factors([zr89], SUVOverrides(injection_time="120000"))
     in_header = pet_header(RadionuclideHalfLife="282240", RadiopharmaceuticalStartDateTime="20240107120000")
     assert suvbw_factors([in_header]) == pytest.approx([AT_INJECTION * 2 ** (72 / 78.4)], rel=1e-9)

@@ -57,7 +57,8 @@ def check_size(shape: tuple[int, ...], name: object) -> None:
         voxels *= int(size)
     if not 0 < voxels <= MAX_VOXELS:
         raise InputError(
-            f"{name}: its header claims {' x '.join(str(int(n)) for n in shape)} voxels, which no PET volume has"
+            f"{name}: would have {' x '.join(str(int(n)) for n in shape)} voxels,"
+            " as no PET volume has; check the header"
         )
 
 
@@ -70,11 +71,18 @@ def _read_npz(path: Path, channel: int, channels: int | None) -> StoredArray:
             raise InputError(f"{path}: has no arr_0 (it holds {held}); save the volume with numpy.savez(file, volume)")
         with archive.open("arr_0.npy") as stream:
             data = _read_npy_channel(stream, archive.getinfo("arr_0.npy").file_size, channel, channels, path)
-        affine = _read_small(archive, "affine.npy", path) if "affine.npy" in names else None
+        affine = _checked_affine(_read_small(archive, "affine.npy", path), path) if "affine.npy" in names else None
         unit = str(_read_small(archive, "unit.npy", path)) if "unit.npy" in names else "SUV"
-    if affine is not None and (affine.shape != (4, 4) or abs(np.linalg.det(affine)) < 1e-9):
-        raise InputError(f"{path}: its affine is no invertible 4x4 matrix")
     return StoredArray(data, "npz", affine, unit)
+
+
+def _checked_affine(affine: np.ndarray, path: Path) -> np.ndarray:
+    """float64 4x4, voxel index -> mm, that can be inverted."""
+    if affine.shape != (4, 4) or affine.dtype.kind not in "fiu" or not np.isfinite(affine).all():
+        raise InputError(f"{path}: its affine is no 4x4 matrix of finite numbers")
+    if not np.array_equal(affine[3], [0, 0, 0, 1]) or abs(np.linalg.det(affine)) < 1e-9:
+        raise InputError(f"{path}: its affine is no invertible map of voxels to mm with the last row 0 0 0 1")
+    return affine.astype(np.float64)
 
 
 def _read_npy_header(stream: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -102,7 +110,8 @@ def _read_npy_channel(stream: BinaryIO, size: int, channel: int, channels: int |
     if size - stream.tell() < int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
         raise InputError(f"{path}: is shorter than its header says; copy or make it again")
     if fortran_order:  # the channels are interleaved: no way to read only one
-        whole = np.frombuffer(stream.read(), dtype=dtype).reshape(shape, order="F")
+        count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        whole = np.frombuffer(_read_exactly(stream, count), dtype=dtype).reshape(shape, order="F")
         return np.ascontiguousarray(whole[channel] if pair else whole, dtype=np.float32)
     data = np.empty(shape[-3:], np.float32)
     row_bytes = data[0].size * dtype.itemsize
@@ -123,10 +132,10 @@ def _read_exactly(stream: BinaryIO, count: int) -> bytes:
 
 def _read_small(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
     with archive.open(name) as stream:
-        shape, _, dtype = _read_npy_header(stream, path)
+        shape, fortran_order, dtype = _read_npy_header(stream, path)
         if archive.getinfo(name).file_size > 4096:
             raise InputError(f"{path}: its member {name} is too large for what it should be")
-        return np.frombuffer(stream.read(), dtype=dtype).reshape(shape)[()]
+        return np.frombuffer(stream.read(), dtype=dtype).reshape(shape, order="F" if fortran_order else "C")[()]
 
 
 def _read_mat(path: Path) -> StoredArray:
