@@ -15,7 +15,7 @@ import pytest
 import scipy.io
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet import nifti, remote
+from guided_diffusion.pet import arrays, nifti, remote
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import Volume, load_pair, load_volume, save_pair, save_volume
 from tests.dicom_series import write_series
@@ -74,6 +74,36 @@ def test_fortran_ordered_arrays_are_read_no_further_than_they_reach(tmp_path, pa
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000_000
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_uncompressed_arrays_are_mapped(tmp_path, pair, order):
+    stored = np.asarray(pair.astype(np.float16), order=order)
+    np.savez(tmp_path / "s.npz", unit=np.array("SUV"), arr_0=stored, affine=np.eye(4))
+    mapped = arrays.map_npz(tmp_path / "s.npz")
+    assert isinstance(mapped, np.memmap)
+    assert mapped.dtype == np.float16
+    assert not mapped.flags.writeable
+    np.testing.assert_array_equal(mapped, stored)
+    np.savez_compressed(tmp_path / "small.npz", stored)
+    assert arrays.map_npz(tmp_path / "small.npz") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("text.nii", "no complete .npz"),
+        ("pickled.npz", "pickled objects"),
+        ("named.npz", "no arr_0"),
+        ("lying.npz", "shorter than its header"),
+        ("billion.npz", "1000 x 1000 x 1000"),
+        ("complex.npz", "not real numbers"),
+    ],
+)
+def test_what_cannot_be_mapped_gets_one_line(tmp_path, name, message):
+    _bad_files(tmp_path)
+    with pytest.raises(InputError, match=message):
+        arrays.map_npz(tmp_path / name)
 
 
 def test_a_saved_pair_comes_back(tmp_path, oblique):
