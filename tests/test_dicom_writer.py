@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom import Dataset
+from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 from scipy import ndimage
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet import remote
 from guided_diffusion.pet.dicom import conversion_of, open_series
 from guided_diffusion.pet.dicom_writer import save_dicom_series
 from guided_diffusion.pet.geometry import back_to_input_grid, to_model_grid
@@ -18,6 +21,7 @@ from guided_diffusion.pet.volume import load_volume
 from tests.dicom_series import HALF_LIFE_S, write_series
 from tests.test_dicom import STS, needs_sts
 from tests.test_suv import philips
+from tests.test_volume import Bucket
 
 KEPT = (
     "StudyInstanceUID",
@@ -73,15 +77,15 @@ def test_negative_and_empty_slices_survive(series, tmp_path):
 
 
 def test_it_is_a_new_series_of_the_same_study(series, tmp_path):
-    save_dicom_series(load_volume(series), series, tmp_path / "out", model_description="demo model 1.0")
+    save_dicom_series(load_volume(series), series, tmp_path / "out", model_description="demo_ddpm3d.pt")
     old, new = _by_position(series), _by_position(tmp_path / "out")
     assert len(new) == len(old) == 6
     for a, b in zip(old, new, strict=True):
         for keyword in KEPT:
             assert a[keyword].value == b[keyword].value, keyword
         assert b.ImageType == ["DERIVED", "SECONDARY", "AXIAL"]
-        assert b.SeriesDescription == "DENOISED demo model 1.0 PET AC"
-        assert "demo model 1.0" in b.DerivationDescription
+        assert b.SeriesDescription == "DENOISED (demo_ddpm3d.pt) PET AC"
+        assert b.DerivationDescription.startswith("Denoised by PET-3D-DDPM with the model demo_ddpm3d.pt. Computed")
         assert b.SOPInstanceUID != a.SOPInstanceUID
         assert b.file_meta.MediaStorageSOPInstanceUID == b.SOPInstanceUID
         assert b.SourceImageSequence[0].ReferencedSOPInstanceUID == a.SOPInstanceUID
@@ -90,6 +94,30 @@ def test_it_is_a_new_series_of_the_same_study(series, tmp_path):
     assert len({b.SOPInstanceUID for b in new}) == 6
     assert {b.SeriesInstanceUID for b in new}.isdisjoint({a.SeriesInstanceUID for a in old})
     assert len({b.SeriesInstanceUID for b in new}) == 1
+
+
+def test_what_describes_the_originals_pixels_is_not_copied(tmp_path):
+    """A viewer that follows a real-world mapping instead of the slope would show the original's scale."""
+    mapping, icon = Dataset(), Dataset()
+    mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept = 0.5, 0.0
+    icon.Rows, icon.Columns, icon.BitsAllocated, icon.PixelData = 1, 2, 8, b"ab"
+    for path in write_series(tmp_path / "s", np.full((4, 4, 3), 1000, np.int16)):
+        dataset = pydicom.dcmread(path)
+        dataset.RealWorldValueMappingSequence, dataset.IconImageSequence = Sequence([mapping]), Sequence([icon])
+        dataset.save_as(path)
+    save_dicom_series(load_volume(tmp_path / "s"), tmp_path / "s", tmp_path / "out", model_description="m")
+    for header in _by_position(tmp_path / "out"):
+        assert (0x0040, 0x9096) not in header
+        assert (0x0088, 0x0200) not in header
+
+
+def test_the_original_may_be_remote(tmp_path, monkeypatch):
+    stored = np.random.default_rng(0).integers(0, 30000, (4, 5, 3)).astype(np.int16)
+    write_series(tmp_path / "s", stored)
+    monkeypatch.setattr(remote, "blobfile", Bucket(tmp_path))
+    volume = load_volume("gs://bucket/s")
+    save_dicom_series(volume, "gs://bucket/s", tmp_path / "out", model_description="m")
+    np.testing.assert_allclose(load_volume(tmp_path / "out").data, stored * 4e-4, atol=volume.data.max() / 60000)
 
 
 def test_uids_depend_on_the_original_the_model_and_the_voxels_alone(series, tmp_path):

@@ -230,11 +230,45 @@ def test_uptake_above_the_cap_is_kept_or_clipped(spacing):
     assert kept.data.max() == pytest.approx(60 - 8, abs=1)
     clipped = back_to_input_grid(halved, model, volume, above_cap="clip")
     assert clipped.data.max() <= 16
-    np.testing.assert_array_equal(clipped.data, np.minimum(kept.data, 16))
+    hot = volume.data > 30
+    assert clipped.data[hot].mean() == pytest.approx(8, abs=1)  # what the model says, not what the cap leaves
+    cool = volume.data < 2
+    np.testing.assert_allclose(clipped.data[cool], kept.data[cool], rtol=1e-6)
     report = above_cap(volume, 16)
     assert report["voxels"] == (volume.data > 16).sum()
     assert report["peak"] == pytest.approx(60)
     assert report["ml"] == pytest.approx(report["voxels"] * spacing**3 / 1000)
+
+
+def test_clipping_counts_a_hot_voxels_change_from_the_cap():
+    shape = (6, 6, 6)
+    hot = Volume(np.full(shape, 40, np.float32), centred_affine(shape, 1.65, "PLS"))
+    denoised = replace(hot, data=np.full(shape, 10, np.float32))
+    np.testing.assert_allclose(back_to_input_grid(denoised, hot, hot, above_cap="clip").data, 10, rtol=1e-6)
+    np.testing.assert_allclose(back_to_input_grid(denoised, hot, hot).data, 40 - (16 - 10), rtol=1e-6)
+
+
+def test_negative_voxels_end_at_what_the_model_says():
+    rng = np.random.default_rng(0)
+    volume = Volume(rng.normal(0.5, 1, (9, 8, 7)).astype(np.float32), centred_affine((9, 8, 7), 1.65, "PLS"))
+    says = rng.uniform(0.01, 0.9, volume.data.shape).astype(np.float32)
+    assert (volume.data < 0).sum() > 50
+    back = back_to_input_grid(replace(volume, data=says), volume, volume)
+    np.testing.assert_allclose(back.data, says, atol=1e-6)
+    unchanged = back_to_input_grid(_identity(volume), volume, volume)
+    np.testing.assert_array_equal(unchanged.data, np.maximum(volume.data, 0))
+
+
+@pytest.mark.parametrize("spacing", [1.0, 1.65, 2.04, 4.07])
+def test_negative_noise_does_not_lower_cold_regions(spacing):
+    """Noise of 0.3 around a cold 0.05, a model that answers 0.05: so must the mean be on every grid."""
+    shape = (int(80 / spacing),) * 3
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(0, 1, shape), 4 / 2.355 / spacing)
+    cold = (0.05 + 0.3 * (noise - noise.mean()) / noise.std()).astype(np.float32)
+    volume = Volume(cold, centred_affine(shape, spacing, "LPS"))
+    model = to_model_grid(volume, margin_mm=100.0)
+    back = back_to_input_grid(replace(model, data=np.full_like(model.data, 0.05)), model, volume)
+    assert back.data.mean() == pytest.approx(0.05, abs=0.001)
 
 
 def test_the_crop_keeps_the_body_and_leaves_the_air():
@@ -284,6 +318,51 @@ def test_grids_that_do_not_belong_together_are_refused():
     turned = replace(volume, affine=_turned(volume.affine, 30))
     with pytest.raises(InputError, match="does not follow the axes"):
         back_to_input_grid(model, model, turned)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"voxel_mm": 0.0}, "the model's grid: no PET image has voxels of 0 x 0 x 0 mm"),
+        ({"voxel_mm": (1.65, -2.0, 1.65)}, "voxels of 1.65 x -2 x 1.65 mm"),
+        ({"voxel_mm": float("nan")}, "voxels of nan"),
+        ({"voxel_mm": 1e6}, r"voxels of 1e\+06"),
+        ({"voxel_mm": 0.06}, "model's grid: would have 1334 x 1334 x 1334 voxels"),
+        ({"axis_codes": "XYZ"}, "axis codes 'XYZ' name no three axes"),
+        ({"axis_codes": "RRS"}, "'RRS'"),
+        ({"axis_codes": "RLS"}, "'RLS'"),
+        ({"axis_codes": "RA"}, "'RA'"),
+        ({"axis_codes": "pls"}, "'pls'"),
+        ({"margin_mm": -1.0}, "a margin of -1 mm"),
+    ],
+)
+@pytest.mark.parametrize("tilt", [0, 15])
+def test_a_wanted_grid_that_makes_no_sense_is_refused(wanted, message, tilt):
+    volume = Volume(np.ones((20, 20, 20), np.float32), _tilted(centred_affine((20, 20, 20), 4.0, "LPS"), tilt))
+    if tilt:
+        message = message.replace("1334 x 1334 x 1334", r"\d{4} x \d{4} x \d{4}")
+    with pytest.raises(InputError, match=message) as caught:
+        to_model_grid(volume, **wanted)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "message"),
+    [
+        ((1e6, 1e6, 1e6), r"header: no PET image has voxels of 1e\+06"),
+        ((0.00165, 0.00165, 0.00165), "header: no PET image has voxels of 0.00165"),  # metres
+        ((0.00165, 4, 4), "header: no PET image has voxels of 0.00165 x 4 x 4"),
+        ((4, 4, 90), "header: no PET image is 80 x 80 x 4500 mm large"),
+    ],
+)
+@pytest.mark.parametrize("tilt", [0, 15])
+def test_a_header_with_absurd_voxels_is_refused(spacing, message, tilt):
+    affine = np.diag([*spacing, 1.0])
+    if tilt:
+        affine[:3, 0] += np.array([0, 0.2, 0]) * spacing[0]
+        message = message.split(" of ")[0].split(" is ")[0]
+    with pytest.raises(InputError, match=message):
+        to_model_grid(Volume(np.ones((20, 20, 50), np.float32), affine))
 
 
 def test_noise_that_the_model_grid_cannot_hold_stays_where_the_input_is_finer():

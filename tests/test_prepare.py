@@ -91,6 +91,29 @@ def test_the_table_has_the_clipped_volume_and_obliqueness(tmp_path, stored):
     assert rows["orientation"] == "LPS, 20.0 degrees oblique"
 
 
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        (Grid(voxel_mm=(1.65, 0, 1.65)), "voxels of 1.65 x 0 x 1.65 mm"),
+        (Grid(axis_codes="RRS"), "axis codes 'RRS'"),
+        (Grid(margin_mm=-5), "a margin of -5 mm"),
+        (Grid(bare_voxel_mm=(-1, 1, 1)), "an array without affine: no PET image has voxels of -1 x 1 x 1 mm"),
+    ],
+)
+def test_grids_that_make_no_sense_are_refused(tmp_path, grid, message):
+    np.savez(tmp_path / "v.npz", np.full((20, 20, 20), 2, np.float32))
+    with pytest.raises(InputError, match=message):
+        prepare(load(str(tmp_path / "v.npz"), grid), tmp_path / "out.npz", grid)
+    assert [p.name for p in tmp_path.iterdir()] == ["v.npz"]
+
+
+def test_flags_that_make_no_sense_end_with_one_line(tmp_path):
+    np.savez(tmp_path / "v.npz", np.full((20, 20, 20), 2, np.float32))
+    done = _run("--input", tmp_path / "v.npz", "--info", "--axis_codes", "XYZ")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "axis codes 'XYZ' name no three axes" in done.stderr
+
+
 def test_low_and_normal_dose_become_a_training_pair(tmp_path, stored):
     write_series(tmp_path / "low", stored)
     write_series(tmp_path / "normal", stored * 1, slopes=np.full(24, 2.0))

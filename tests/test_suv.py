@@ -177,6 +177,8 @@ def test_without_decay_correction_each_slice_is_corrected_to_its_own_time():
         ({"Units": "CNTS"}, r"Units \(0054,1001\) is 'CNTS'.*7053,1000"),
         ({"Units": "CPS"}, r"Units \(0054,1001\) is 'CPS'"),
         ({"Units": None}, r"Units \(0054,1001\) is missing"),
+        ({"DecayCorrection": "NONE", "ActualFrameDuration": "60000"}, r"\(0028,0051\) .*DECY.*\(0054,1102\) is 'NONE'"),
+        ({"RadionuclideHalfLife": "282240"}, r"StartTime \(0018,1072\) is '101013.8'.*78.4 h.*with the date"),  # Zr-89
         ({"Units": "GML", "SUVType": "LBM"}, r"SUVType \(0054,1006\) is 'LBM'"),
     ],
 )
@@ -225,6 +227,22 @@ def test_implausible_overrides_are_refused_too(overrides):
     flag = next(iter(overrides))
     with pytest.raises(SUVError, match=f"--{flag}"):
         suvbw_factors([pet_header()], SUVOverrides(**overrides))
+
+
+def test_long_lived_nuclides_need_the_date_of_the_injection():
+    """Zr-89 (78.4 h), scanned three days after the injection: by its time of day alone it would be one day at most."""
+    zr89 = pet_header(RadionuclideHalfLife="282240")
+    dated = SUVOverrides(injection_time="20240107120000")
+    assert suvbw_factors([zr89], dated) == pytest.approx([AT_INJECTION * 2 ** (72 / 78.4)], rel=1e-9)
+    with pytest.raises(SUVError, match=r"--injection_time 120000: .*with the date"):
+        suvbw_factors([zr89], SUVOverrides(injection_time="120000"))
+    in_header = pet_header(RadionuclideHalfLife="282240", RadiopharmaceuticalStartDateTime="20240107120000")
+    assert suvbw_factors([in_header]) == pytest.approx([AT_INJECTION * 2 ** (72 / 78.4)], rel=1e-9)
+
+
+@pytest.mark.parametrize("weight_kg", [-70.0, 0.0, None])
+def test_without_a_true_weight_there_are_no_other_bases(weight_kg):
+    assert ratios_to_suvbw(weight_kg, 1.70, "F") == {"bw": 1.0}
 
 
 def test_lean_body_mass_and_body_surface():

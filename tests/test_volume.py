@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import scipy.io
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet import nifti, remote
+from guided_diffusion.pet import arrays, nifti, remote
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import Volume, load_pair, load_volume, save_pair, save_volume
 from tests.dicom_series import write_series
@@ -56,6 +57,53 @@ def test_fortran_ordered_pairs_are_read_right(tmp_path, pair):
     low, normal = load_pair(tmp_path / "s.npz")
     np.testing.assert_array_equal(low.data, pair[0])
     np.testing.assert_array_equal(normal.data, pair[1])
+
+
+def test_an_affine_in_fortran_order_is_not_transposed(tmp_path, oblique):
+    np.savez(tmp_path / "s.npz", arr_0=oblique.data, affine=np.asfortranarray(oblique.affine))
+    np.testing.assert_array_equal(load_volume(tmp_path / "s.npz").affine, oblique.affine)
+
+
+def test_fortran_ordered_arrays_are_read_no_further_than_they_reach(tmp_path, pair):
+    """What follows the array in its member may be a bomb."""
+    content = _npy(np.asfortranarray(pair[0]))
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("arr_0.npy", content + bytes(100_000_000))
+    tracemalloc.start()
+    np.testing.assert_array_equal(load_volume(tmp_path / "bomb.npz").data, pair[0])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_uncompressed_arrays_are_mapped(tmp_path, pair, order):
+    stored = np.asarray(pair.astype(np.float16), order=order)
+    np.savez(tmp_path / "s.npz", unit=np.array("SUV"), arr_0=stored, affine=np.eye(4))
+    mapped = arrays.map_npz(tmp_path / "s.npz")
+    assert isinstance(mapped, np.memmap)
+    assert mapped.dtype == np.float16
+    assert not mapped.flags.writeable
+    np.testing.assert_array_equal(mapped, stored)
+    np.savez_compressed(tmp_path / "small.npz", stored)
+    assert arrays.map_npz(tmp_path / "small.npz") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("text.nii", "no complete .npz"),
+        ("pickled.npz", "pickled objects"),
+        ("named.npz", "no arr_0"),
+        ("lying.npz", "shorter than its header"),
+        ("billion.npz", "1000 x 1000 x 1000"),
+        ("complex.npz", "not real numbers"),
+    ],
+)
+def test_what_cannot_be_mapped_gets_one_line(tmp_path, name, message):
+    _bad_files(tmp_path)
+    with pytest.raises(InputError, match=message):
+        arrays.map_npz(tmp_path / name)
 
 
 def test_a_saved_pair_comes_back(tmp_path, oblique):
@@ -116,6 +164,29 @@ def test_weight_and_dose_turn_nifti_in_bqml_into_suv(tmp_path):
     np.testing.assert_allclose(volume.data, 1.0, rtol=1e-6)  # 5000 x 70,000 g / 350 MBq
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("v.nii", {"weight_kg": 70.0}, "--weight_kg alone .* give --dose_bq too"),
+        ("v.nii", {"dose_bq": 350e6}, "--dose_bq alone .* give --weight_kg too"),
+        ("v.nii", {"weight_kg": 70.0, "dose_bq": 350e6, "injection_time": "101013"}, "--injection_time is for DICOM"),
+        ("v.nii", {"half_life_s": 6586.2}, "--half_life_s is for DICOM"),
+        ("v.npz", {"weight_kg": 70.0, "dose_bq": 350e6}, "--weight_kg --dose_bq has no use"),
+        ("v.npz", {"injection_time": "101013"}, "--injection_time has no use"),
+        ("v.mat", {"half_life_s": 6586.2}, "--half_life_s has no use"),
+    ],
+)
+def test_what_the_user_says_is_refused_where_it_cannot_be_used(tmp_path, name, overrides, message):
+    data = np.full((3, 3, 3), 5, np.float32)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "v.nii")
+    np.savez(tmp_path / "v.npz", data)
+    scipy.io.savemat(tmp_path / "v.mat", {"suv": data})
+    with pytest.raises(InputError, match=message) as caught:
+        load_volume(tmp_path / name, overrides=SUVOverrides(**overrides))
+    assert name in str(caught.value)
+    load_volume(tmp_path / name, overrides=SUVOverrides())
+
+
 def test_analyze_is_read(tmp_path, pair):
     nib.save(nib.AnalyzeImage(pair[0], np.diag([-2.0, 2, 2, 1])), tmp_path / "v.img")
     np.testing.assert_array_equal(load_volume(tmp_path / "v.img").data, pair[0])
@@ -160,6 +231,10 @@ def _bad_files(folder):
     with zipfile.ZipFile(folder / "billion.npz", "w") as archive:
         archive.writestr("arr_0.npy", _npy(good, shape=(b"(4, 4, 4), }         ", b"(1000, 1000, 1000), }")))
     np.savez(folder / "affine.npz", arr_0=good, affine=np.zeros((4, 4)))
+    np.savez(folder / "affine_row.npz", arr_0=good, affine=np.eye(4) + np.eye(4)[[3, 2, 1, 0]])
+    np.savez(folder / "affine_nan.npz", arr_0=good, affine=np.diag([1.65, np.nan, 1.65, 1]))
+    np.savez(folder / "affine_text.npz", arr_0=good, affine=np.full((4, 4), "1"))
+    np.savez(folder / "affine_3.npz", arr_0=good, affine=np.eye(3))
     (folder / "text.nii").write_text("this is no image")
     (folder / "text.mat").write_text("this is no matrix, but it is long enough to have a header" * 10)
     (folder / "unknown.xyz").write_text("what is this")
@@ -202,6 +277,10 @@ def _bad_files(folder):
         ("billion.npz", "1000 x 1000 x 1000"),
         ("billion.nii", "1000 x 1000 x 1000"),
         ("affine.npz", "no invertible"),
+        ("affine_row.npz", "last row 0 0 0 1"),
+        ("affine_nan.npz", "4x4 matrix of finite numbers"),
+        ("affine_text.npz", "4x4 matrix of finite numbers"),
+        ("affine_3.npz", "4x4 matrix of finite numbers"),
         ("text.nii", "no format that is known"),
         ("text.mat", "no complete .mat"),
         ("unknown.xyz", "no format that is known"),

@@ -1,5 +1,6 @@
 """Bare arrays in files: the published `.npz`, MATLAB's `.mat`. Nothing that is loaded executes."""
 
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from guided_diffusion.pet.text import printable
 
 # 2 GiB as float32. The longest scanners give a quarter of that; a header that claims more is damaged or hostile.
 MAX_VOXELS = 2**29
+DAMAGED_NPZ = "{}: is no complete .npz file; copy or make it again"
+# The part of a zip member's own header before its name; the lengths of name and extra field are its last four bytes.
+LOCAL_HEADER_BYTES = 30
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,31 @@ def read_channel(path: Path, channel: int, *, channels: int | None = None) -> St
     return _read_mat(path) if path.suffix == ".mat" else _read_npz(path, channel, channels)
 
 
+def map_npz(path: Path) -> np.memmap | None:
+    """`arr_0` of a `.npz`, whole and of any dtype of real numbers, as a read-only view of the file.
+
+    Only what is looked at gets read. None where the array is compressed: it cannot be mapped.
+
+    Raises:
+        InputError: the file is damaged, holds pickled objects, or lacks the array.
+    """
+    with damage_as(DAMAGED_NPZ.format(path)):
+        with zipfile.ZipFile(path) as archive:
+            member = _main_member(archive, path)
+            if member.compress_type != zipfile.ZIP_STORED:
+                return None
+            with archive.open(member) as stream:
+                shape, fortran_order, dtype = _read_npy_header(stream, path)
+                npy_header_bytes = stream.tell()
+            _check_voxels(shape, dtype, member.file_size - npy_header_bytes, path)
+        # The header before the member may be padded otherwise than the archive's directory says: its lengths count.
+        with path.open("rb") as file:
+            file.seek(member.header_offset + LOCAL_HEADER_BYTES - 4)
+            lengths = np.frombuffer(_read_exactly(file, 4), dtype="<u2")
+        offset = member.header_offset + LOCAL_HEADER_BYTES + int(lengths.sum()) + npy_header_bytes
+        return np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order="F" if fortran_order else "C")
+
+
 def write(path: Path, **members: np.ndarray) -> None:
     """Writes a `.npz`, whole or not at all. Uncompressed: noisy float32 voxels shrink by a sixth at best."""
     with atomic_write(path) as temporary:
@@ -57,24 +86,37 @@ def check_size(shape: tuple[int, ...], name: object) -> None:
         voxels *= int(size)
     if not 0 < voxels <= MAX_VOXELS:
         raise InputError(
-            f"{name}: its header claims {' x '.join(str(int(n)) for n in shape)} voxels, which no PET volume has"
+            f"{name}: would have {' x '.join(str(int(n)) for n in shape)} voxels,"
+            " as no PET volume has; check the header"
         )
 
 
 def _read_npz(path: Path, channel: int, channels: int | None) -> StoredArray:
-    damaged = f"{path}: is no complete .npz file; copy or make it again"
-    with damage_as(damaged), zipfile.ZipFile(path) as archive:
+    with damage_as(DAMAGED_NPZ.format(path)), zipfile.ZipFile(path) as archive:
+        member = _main_member(archive, path)
+        with archive.open(member) as stream:
+            data = _read_npy_channel(stream, member.file_size, channel, channels, path)
         names = archive.namelist()
-        if "arr_0.npy" not in names:
-            held = printable(", ".join(sorted(n.removesuffix(".npy") for n in names)) or "nothing")
-            raise InputError(f"{path}: has no arr_0 (it holds {held}); save the volume with numpy.savez(file, volume)")
-        with archive.open("arr_0.npy") as stream:
-            data = _read_npy_channel(stream, archive.getinfo("arr_0.npy").file_size, channel, channels, path)
-        affine = _read_small(archive, "affine.npy", path) if "affine.npy" in names else None
+        affine = _checked_affine(_read_small(archive, "affine.npy", path), path) if "affine.npy" in names else None
         unit = str(_read_small(archive, "unit.npy", path)) if "unit.npy" in names else "SUV"
-    if affine is not None and (affine.shape != (4, 4) or abs(np.linalg.det(affine)) < 1e-9):
-        raise InputError(f"{path}: its affine is no invertible 4x4 matrix")
     return StoredArray(data, "npz", affine, unit)
+
+
+def _main_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
+    names = archive.namelist()
+    if "arr_0.npy" not in names:
+        held = printable(", ".join(sorted(n.removesuffix(".npy") for n in names)) or "nothing")
+        raise InputError(f"{path}: has no arr_0 (it holds {held}); save the volume with numpy.savez(file, volume)")
+    return archive.getinfo("arr_0.npy")
+
+
+def _checked_affine(affine: np.ndarray, path: Path) -> np.ndarray:
+    """float64 4x4, voxel index -> mm, that can be inverted."""
+    if affine.shape != (4, 4) or affine.dtype.kind not in "fiu" or not np.isfinite(affine).all():
+        raise InputError(f"{path}: its affine is no 4x4 matrix of finite numbers")
+    if not np.array_equal(affine[3], [0, 0, 0, 1]) or abs(np.linalg.det(affine)) < 1e-9:
+        raise InputError(f"{path}: its affine is no invertible map of voxels to mm with the last row 0 0 0 1")
+    return affine.astype(np.float64)
 
 
 def _read_npy_header(stream: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -89,6 +131,15 @@ def _read_npy_header(stream: BinaryIO, path: Path) -> tuple[tuple[int, ...], boo
     return shape, fortran_order, dtype
 
 
+def _check_voxels(shape: tuple[int, ...], dtype: np.dtype, held: int, path: Path) -> None:
+    """Real numbers, no more of them than the last three axes of a PET volume have nor than `held` bytes hold."""
+    if dtype.kind not in "fiu":
+        raise InputError(f"{path}: arr_0 holds {dtype} values, not real numbers")
+    check_size(shape[-3:], path)
+    if held < math.prod(shape) * dtype.itemsize:
+        raise InputError(f"{path}: is shorter than its header says; copy or make it again")
+
+
 def _read_npy_channel(stream: BinaryIO, size: int, channel: int, channels: int | None, path: Path) -> np.ndarray:
     """Streams one channel, so that the other takes no memory."""
     shape, fortran_order, dtype = _read_npy_header(stream, path)
@@ -96,13 +147,10 @@ def _read_npy_channel(stream: BinaryIO, size: int, channel: int, channels: int |
     pair = len(shape) == 4 and shape[0] == 2
     if not (pair or (channels is None and len(shape) == 3)):
         raise InputError(f"{path}: arr_0 has shape {list(shape)}, not {wanted}")
-    if dtype.kind not in "fiu":
-        raise InputError(f"{path}: arr_0 holds {dtype} values, not real numbers")
-    check_size(shape[-3:], path)
-    if size - stream.tell() < int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
-        raise InputError(f"{path}: is shorter than its header says; copy or make it again")
+    _check_voxels(shape, dtype, size - stream.tell(), path)
     if fortran_order:  # the channels are interleaved: no way to read only one
-        whole = np.frombuffer(stream.read(), dtype=dtype).reshape(shape, order="F")
+        content = _read_exactly(stream, math.prod(shape) * dtype.itemsize)
+        whole = np.frombuffer(content, dtype=dtype).reshape(shape, order="F")
         return np.ascontiguousarray(whole[channel] if pair else whole, dtype=np.float32)
     data = np.empty(shape[-3:], np.float32)
     row_bytes = data[0].size * dtype.itemsize
@@ -123,10 +171,10 @@ def _read_exactly(stream: BinaryIO, count: int) -> bytes:
 
 def _read_small(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
     with archive.open(name) as stream:
-        shape, _, dtype = _read_npy_header(stream, path)
+        shape, fortran_order, dtype = _read_npy_header(stream, path)
         if archive.getinfo(name).file_size > 4096:
             raise InputError(f"{path}: its member {name} is too large for what it should be")
-        return np.frombuffer(stream.read(), dtype=dtype).reshape(shape)[()]
+        return np.frombuffer(stream.read(), dtype=dtype).reshape(shape, order="F" if fortran_order else "C")[()]
 
 
 def _read_mat(path: Path) -> StoredArray:

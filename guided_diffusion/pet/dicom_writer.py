@@ -16,6 +16,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import dicom_tags as tags
+from guided_diffusion.pet import remote
 from guided_diffusion.pet.dicom import Series, conversion_of, open_series, quiet_pydicom
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.text import printable
@@ -36,6 +37,8 @@ DROPPED = (
     "DigitalSignaturesSequence",
     "MACParametersSequence",
     "OriginalAttributesSequence",
+    "IconImageSequence",
+    "RealWorldValueMappingSequence",  # of the original's stored values: a viewer would prefer it to the new slope
 )
 
 
@@ -56,9 +59,9 @@ def save_dicom_series(
 
     Args:
         volume: SUV (body weight) on the grid that `load_volume` gives for the template.
-        template: folder or `.zip` of the original series.
+        template: folder or `.zip` of the original series, local or remote.
         out_dir: made anew; a folder with anything but such a series in it is left alone.
-        model_description: names the model, e.g. 'PET-3D-DDPM demo 1.0'; goes into SeriesDescription and
+        model_description: the model's plain name, e.g. 'demo_ddpm3d.pt'; goes into SeriesDescription and
             DerivationDescription.
         series: as for `load_volume`.
         overrides: those with which the volume was loaded.
@@ -68,7 +71,7 @@ def save_dicom_series(
     """
     if volume.unit != "SUV":
         raise InputError(f"a DICOM PET series holds SUV by body weight; this volume is in {volume.unit}")
-    with open_series(Path(template), series=series) as original:
+    with remote.local_copy(template) as local, open_series(local, series=series) as original:
         if volume.data.shape != original.stack.shape or not np.allclose(
             volume.affine, original.stack.affine, atol=1e-3
         ):
@@ -134,10 +137,10 @@ def _describe(dataset: Dataset, series_uid: str, model: str, overrides: SUVOverr
     dataset.SeriesInstanceUID = series_uid
     dataset.SeriesNumber = int(tags.number(dataset, "SeriesNumber") or 0) + SERIES_NUMBER_OFFSET
     original = tags.text(dataset, "SeriesDescription") or ""
-    dataset.SeriesDescription = f"DENOISED {model} {original}"[:64].strip()
+    dataset.SeriesDescription = f"DENOISED ({model}) {original}"[:64].strip()
     given = f" SUV tags given by the user: {', '.join(overrides.given())}." if overrides and overrides.given() else ""
     dataset.DerivationDescription = (
-        f"Denoised with {model}. Computed, not acquired: this is not the original image."
+        f"Denoised by {VERSION_NAME} with the model {model}. Computed, not acquired: this is not the original image."
         f" Values are in the Units of the original.{given}"
     )
     dataset.ImageType = ["DERIVED", "SECONDARY", *tags.texts(dataset, "ImageType")[2:]]

@@ -7,7 +7,12 @@ from guided_diffusion.pet.suv import SUVOverrides
 
 def add_input_flags(parser: argparse.ArgumentParser) -> None:
     """--series and the flags that replace missing or wrong DICOM tags."""
-    group = parser.add_argument_group("DICOM input (the last four replace missing or wrong tags and are recorded)")
+    group = parser.add_argument_group(
+        "DICOM input (the last four replace missing or wrong tags and are recorded)",
+        "A NIfTI (or other nibabel) image takes --weight_kg and --dose_bq, always both: they say that its values are"
+        " Bq/mL, decay-corrected to the injection, and turn them into SUV. Without them it is taken as SUV."
+        " What an image cannot use is refused.",
+    )
     group.add_argument("--series", help="SeriesInstanceUID or SeriesNumber, where a folder holds several PET series")
     group.add_argument("--weight_kg", type=float, help="body weight in kg")
     group.add_argument("--dose_bq", type=float, help="injected activity in Bq at the injection time")

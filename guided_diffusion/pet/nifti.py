@@ -24,8 +24,10 @@ def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarr
     they are Bq/mL decay-corrected to the injection.
 
     Raises:
-        InputError: the file cannot be read, is truncated, or is no single volume.
+        InputError: the file cannot be read, is truncated, or is no single volume; or `overrides` say what cannot be
+            used here.
     """
+    _check_usable(path, overrides)
     try:
         with damage_as(DAMAGED.format(path), ImageFileError), _quiet_nibabel():
             image = _open(path)
@@ -41,7 +43,7 @@ def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarr
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{path}: its affine does not place the voxels in space; repair the header")
     source: dict[str, object] = {"format": type(image).__name__.removesuffix("Image")}
-    if overrides is not None and overrides.gives_factor:
+    if overrides is not None and overrides.given():
         factor = suvbw_of_bqml(overrides.weight_kg, overrides.dose_bq)
         data *= np.float32(factor)
         source |= {
@@ -62,6 +64,22 @@ def write(path: Path, data: np.ndarray, affine: np.ndarray, *, description: str)
     image.header["descrip"] = description.encode("ascii", "replace")[:79]
     with atomic_write(path) as temporary:
         nib.save(image, temporary)
+
+
+def _check_usable(path: Path, overrides: SUVOverrides | None) -> None:
+    """Weight and dose together, or nothing."""
+    given = overrides.given() if overrides is not None else {}
+    for name in ("injection_time", "half_life_s"):
+        if name in given:
+            raise InputError(
+                f"{path}: --{name} is for DICOM: this format does not say when the scan began, so its values must be"
+                f" SUV, or Bq/mL decay-corrected to the injection; leave --{name} out"
+            )
+    if given and not overrides.gives_factor:
+        there, missing = ("weight_kg", "dose_bq") if "weight_kg" in given else ("dose_bq", "weight_kg")
+        raise InputError(
+            f"{path}: --{there} alone makes no SUV of Bq/mL; give --{missing} too, or neither if the values are SUV"
+        )
 
 
 @contextmanager

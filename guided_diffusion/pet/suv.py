@@ -48,6 +48,8 @@ MIN_DOSE_BQ, MAX_DOSE_BQ = 1e6, 1e11
 MAX_WEIGHT_KG = 500.0
 # Rb-82, the shortest-lived in use, has 75 s; I-124, the longest, 4.2 days.
 MIN_HALF_LIFE_S, MAX_HALF_LIFE_S = 60.0, 1e6
+# Nuclides that live longer (Cu-64, I-124, Zr-89) are scanned days after the injection too: a time needs its date.
+DATED_HALF_LIFE_S = 12 * 3600.0
 
 
 class SUVError(InputError):
@@ -198,6 +200,7 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
         factor = suvbw_of_bqml(weight, dose) * _growth(delay, half_life)
         return SUVConversion((factor,) * len(datasets), f"{delay:.0f} s after the injection, by {how}{given}")
     if correction == "NONE":
+        _require_not_decay_corrected(first)
         factors = tuple(
             suvbw_of_bqml(weight, dose)
             * _growth(_delay(first, isotope, _mean_moment(d, half_life), half_life, overrides), half_life)
@@ -248,6 +251,8 @@ def _delay(
         if time is None:
             _refuse_override("--injection_time", overrides.injection_time)
             raise _refusal(isotope, keyword, "give --injection_time")
+        if half_life > DATED_HALF_LIFE_S:
+            raise _undated(isotope, half_life, overrides)
         date_time = midnight + time
         if date_time > moment:  # injected before midnight, scanned after it
             date_time -= tags.DAY
@@ -258,6 +263,16 @@ def _delay(
             raise SUVError(f"--injection_time {printable(overrides.injection_time)}: {reason}")
         raise _refusal(isotope, keyword, reason)
     return delay
+
+
+def _undated(isotope: Dataset, half_life: float, overrides: SUVOverrides) -> SUVError:
+    reason = (
+        f"with a half-life of {half_life / 3600:.1f} h the day of the injection cannot be told from a time;"
+        " give --injection_time with the date (YYYYMMDDHHMMSS)"
+    )
+    if overrides.injection_time is not None:
+        return SUVError(f"--injection_time {printable(overrides.injection_time)}: {reason}")
+    return _refusal(isotope, "RadiopharmaceuticalStartTime", reason)
 
 
 def _utc_offset(dataset: Dataset) -> str | None:
@@ -272,6 +287,12 @@ def _check_attenuation_corrected(dataset: Dataset) -> None:
 def _require_decay_corrected(dataset: Dataset) -> None:
     if "DECY" not in tags.texts(dataset, "CorrectedImage"):
         raise _refusal(dataset, "CorrectedImage", "no decay correction (DECY), although DecayCorrection claims one")
+
+
+def _require_not_decay_corrected(dataset: Dataset) -> None:
+    if "DECY" in tags.texts(dataset, "CorrectedImage"):
+        claim = f"it lists a decay correction (DECY), but {tags.name_tag('DecayCorrection')} is 'NONE'"
+        raise _refusal(dataset, "CorrectedImage", f"{claim}; export the series again")
 
 
 def _require_equal(datasets: Sequence[Dataset], keyword: str) -> None:

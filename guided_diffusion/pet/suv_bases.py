@@ -23,7 +23,7 @@ def body_surface_m2(weight_kg: float, height_m: float) -> float:
 def ratios_to_suvbw(weight_kg: float | None, height_m: float | None, sex: str | None) -> dict[str, float]:
     """SUVlbm / SUVbw (no unit) and SUVbsa / SUVbw (cm2/g), as far as they follow from what is known of the patient."""
     ratios = {"bw": 1.0}
-    if not weight_kg or not height_m or not 0.3 <= height_m <= 2.5:
+    if weight_kg is None or weight_kg <= 0 or height_m is None or not 0.3 <= height_m <= 2.5:
         return ratios
     ratios["bsa"] = body_surface_m2(weight_kg, height_m) * 1e4 / (weight_kg * 1e3)
     if sex in ("M", "F"):

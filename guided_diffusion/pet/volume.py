@@ -10,11 +10,14 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet import arrays, dicom, nifti, remote
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv_bases import UNITS, SUVBasis, ratio_of
+from guided_diffusion.pet.text import printable
 
 # Whatever is hotter than this is no SUV. Bladders reach a few hundred; a body in Bq/mL peaks in the thousands.
 LARGEST_PLAUSIBLE_SUV = 1000.0
 DEFAULT_BARE_VOXEL_MM = 1.65
 DEFAULT_AXIS_CODES = "PLS"
+# Scanners for mice go down to 0.1 mm. A header in metres or micrometres falls outside.
+SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM = 0.05, 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +61,18 @@ def load_volume(
         bare_voxel_mm: voxel size of arrays that carry no affine, along X, Y, Z.
         bare_axis_codes: the directions in which X, Y, Z of such arrays grow, as nibabel's axis codes.
         series: SeriesInstanceUID or SeriesNumber where a DICOM folder holds several PET series.
-        overrides: replace missing or wrong DICOM tags in the SUV factor.
+        overrides: replace missing or wrong DICOM tags in the SUV factor; weight and dose also turn NIfTI in Bq/mL,
+            decay-corrected to the injection, into SUV.
 
     Raises:
-        InputError: the file is missing, damaged, no PET image, or its values cannot be SUV.
+        InputError: the file is missing, damaged, no PET image, or its values cannot be SUV; or `overrides` say what
+            cannot be used for it.
     """
     with remote.local_copy(path) as local:
         if local.is_dir() or dicom.is_archive(local):
             volume = Volume(*dicom.load_suv(local, series=series, overrides=overrides))
         elif local.suffix in (".npz", ".mat"):
+            _refuse_overrides(path, overrides)
             volume = _bare_volume(arrays.read_channel(local, 0), bare_voxel_mm, bare_axis_codes)
         else:
             volume = Volume(*nifti.read(local, overrides=overrides))
@@ -154,6 +160,39 @@ def in_suv_basis(volume: Volume, basis: SUVBasis) -> Volume:
     return replace(volume, data=volume.data * np.float32(ratio), unit=UNITS[basis])
 
 
+def _refuse_overrides(path: str | Path, overrides: SUVOverrides | None) -> None:
+    flags = " ".join(f"--{name}" for name in overrides.given()) if overrides is not None else ""
+    if flags:
+        raise InputError(f"{path}: arrays (.npz, .mat) are taken as SUV already, so {flags} has no use; leave it out")
+
+
+def check_voxel_mm(voxel_mm: float | tuple[float, float, float], name: str) -> None:
+    """Refuses voxel sizes that no PET image has.
+
+    Raises:
+        InputError: names whose they are and the sizes.
+    """
+    sizes = np.broadcast_to(voxel_mm, 3)
+    if not ((sizes >= SMALLEST_VOXEL_MM) & (sizes <= LARGEST_VOXEL_MM)).all():
+        raise InputError(
+            f"{name}: no PET image has voxels of {' x '.join(f'{size:.4g}' for size in sizes)} mm;"
+            f" give sizes in mm, from {SMALLEST_VOXEL_MM:g} to {LARGEST_VOXEL_MM:g}"
+        )
+
+
+def check_axis_codes(axis_codes: str) -> None:
+    """Refuses axis codes that name no three axes.
+
+    Raises:
+        InputError: quotes them.
+    """
+    if sorted("RLAPSI".find(code) // 2 for code in axis_codes) != [0, 1, 2]:
+        raise InputError(
+            f"axis codes '{printable(axis_codes)}' name no three axes; give one letter each of R or L, A or P, S or I,"
+            f" such as {DEFAULT_AXIS_CODES}"
+        )
+
+
 def _bare_volume(array: arrays.StoredArray, voxel_mm: float | tuple[float, float, float], axis_codes: str) -> Volume:
     affine = array.affine
     if affine is None:
@@ -164,7 +203,13 @@ def _bare_volume(array: arrays.StoredArray, voxel_mm: float | tuple[float, float
 def centred_affine(
     shape: tuple[int, int, int], voxel_mm: float | tuple[float, float, float], axis_codes: str
 ) -> np.ndarray:
-    """4x4 affine (mm, RAS+) of a grid whose axes grow towards `axis_codes` and whose centre lies at the origin."""
+    """4x4 affine (mm, RAS+) of a grid whose axes grow towards `axis_codes` and whose centre lies at the origin.
+
+    Raises:
+        InputError: as `check_voxel_mm` and `check_axis_codes`.
+    """
+    check_voxel_mm(voxel_mm, "an array without affine")
+    check_axis_codes(axis_codes)
     affine = np.eye(4)
     affine[:3, :3] = 0
     for axis, (code, size) in enumerate(zip(axis_codes, np.broadcast_to(voxel_mm, 3), strict=True)):
