@@ -8,7 +8,7 @@ import numpy as np
 
 from evaluation.metrics import best_gaussian, clip_suv, psnr, ssim
 from evaluation.pictures import save_coronal_mips
-from guided_diffusion.files import atomic_path, writable_folder
+from guided_diffusion.atomic import atomic_write, writable_folder
 
 Metrics = dict[str, dict[str, float]]
 
@@ -60,7 +60,7 @@ def write_demo_report(
     writable_folder(out_dir)
     metrics = compare(low_dose, denoised, normal_dose, voxel_size)
     print(format_table(metrics))
-    with atomic_path(out_dir / "metrics.json") as temporary:
+    with atomic_write(out_dir / "metrics.json") as temporary:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n")
     save_coronal_mips(
         out_dir / "coronal_mips.png",

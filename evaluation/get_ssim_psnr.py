@@ -8,9 +8,9 @@ import numpy as np
 
 from evaluation.metrics import psnr, ssim
 from evaluation.subjects import UNITS, Subject, find_subjects, published_peak, read_pair
+from guided_diffusion.atomic import atomic_write, writable_folder
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_path, writable_folder
 
 COLUMNS = {  # title, width and decimals in the printed table
     "ssim": ("SSIM", 6, 4),
@@ -109,7 +109,7 @@ def check_csv(path: Path) -> None:
 
 def write_csv(path: Path, table: dict[str, Numbers], columns: list[str]) -> None:
     """One row per subject, numbers in full precision."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["subject", *columns])
         for name, numbers in table.items():

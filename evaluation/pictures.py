@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from guided_diffusion.atomic import atomic_write
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_path
 
 SUV_WINDOW = (0.0, 10.0)
 BODY_HEIGHT_INCHES = 6.0
@@ -63,5 +63,5 @@ def save_coronal_mips(
         pad=0.01,
     )
 
-    with atomic_path(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)

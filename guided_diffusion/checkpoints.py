@@ -3,6 +3,7 @@
 A checkpoint is either a plain state dict (the published layout) or a dictionary of "header" and "state_dict".
 """
 
+import hashlib
 import pickle
 import re
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ def read_plain(path: str) -> dict:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(f"{path}: holds more than tensors and plain values, so it is not loaded") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not a readable PyTorch checkpoint ({_first_line(error)})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a state dict")
@@ -68,6 +69,12 @@ def save_plain(path: Path, content: dict) -> None:
     """Write a dictionary of tensors and plain values, atomically."""
     with atomic_write(path) as temporary:
         torch.save(content, temporary)
+
+
+def digest(path: str) -> str:
+    """SHA-256 of a checkpoint's bytes, local or remote."""
+    with bf.BlobFile(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_weights(model: nn.Module, state_dict: StateDict, path: str) -> None:

@@ -23,6 +23,7 @@ from guided_diffusion.normalisation import denormalise, normalise
 from guided_diffusion.pet.geometry import back_to_input_grid, to_model_grid
 from guided_diffusion.pet.patches import PatchPlan, pad_in_plane, plan_axial_patches
 from guided_diffusion.pet.volume import Volume
+from guided_diffusion.resume import FinishedPatches
 from guided_diffusion.tasks import share_tasks
 from guided_diffusion.unet import SuperResModel
 
@@ -85,11 +86,13 @@ def denoise_volume(
     *,
     above_cap: str = "keep",
     expected_patches: int | None = None,
+    finished: FinishedPatches | None = None,
 ) -> Denoised | None:
     """Denoise a volume over all MPI ranks; every rank calls this, rank 0 with the volume and the others with None.
 
     volume: in SUV, on any grid. model: in evaluation mode on this rank's device. above_cap: what becomes of uptake
-    above suv_max, see `back_to_input_grid`. expected_patches: raise InputError unless the plan has as many.
+    above suv_max, see `back_to_input_grid`. expected_patches: raise InputError unless the plan has as many. finished:
+    where rank 0 keeps finished patches, so that an interrupted run can be continued.
     Returns the result on rank 0 and None elsewhere.
     """
     prepared = on_root(_prepare, volume, preprocessing, expected_patches)
@@ -98,7 +101,7 @@ def denoise_volume(
         return None
     model_input, plan = prepared
     low_dose = normalise(model_input.data, preprocessing.suv_max)
-    samples, timings = _lead_patches(low_dose, plan, model, diffusion, sampling)
+    samples, timings = _lead_patches(low_dose, plan, model, diffusion, sampling, finished)
     denoised = denormalise(np.maximum(samples, 0), preprocessing.suv_max)
     back = back_to_input_grid(
         Volume(denoised, model_input.affine, "SUV"),
@@ -135,29 +138,42 @@ def _join_patches(model: SuperResModel, diffusion: GaussianDiffusion, sampling: 
 
 
 def _lead_patches(
-    low_dose: np.ndarray, plan: PatchPlan, model: SuperResModel, diffusion: GaussianDiffusion, sampling: Sampling
+    low_dose: np.ndarray,
+    plan: PatchPlan,
+    model: SuperResModel,
+    diffusion: GaussianDiffusion,
+    sampling: Sampling,
+    finished: FinishedPatches | None,
 ) -> tuple[np.ndarray, list[dict]]:
     """Rank 0's part: share the patches of a normalised volume [X, Y, Z] among the ranks, sample and stitch them.
 
-    Returns the samples [X, Y, Z] and a timing per batch.
+    Returns the samples [X, Y, Z] and a timing per batch that this run computed.
     """
     padded = pad_in_plane(low_dose, model.config.in_plane_multiple)
     batches = _batches(len(plan.starts), sampling.batch_size)
-    tasks = [
-        PatchTask(
-            tuple(plan.starts[number] for number in batch),
-            np.stack([plan.extract(padded, number) for number in batch]),
-        )
-        for batch in batches
-    ]
     stitched = np.zeros(padded.shape, dtype=np.float32)
     timings = []
+
+    def place(batch: range, samples: np.ndarray) -> None:
+        for patch, sample in zip(batch, samples, strict=True):
+            plan.add(stitched, patch, sample)
+
+    remaining = []
+    for number, batch in enumerate(batches):
+        kept = finished.load(number) if finished else None
+        if kept is None:
+            remaining.append(number)
+        else:
+            place(batch, kept)
+    tasks = [_task(padded, plan, batches[number]) for number in remaining]
     with tqdm(total=len(tasks) * diffusion.num_timesteps, unit="NFE", desc="denoising", disable=None) as progress:
 
-        def on_result(number: int, result: PatchResult) -> None:
-            for patch, sample in zip(batches[number], result.samples, strict=True):
-                plan.add(stitched, patch, sample)
-            timings.append({"patches": list(batches[number]), "rank": result.rank, "seconds": round(result.seconds, 3)})
+        def on_result(index: int, result: PatchResult) -> None:
+            batch = batches[remaining[index]]
+            place(batch, result.samples)
+            if finished:
+                finished.save(remaining[index], result.samples)
+            timings.append({"patches": list(batch), "rank": result.rank, "seconds": round(result.seconds, 3)})
 
         share_tasks(
             tasks,
@@ -167,6 +183,12 @@ def _lead_patches(
         )
     timings.sort(key=lambda timing: timing["patches"])
     return stitched[: low_dose.shape[0], : low_dose.shape[1]], timings
+
+
+def _task(padded: np.ndarray, plan: PatchPlan, batch: range) -> PatchTask:
+    """What a rank needs to know to sample a batch."""
+    starts = tuple(plan.starts[number] for number in batch)
+    return PatchTask(starts, np.stack([plan.extract(padded, number) for number in batch]))
 
 
 def _batches(patches: int, batch_size: int) -> list[range]:

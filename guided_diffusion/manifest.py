@@ -1,6 +1,5 @@
 """`run.json`: what a run was given, what it did, and how long it took."""
 
-import hashlib
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -14,16 +13,18 @@ from guided_diffusion.inference import Denoised
 from guided_diffusion.pet.geometry import above_cap
 from guided_diffusion.pet.volume import Volume
 from guided_diffusion.presets import Settings
-from guided_diffusion.subjects import fingerprint
+from guided_diffusion.resume import fingerprint
 
 _PACKAGES = ("pet-3d-ddpm", "torch", "numpy", "scipy", "nibabel", "pydicom", "mpi4py")
 
 
 def describe_run(
     *,
+    key: str,
     input_path: str,
     volume: Volume,
     model_path: str,
+    weights: str,
     flags: dict[str, Any],
     settings: Settings,
     denoised: Denoised,
@@ -31,8 +32,12 @@ def describe_run(
     threads: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """The manifest of one subject, plain values only."""
+    """The manifest of one subject, plain values only.
+
+    key: names the run's results. weights: the checkpoint's digest.
+    """
     return {
+        "key": key,
         "input": {
             "name": Path(input_path).name,
             "sha256_of_voxels_and_affine": fingerprint(volume),
@@ -42,7 +47,7 @@ def describe_run(
             "source": dict(volume.source),
             "above_suv_max": above_cap(volume, settings.preprocessing.suv_max),
         },
-        "checkpoint": {"name": Path(model_path).name, "sha256": _sha256_of_file(model_path)},
+        "checkpoint": {"name": Path(model_path).name, "sha256": weights},
         "flags": flags,
         "settings": settings.as_dict(),
         "model_grid": {"shape": list(denoised.samples.shape), "voxel_mm": list(settings.preprocessing.voxel_mm)},
@@ -61,11 +66,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _sha256_of_file(path: str) -> str | None:
-    """The digest of a local file, None for a remote one."""
-    if "://" in path:
-        return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

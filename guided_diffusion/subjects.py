@@ -1,7 +1,7 @@
 """Subjects: which scans a path holds, and the files that a denoised scan becomes."""
 
-import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,11 @@ import numpy as np
 from guided_diffusion.atomic import atomic_write, writable_folder
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference import Denoised
-from guided_diffusion.pet.volume import Volume, save_volume
+from guided_diffusion.pet.suv_bases import SUVBasis
+from guided_diffusion.pet.volume import in_suv_basis, save_volume
 
 VOLUME_SUFFIXES = (".npz", ".nii", ".nii.gz", ".mat", ".zip")
+DICOM_FOLDER = "denoised_dicom"
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,19 @@ class Subject:
     path: str
     folder: Path
 
+    def is_finished(self, key: str) -> bool:
+        """Whether the results of the run with this key are here: its manifest is written last."""
+        try:
+            return json.loads((self.folder / "run.json").read_text())["key"] == key
+        except (OSError, ValueError, KeyError):
+            return False
+
     def remove_results(self) -> None:
         """Remove what an earlier run left, so that nothing stale stands beside the new."""
         for pattern in ("samples_*.npz", "denoised.nii.gz", "run.json"):
             for old in self.folder.glob(pattern):
                 old.unlink()
+        shutil.rmtree(self.folder / DICOM_FOLDER, ignore_errors=True)
 
 
 def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
@@ -81,18 +91,20 @@ def _plain_name(path: Path) -> str:
     return path.name.removesuffix(suffix)
 
 
-def write_results(subject: Subject, denoised: Denoised, manifest: dict[str, Any], description: str) -> list[Path]:
+def write_results(
+    subject: Subject, denoised: Denoised, manifest: dict[str, Any], description: str, suv_basis: SUVBasis
+) -> list[Path]:
     """Write a subject's files and return their paths, the manifest last.
 
     Always `samples_<X>x<Y>x<Z>.npz` (`arr_0` [X, Y, Z] float32, normalised, on the model's grid) and `run.json`; for
-    an input that knows its place in space also `denoised.nii.gz` (SUV, on the input's own grid).
+    an input that knows its place in space also `denoised.nii.gz` (SUV on that basis, on the input's own grid).
     """
     written = [subject.folder / f"samples_{'x'.join(str(size) for size in denoised.samples.shape)}.npz"]
     with atomic_write(written[0]) as temporary:
         np.savez(temporary, arr_0=denoised.samples)
     if not _is_bare(subject.path):
         written.append(subject.folder / "denoised.nii.gz")
-        save_volume(denoised.volume, written[-1], description=description)
+        save_volume(in_suv_basis(denoised.volume, suv_basis), written[-1], description=description)
     written.append(subject.folder / "run.json")
     with atomic_write(written[-1]) as temporary:
         temporary.write_text(json.dumps(manifest, indent=2, default=str) + "\n")
@@ -102,10 +114,3 @@ def write_results(subject: Subject, denoised: Denoised, manifest: dict[str, Any]
 def _is_bare(path: str) -> bool:
     """Whether a file is a bare array: on the model's grid already, with no other grid to go back to."""
     return path.endswith((".npz", ".mat"))
-
-
-def fingerprint(volume: Volume) -> str:
-    """SHA-256 of a volume's voxels and affine."""
-    digest = hashlib.sha256(np.ascontiguousarray(volume.data))
-    digest.update(np.ascontiguousarray(volume.affine))
-    return digest.hexdigest()

@@ -30,9 +30,9 @@ def run_script(
     )
 
 
-def succeed(script: str, *args: object, ranks: int = 0, timeout: float = 300) -> subprocess.CompletedProcess:
+def succeed(script: str, *args: object, **how: object) -> subprocess.CompletedProcess:
     """`run_script` that must exit with 0."""
-    done = run_script(script, *args, ranks=ranks, timeout=timeout)
+    done = run_script(script, *args, **how)
     assert done.returncode == 0, done.stderr
     return done
 

@@ -1,8 +1,12 @@
 """Volumes from files and back, and what bad files are answered with."""
 
 import io
+import os
+import shutil
 import zipfile
+from pathlib import Path
 
+import blobfile
 import h5py
 import nibabel as nib
 import numpy as np
@@ -10,8 +14,10 @@ import pytest
 import scipy.io
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet import nifti, remote
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import Volume, load_pair, load_volume, save_pair, save_volume
+from tests.dicom_series import write_series
 
 
 @pytest.fixture
@@ -158,6 +164,7 @@ def _bad_files(folder):
     (folder / "text.mat").write_text("this is no matrix, but it is long enough to have a header" * 10)
     (folder / "unknown.xyz").write_text("what is this")
     scipy.io.savemat(folder / "other.mat", {"pet": good})
+    nib.save(nib.Nifti1Image(good + 1j, np.eye(4)), folder / "complex.nii")
     nib.save(nib.Nifti1Image(np.ones((4, 4, 4, 3), np.float32), np.eye(4)), folder / "dynamic.nii")
     nib.save(nib.Nifti1Image(np.ones((40, 40, 40), np.float32), np.eye(4)), folder / "short.nii")
     short = (folder / "short.nii").read_bytes()
@@ -199,6 +206,7 @@ def _bad_files(folder):
         ("text.mat", "no complete .mat"),
         ("unknown.xyz", "no format that is known"),
         ("other.mat", "no array named suv"),
+        ("complex.nii", "not real numbers"),
         ("dynamic.nii", "one 3D volume"),
         ("short.nii", "shorter than its header"),
         ("short.nii.gz", "shorter than its header"),
@@ -230,3 +238,77 @@ def test_saving_refuses_other_names_and_unwritable_folders(tmp_path, oblique):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"):
         save_volume(oblique, tmp_path / "file" / "v.npz")
+
+
+def test_ecat7_is_read():
+    """nibabel's own sample of a single frame."""
+    path = Path(nib.__file__).parent / "tests" / "data" / "tinypet.v"
+    image = nib.ecat.load(path)
+    data, affine, _, _ = nifti.read(path)
+    np.testing.assert_allclose(data, image.get_frame(0), rtol=1e-5)
+    np.testing.assert_array_equal(affine, image.affine)
+    with pytest.raises(InputError, match="probably Bq/mL"):
+        load_volume(path)
+
+
+class Bucket:
+    """Stands for blobfile with a bucket at gs://bucket that lies in a local folder."""
+
+    Error = blobfile.Error
+    basename, join = staticmethod(blobfile.basename), staticmethod(blobfile.join)
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def local(self, url):
+        return self.folder / url.removeprefix("gs://bucket/")
+
+    def isdir(self, url):
+        return self.local(url).is_dir()
+
+    def copy(self, url, target):
+        shutil.copy(self.local(url), target)
+
+    def walk(self, url):
+        for parent, folders, names in os.walk(self.local(url)):
+            yield "gs://bucket/" + str(Path(parent).relative_to(self.folder)), folders, names
+
+
+def test_remote_files_and_folders(tmp_path, monkeypatch, pair):
+    np.savez(tmp_path / "s.npz", pair)
+    stored = np.random.default_rng(0).integers(1, 30000, (4, 5, 3)).astype(np.int16)
+    write_series(tmp_path / "series" / "deep", stored)
+    monkeypatch.setattr(remote, "blobfile", Bucket(tmp_path))
+    np.testing.assert_array_equal(load_volume("gs://bucket/s.npz").data, pair[0])
+    np.testing.assert_allclose(load_volume("gs://bucket/series").data, stored * 4e-4, rtol=1e-6)
+    with pytest.raises(InputError, match=r"gs://bucket/none\.npz: cannot be fetched"):
+        load_volume("gs://bucket/none.npz")
+
+
+@pytest.mark.parametrize("name", ["v.npz", "v.nii", "v.nii.gz", "s/0002.dcm", "s.zip"])
+def test_damaged_bytes_end_as_one_printable_line(tmp_path, name):
+    """Bytes changed and cut at random: whatever the reading libraries trip over, the user gets one line."""
+    data = np.random.default_rng(0).uniform(0, 9, (5, 6, 7)).astype(np.float32)
+    np.savez_compressed(tmp_path / "v.npz", data)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "v.nii")
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "v.nii.gz")
+    paths = write_series(tmp_path / "s", (data[..., :3] * 100).astype(np.int16))
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        for path in paths:
+            archive.write(path, path.name)
+    target = tmp_path / name
+    whole = target.read_bytes()
+    loaded = tmp_path / "s" if name.endswith("dcm") else target
+    random = np.random.default_rng(5)
+    messages = []
+    for _ in range(60):
+        damaged = bytearray(whole[: random.integers(1, len(whole))] if random.random() < 0.2 else whole)
+        for position in random.integers(0, min(len(damaged), 900), 6):
+            damaged[position] = random.integers(256)
+        target.write_bytes(bytes(damaged))
+        try:
+            load_volume(loaded)
+        except InputError as error:
+            messages.append(str(error))
+    assert len(messages) > 10
+    assert all(message.isprintable() for message in messages)

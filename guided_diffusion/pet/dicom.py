@@ -20,10 +20,28 @@ from pydicom.errors import InvalidDicomError
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import dicom_tags as tags
 from guided_diffusion.pet.arrays import check_size
+from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.slices import SliceStack, stack_slices
-from guided_diffusion.pet.suv import SUVConversion, SUVError, SUVOverrides, suv_conversion
+from guided_diffusion.pet.suv import SUV_TAGS, SUVConversion, SUVError, SUVOverrides, suv_conversion
+from guided_diffusion.pet.suv_bases import ratios_to_suvbw
+from guided_diffusion.pet.text import printable
 
 MAX_FILE_BYTES = 2**30
+# All that reading a series needs of its headers, each decoded on reading: damage shows there and then.
+HEADER_TAGS = [
+    "SeriesInstanceUID",
+    "Modality",
+    "SeriesNumber",
+    "NumberOfFrames",
+    "DirectoryRecordSequence",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "Rows",
+    "Columns",
+    *SUV_TAGS,
+]
 
 
 @dataclass(frozen=True)
@@ -54,21 +72,22 @@ class Series:
         Raises:
             InputError: the pixel data are truncated, compressed in a way that no installed decoder reads, or absent.
         """
-        dataset, name = self.files[k].read(), self.files[k].name
+        name, header = self.files[k].name, self.headers[k]
+        damaged = f"{name}: its pixel data are missing or truncated; copy the series again"
+        with damage_as(damaged, RuntimeError, NotImplementedError):
+            dataset = self.files[k].read()
         try:
-            with quiet_pydicom():
+            with damage_as(damaged, RuntimeError, NotImplementedError), quiet_pydicom():
                 stored = dataset.pixel_array
-        except (AttributeError, ValueError, EOFError, OSError):
-            raise InputError(f"{name}: its pixel data are missing or truncated; copy the series again") from None
-        except (RuntimeError, NotImplementedError):
-            syntax = dataset.file_meta.TransferSyntaxUID.name
+        except (RuntimeError, NotImplementedError):  # how pydicom says that no handler reads this compression
             raise InputError(
-                f"{name}: no decoder for its compression ({syntax}); pip install pylibjpeg pylibjpeg-libjpeg"
-                " pylibjpeg-openjpeg, or export the series uncompressed"
+                f"{name}: no decoder for its compression ({printable(dataset.file_meta.TransferSyntaxUID.name)});"
+                " pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or export the series uncompressed"
             ) from None
-        if stored.shape != (self.headers[k].Rows, self.headers[k].Columns):
+        if stored.shape != (header.Rows, header.Columns):
             raise InputError(f"{name}: is no single greyscale slice; give a classic PET series, one slice per file")
-        slope, intercept = tags.number(dataset, "RescaleSlope"), tags.number(dataset, "RescaleIntercept")
+        with damage_as(damaged):
+            slope, intercept = tags.number(dataset, "RescaleSlope"), tags.number(dataset, "RescaleIntercept")
         if slope is None:
             raise InputError(f"{name}: {tags.name_tag('RescaleSlope')} is missing; export the series again")
         return (stored.T * slope + (intercept or 0.0)).astype(np.float32)
@@ -145,10 +164,8 @@ def _files(path: Path) -> Iterator[list[DicomFile]]:
         found = [Path(folder) / name for folder, _, names in sorted(os.walk(path)) for name in sorted(names)]
         yield [DicomFile(str(p), lambda p=p: p.open("rb")) for p in found if not p.name.startswith(".")]
         return
-    try:
+    with damage_as(f"{path}: is no complete .zip file; copy it again"):
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError):
-        raise InputError(f"{path}: is no complete .zip file; copy it again") from None
     with archive:
         members = [m for m in archive.infolist() if not m.is_dir()]
         for member in members:
@@ -156,23 +173,25 @@ def _files(path: Path) -> Iterator[list[DicomFile]]:
             if parts.is_absolute() or ".." in parts.parts or member.file_size > MAX_FILE_BYTES:
                 raise InputError(f"{path}: holds a member that points outside or is far too large; not opened")
         yield [
-            DicomFile(f"{path}:{tags.printable(m.filename)}", lambda m=m: archive.open(m))
+            DicomFile(f"{path}:{printable(m.filename)}", lambda m=m: archive.open(m))
             for m in sorted(members, key=lambda m: m.filename)
+            if not PurePosixPath(m.filename).name.startswith(".")
         ]
 
 
 def _header(file: DicomFile) -> Dataset | None:
-    """The data set without pixels; None for a file that does not claim to be DICOM."""
+    """What reading needs of the header; None for a file that does not claim to be DICOM."""
     try:
-        header = file.read(stop_before_pixels=True)
+        with damage_as(f"{file.name}: is a damaged or encrypted DICOM file; copy it again", InvalidDicomError):
+            header = file.read(stop_before_pixels=True, specific_tags=HEADER_TAGS)
+            with quiet_pydicom():
+                header.decode()
     except InvalidDicomError:
         if file.name.lower().endswith(".dcm"):
             raise InputError(
                 f"{file.name}: is no DICOM file although it is called one; remove or copy it again"
             ) from None
         return None
-    except (EOFError, OSError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile):
-        raise InputError(f"{file.name}: is a damaged DICOM file; copy it again") from None
     if "DirectoryRecordSequence" in header:  # a DICOMDIR: the table of contents of a disc
         return None
     if not tags.text(header, "SeriesInstanceUID"):
@@ -188,7 +207,7 @@ def _choose(
     if series is not None:
         chosen = [g for uid, g in groups.items() if series in (uid, tags.text(g[0][1], "SeriesNumber"))]
         if len(chosen) != 1:
-            raise InputError(f"{path}: --series {tags.printable(series)} fits {len(chosen)} series; {_listing(groups)}")
+            raise InputError(f"{path}: --series {printable(series)} fits {len(chosen)} series; {_listing(groups)}")
     else:
         chosen = [g for g in groups.values() if tags.text(g[0][1], "Modality") == "PT"]
         if len(chosen) > 1:
@@ -198,9 +217,7 @@ def _choose(
             raise InputError(f"{path}: holds {len(chosen)} PET series; choose one with --series; {_listing(groups)}")
     modality = tags.text((chosen or list(groups.values()))[0][0][1], "Modality") or ""
     if not chosen or modality != "PT":
-        raise InputError(
-            f"{path}: {tags.name_tag('Modality')} is '{tags.printable(modality)}', not PT; give a PET series"
-        )
+        raise InputError(f"{path}: {tags.name_tag('Modality')} is '{printable(modality)}', not PT; give a PET series")
     return chosen[0]
 
 
@@ -209,9 +226,9 @@ def _listing(groups: dict[str, list[tuple[DicomFile, Dataset]]]) -> str:
     lines = []
     for uid, members in sorted(groups.items()):
         header = members[0][1]
-        shown = {key: tags.printable(tags.text(header, key) or "?", 16) for key in ("SeriesNumber", "Modality")}
+        shown = {key: printable(tags.text(header, key) or "?", 16) for key in ("SeriesNumber", "Modality")}
         lines.append(
-            f"number {shown['SeriesNumber']} ({shown['Modality']}, {len(members)} slices, UID {tags.printable(uid)})"
+            f"number {shown['SeriesNumber']} ({shown['Modality']}, {len(members)} slices, UID {printable(uid)})"
         )
     return "series here: " + "; ".join(lines)
 
@@ -247,13 +264,19 @@ def _slice_geometry(file: DicomFile, header: Dataset) -> tuple[float, ...]:
 
 def _source(found: Series, conversion: SUVConversion, overrides: SUVOverrides | None) -> dict[str, object]:
     header = found.headers[0]
+    weight = overrides.weight_kg if overrides else None
     low, high = min(conversion.factors), max(conversion.factors)
     return {
         "format": "DICOM",
         "slices": len(found.files),
-        "stored_units": tags.printable(tags.text(header, "Units")),
+        "stored_units": printable(tags.text(header, "Units")),
         "suv_factor": low if low == high else [low, high],
         "suv": conversion.method,
         "suv_overrides": overrides.given() if overrides else {},
+        "suv_basis_ratios": ratios_to_suvbw(
+            weight or tags.number(header, "PatientWeight"),
+            tags.number(header, "PatientSize"),
+            tags.text(header, "PatientSex"),
+        ),
         "spacing": found.stack.description,
     }

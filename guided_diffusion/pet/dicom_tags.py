@@ -6,17 +6,12 @@ import re
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_has_tag, keyword_for_tag, tag_for_keyword
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
 DAY = datetime.timedelta(days=1)
 _TIME = re.compile(r"(\d\d):?(\d\d)?:?(\d\d)?(?:\.(\d{1,6})\d*)?")
 _DATE_TIME = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)[T ]?(\S*?)([+-]\d{4})?")
-
-
-def printable(value: object, length: int = 64) -> str:
-    """A header's text made safe to print: one line, plain ASCII, no control characters, not long."""
-    text = "".join(c if " " <= c <= "~" else "?" for c in str(value))
-    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def name_tag(keyword_or_tag: str | tuple[int, int]) -> str:
@@ -52,7 +47,7 @@ def texts(dataset: Dataset, keyword: str) -> list[str]:
     value = dataset.get(keyword)
     if value is None or value == "":
         return []
-    return [str(v).strip() for v in ([value] if isinstance(value, str) else value)]
+    return [str(v).strip() for v in (value if isinstance(value, MultiValue | list) else [value])]
 
 
 def parse_time(value: str | None) -> datetime.timedelta | None:

@@ -2,6 +2,7 @@
 
 The model's grid has axes [X, Y, Z] = (anterior-posterior, left-right, axial). It follows the axes of the input,
 permuted and flipped to the directions nearest to the model's: an oblique scan is not interpolated across its slices.
+Only a sheared one (tilted gantry) is, onto the patient's axes.
 """
 
 from dataclasses import replace
@@ -12,11 +13,14 @@ import numpy as np
 from scipy import ndimage
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.operators import apply_separable, axis_operator, back_operator
+from guided_diffusion.pet.operators import Samples, apply_separable, back_operator, there_operator
+from guided_diffusion.pet.sheared import sample, upright_grid
 from guided_diffusion.pet.volume import DEFAULT_AXIS_CODES, DEFAULT_BARE_VOXEL_MM, Volume
 
 # Spacings as close as this to the model's are taken as they are: interpolating would blur more than it would mend.
 SAME_SPACING = 0.01
+# The largest cosine between axes that still count as being at right angles: 0.3 mm over a body's width.
+RIGHT_ANGLE = 1e-3
 # Body or air: mean SUV over blocks of about 1 cm. Air holds a few hundredths, a thigh 0.2 and more.
 BODY_SUV = 0.1
 BODY_BLOCK_MM = 10.0
@@ -41,26 +45,21 @@ def to_model_grid(
         voxel_mm: the model's voxel size along X, Y, Z.
         axis_codes: the directions in which the model's axes grow ('PLS': posterior, left, superior).
         margin_mm: air kept around the body.
-
-    Raises:
-        InputError: the volume's axes are not at right angles.
     """
     sizes = np.broadcast_to(voxel_mm, 3).astype(float)
     if is_on_model_grid(volume, voxel_mm=voxel_mm, axis_codes=axis_codes):
         return volume
-    if _shear(volume.affine) > 1e-3:
-        raise InputError("the axes of this volume are not at right angles (tilted gantry)")
-    permutation, signs = _axes_towards(volume.affine, axis_codes)
     box = body_box(volume, margin_mm)
-    positions = [
-        _model_positions(box[p], size / volume.voxel_mm[p], sign)
+    if _shear(volume.affine) > RIGHT_ANGLE:
+        affine, shape = upright_grid(volume.affine, box, sizes, axis_codes)
+        return replace(volume, data=sample(volume.data, np.linalg.inv(volume.affine) @ affine, shape), affine=affine)
+    permutation, signs = _axes_towards(volume.affine, axis_codes)
+    samples = [
+        _model_samples(box[p], size / volume.voxel_mm[p], sign)
         for p, sign, size in zip(permutation, signs, sizes, strict=True)
     ]
-    data = np.transpose(volume.data, permutation)
-    operators = tuple(axis_operator(x, n) for x, n in zip(positions, data.shape, strict=True))
-    resampled = np.maximum(apply_separable(data, operators), min(0.0, float(volume.data.min())))
-    affine = volume.affine @ _index_map(permutation, positions, sizes, volume.voxel_mm)
-    return replace(volume, data=np.ascontiguousarray(resampled, dtype=np.float32), affine=affine)
+    affine = volume.affine @ _index_map(permutation, samples)
+    return replace(volume, data=_resample(np.transpose(volume.data, permutation), samples), affine=affine)
 
 
 def back_to_input_grid(
@@ -73,14 +72,17 @@ def back_to_input_grid(
 ) -> Volume:
     """Carries what the model changed back to the grid of `original`.
 
-    The result is original + way back of (denoised - model_input clipped to [0, suv_max]). The way back is the
-    least-squares inverse of the way there, so on grids coarser than the model's this is the denoised image itself, with
-    nothing of the input's noise left. Outside the model's grid (air) the input stays.
+    The result is original + way back of (denoised - model_input clipped to [0, suv_max]): a model that changes nothing
+    returns the input exactly. On grids coarser than the model's the way back undoes the way there, so the result is the
+    denoised image itself; of the input's noise 0.1 % stays at 2 to 5 mm (an anti-aliasing triangle instead would leave
+    28 to 62 %). On finer grids noise that the model's cannot hold stays: at 1 mm, 6 % of noise with a correlation of
+    4 mm FWHM and 21 % of noise with 2.5 mm. Outside the model's grid (air) the input stays.
 
     Args:
         denoised: SUV on the model's grid, computed from `model_input` clipped to [0, suv_max].
         model_input: what `to_model_grid` made of `original`.
-        above_cap: 'keep' restores uptake above suv_max (bladder, injection site) from the input, 'clip' cuts it off.
+        above_cap: 'keep' leaves uptake above suv_max (bladder, injection site) as the input has it, so that its SUV and
+            its volume can be read off the result; 'clip' cuts it off at suv_max.
 
     Raises:
         InputError: the grids do not belong together.
@@ -88,15 +90,36 @@ def back_to_input_grid(
     if denoised.data.shape != model_input.data.shape or not np.allclose(denoised.affine, model_input.affine, atol=1e-3):
         raise InputError("the denoised volume does not lie on the grid of the model's input")
     change = denoised.data - np.clip(model_input.data, 0, suv_max)
-    permutation, positions = _positions_in(original.affine, model_input)
     data = original.data.copy()
-    view = np.transpose(data, permutation)
-    backs = [back_operator(x, n) for x, n in zip(positions, view.shape, strict=True)]
-    view[tuple(part for _, part in backs)] += apply_separable(change, tuple(operator for operator, _ in backs))
+    if _shear(original.affine) > RIGHT_ANGLE:
+        data += sample(change, np.linalg.inv(model_input.affine) @ original.affine, data.shape)
+    else:
+        permutation, samples = _samples_in(original.affine, model_input)
+        view = np.transpose(data, permutation)
+        operators = [back_operator(along, size) for along, size in zip(samples, view.shape, strict=True)]
+        covered = tuple(part for _, part in operators)
+        view[covered] += apply_separable(change, [operator for operator, _ in operators])
     np.maximum(data, min(0.0, float(original.data.min())), out=data)
     if above_cap == "clip":
         np.minimum(data, suv_max, out=data)
     return replace(original, data=data)
+
+
+def resample_like(volume: Volume, model: Volume) -> Volume:
+    """Puts another image of the same patient position (its normal-dose partner) on the grid of `model`.
+
+    Raises:
+        InputError: the two images' axes are turned against each other, or one lies outside the other.
+    """
+    if volume.data.shape == model.data.shape and np.allclose(volume.affine, model.affine, atol=1e-3):
+        return volume
+    permutation, samples = _samples_in(volume.affine, model)
+    data = np.transpose(volume.data, permutation)
+    for along, size in zip(samples, data.shape, strict=True):
+        covered = along.covered(size)
+        if (covered.stop - covered.start) < 0.9 * min(size, abs(along.step) * along.count):
+            raise InputError("low dose and normal dose do not show the same part of the patient")
+    return replace(model, data=_resample(data, samples), source=volume.source)
 
 
 def is_on_model_grid(
@@ -108,11 +131,15 @@ def is_on_model_grid(
     """Whether axes and voxel size are the model's already."""
     ratios = np.array(volume.voxel_mm) / voxel_mm
     codes = "".join(nib.aff2axcodes(volume.affine))
-    return codes == axis_codes and bool((np.abs(ratios - 1) <= SAME_SPACING).all()) and _shear(volume.affine) <= 1e-3
+    return (
+        codes == axis_codes
+        and bool((np.abs(ratios - 1) <= SAME_SPACING).all())
+        and _shear(volume.affine) <= RIGHT_ANGLE
+    )
 
 
 def body_box(volume: Volume, margin_mm: float) -> list[tuple[int, int]]:
-    """First and one past the last voxel of the body plus a margin, per axis; all of the volume where no body is found."""
+    """First and one past the last voxel of the body plus a margin, per axis; everything where no body is found."""
     shape = volume.data.shape
     blocks = [max(1, round(BODY_BLOCK_MM / size)) for size in volume.voxel_mm]
     means = volume.data
@@ -140,6 +167,14 @@ def above_cap(volume: Volume, suv_max: float = 16.0) -> dict[str, float]:
     return {"voxels": voxels, "peak": float(volume.data.max()), "ml": voxels * volume.voxel_ml}
 
 
+def _resample(data: np.ndarray, samples: list[Samples]) -> np.ndarray:
+    """float32 [X, Y, Z] at new samples along each axis; not below zero unless `data` is."""
+    operators = [there_operator(along, size) for along, size in zip(samples, data.shape, strict=True)]
+    covered = data[tuple(part for _, part in operators)]
+    resampled = np.ascontiguousarray(apply_separable(covered, [operator for operator, _ in operators]))
+    return np.maximum(resampled, min(0.0, float(data.min())), out=resampled)
+
+
 def _axes_towards(affine: np.ndarray, axis_codes: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """For each model axis: which input axis it follows, and whether along (1) or against (-1) it."""
     have = nib.io_orientation(affine)
@@ -152,29 +187,25 @@ def _axes_towards(affine: np.ndarray, axis_codes: str) -> tuple[tuple[int, ...],
     return tuple(permutation), tuple(signs)
 
 
-def _model_positions(box: tuple[int, int], step: float, sign: int) -> np.ndarray:
-    """Centres of model voxels that cover the input voxels [box), centred on them, in input voxels."""
+def _model_samples(box: tuple[int, int], step: float, sign: int) -> Samples:
+    """Model voxels, `step` input voxels wide, that cover the input voxels [box) and are centred on them."""
     if abs(step - 1) <= SAME_SPACING:
         step = 1.0
-    length = box[1] - box[0]
-    count = max(1, int(np.ceil(length / step - 1e-3)))
-    return (box[0] + box[1] - 1) / 2 + sign * step * (np.arange(count) - (count - 1) / 2)
+    count = max(1, int(np.ceil((box[1] - box[0]) / step - 1e-3)))
+    return Samples((box[0] + box[1] - 1) / 2 - sign * step * (count - 1) / 2, sign * step, count)
 
 
-def _index_map(
-    permutation: tuple[int, ...], positions: list[np.ndarray], sizes: np.ndarray, voxel_mm: tuple[float, ...]
-) -> np.ndarray:
+def _index_map(permutation: tuple[int, ...], samples: list[Samples]) -> np.ndarray:
     """4x4: model index -> input index."""
     index_map = np.zeros((4, 4))
     index_map[3, 3] = 1
-    for axis, (source, x) in enumerate(zip(permutation, positions, strict=True)):
-        index_map[source, axis] = x[1] - x[0] if len(x) > 1 else sizes[axis] / voxel_mm[source]
-        index_map[source, 3] = x[0]
+    for axis, (source, along) in enumerate(zip(permutation, samples, strict=True)):
+        index_map[source, axis], index_map[source, 3] = along.step, along.first
     return index_map
 
 
-def _positions_in(affine: np.ndarray, model: Volume) -> tuple[tuple[int, ...], list[np.ndarray]]:
-    """Which input axis each model axis follows, and where its voxels lie along it, in input voxels."""
+def _samples_in(affine: np.ndarray, model: Volume) -> tuple[tuple[int, ...], list[Samples]]:
+    """Which input axis each model axis follows, and where the model's voxels lie along it."""
     index_map = np.linalg.inv(affine) @ model.affine
     permutation = tuple(int(k) for k in np.argmax(np.abs(index_map[:3, :3]), axis=0))
     steps = index_map[permutation, (0, 1, 2)]
@@ -182,9 +213,10 @@ def _positions_in(affine: np.ndarray, model: Volume) -> tuple[tuple[int, ...], l
     rest[permutation, (0, 1, 2)] = 0
     if sorted(permutation) != [0, 1, 2] or np.abs(rest).max() > 1e-4:
         raise InputError("the model's input does not follow the axes of the original volume")
-    starts = index_map[list(permutation), 3]
+    firsts = index_map[list(permutation), 3]
     return permutation, [
-        start + step * np.arange(n) for start, step, n in zip(starts, steps, model.data.shape, strict=True)
+        Samples(float(first), float(step), count)
+        for first, step, count in zip(firsts, steps, model.data.shape, strict=True)
     ]
 
 

@@ -1,15 +1,20 @@
 """NIfTI and the other volume formats that nibabel reads."""
 
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 
 from guided_diffusion.atomic import atomic_write
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.arrays import check_size
+from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.suv import SUVOverrides, suvbw_of_bqml
+
+DAMAGED = "{}: is damaged or shorter than its header says; copy it again"
 
 
 def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarray, np.ndarray, str, dict[str, object]]:
@@ -22,17 +27,16 @@ def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarr
         InputError: the file cannot be read, is truncated, or is no single volume.
     """
     try:
-        # One open file for all slices: reopening a .gz for each would decompress it from the start each time.
-        image = nib.load(path, keep_file_open=True) if path.name.endswith((".nii", ".nii.gz")) else nib.load(path)
-        shape = image.shape
-        if len(shape) < 3 or any(n != 1 for n in shape[3:]):
-            raise InputError(f"{path}: has shape {list(shape)}; one 3D volume is needed (split a dynamic series first)")
-        check_size(shape[:3], path)
-        data = _read_slices(image, shape)
-    except nib.filebasedimages.ImageFileError:
+        with damage_as(DAMAGED.format(path), ImageFileError), _quiet_nibabel():
+            image = _open(path)
+            shape = image.shape
+    except ImageFileError:
         raise InputError(f"{path}: no format that is known; give .npz, .mat, NIfTI or a DICOM folder or .zip") from None
-    except (nib.spatialimages.HeaderDataError, OSError, EOFError, ValueError, zlib.error):
-        raise InputError(f"{path}: is damaged or shorter than its header says; copy it again") from None
+    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
+        raise InputError(f"{path}: has shape {list(shape)}; one 3D volume is needed (split a dynamic series first)")
+    check_size(shape[:3], path)
+    with damage_as(DAMAGED.format(path)):
+        data = _read_slices(image, shape, path)
     affine = np.array(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{path}: its affine does not place the voxels in space; repair the header")
@@ -60,9 +64,32 @@ def write(path: Path, data: np.ndarray, affine: np.ndarray, *, description: str)
         nib.save(image, temporary)
 
 
-def _read_slices(image: nib.spatialimages.SpatialImage, shape: tuple[int, ...]) -> np.ndarray:
+@contextmanager
+def _quiet_nibabel() -> Iterator[None]:
+    """nibabel logs each oddity of a header on a line of its own; the user shall get one line, from us."""
+    logger = nib.imageglobals.logger
+    was, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was
+
+
+def _open(path: Path) -> nib.spatialimages.SpatialImage:
+    if path.suffix == ".v":  # nibabel reads ECAT7, but its load does not recognise it
+        return nib.ecat.load(path)
+    if path.name.endswith((".nii", ".nii.gz")):
+        # One open file for all slices: reopening a .gz for each would decompress it from the start each time.
+        return nib.load(path, keep_file_open=True)
+    return nib.load(path)
+
+
+def _read_slices(image: nib.spatialimages.SpatialImage, shape: tuple[int, ...], path: Path) -> np.ndarray:
     data = np.empty(shape[:3], np.float32)
     rest = (0,) * (len(shape) - 3)
     for k in range(shape[2]):
-        data[..., k] = image.dataobj[(slice(None), slice(None), k, *rest)]
+        part = np.asanyarray(image.dataobj[(slice(None), slice(None), k, *rest)])
+        if part.dtype.kind not in "fiu":
+            raise InputError(f"{path}: holds {part.dtype} values, not real numbers")
+        data[..., k] = part
     return data

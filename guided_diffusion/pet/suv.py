@@ -14,10 +14,32 @@ from pydicom import Dataset
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import dicom_tags as tags
+from guided_diffusion.pet.text import printable
 
 PHILIPS_SUV_FACTOR = (0x7053, 0x1000)
 PHILIPS_BQML_FACTOR = (0x7053, 0x1009)
+GE_CREATOR = (0x0009, 0x0010)
 GE_SCAN_DATE_TIME = (0x0009, 0x100D)
+SUV_TAGS = [
+    "SeriesDate",
+    "SeriesTime",
+    "AcquisitionDate",
+    "AcquisitionTime",
+    "TimezoneOffsetFromUTC",
+    "ActualFrameDuration",
+    "PatientWeight",
+    "PatientSize",
+    "PatientSex",
+    "Units",
+    "SUVType",
+    "DecayCorrection",
+    "CorrectedImage",
+    "RadiopharmaceuticalInformationSequence",
+    GE_CREATOR,
+    GE_SCAN_DATE_TIME,
+    PHILIPS_SUV_FACTOR,
+    PHILIPS_BQML_FACTOR,
+]
 F18_HALF_LIFE_S = 6586.2
 # 12 h for F-18: after that, less than 1.1 % of the activity is left and nobody scans. Other nuclides likewise.
 MAX_DELAY_HALF_LIVES = 12 * 3600 / F18_HALF_LIFE_S
@@ -130,12 +152,12 @@ def activity_moment(datasets: Sequence[Dataset]) -> tuple[datetime.datetime, str
     acquisitions = [tags.date_time(d, "Acquisition") for d in datasets]
     known = [moment for moment in acquisitions if moment is not None]
     if len(known) < len(acquisitions):
-        raise _refusal(datasets[acquisitions.index(None)], "AcquisitionTime", "needed to correct for decay")
+        raise _no_acquisition(datasets[acquisitions.index(None)], "needed to correct for decay")
     earliest = min(known)
     series = tags.date_time(datasets[0], "Series")
     if series is not None and series <= earliest:
         return series, "series time"
-    creator = tags.text(datasets[0], (0x0009, 0x0010)) or "GEMS_PETD_01"
+    creator = tags.text(datasets[0], GE_CREATOR) or "GEMS_PETD_01"
     scan = tags.parse_date_time(tags.text(datasets[0], GE_SCAN_DATE_TIME), _utc_offset(datasets[0]))
     if scan is not None and creator.startswith("GEMS"):
         return scan, f"GE {tags.name_tag(GE_SCAN_DATE_TIME)}"
@@ -143,6 +165,7 @@ def activity_moment(datasets: Sequence[Dataset]) -> tuple[datetime.datetime, str
 
 
 def _from_gml(datasets: Sequence[Dataset]) -> SUVConversion:
+    _require_decay_corrected(datasets[0])
     suv_type = tags.text(datasets[0], "SUVType")
     if suv_type not in (None, "BW"):
         raise _refusal(datasets[0], "SUVType", "only SUV by body weight (BW) is taken")
@@ -192,7 +215,7 @@ def _mean_moment(dataset: Dataset, half_life: float) -> datetime.datetime:
     """When the activity equals its mean over the slice's frame: t = ln(x / (1 - exp(-x))) / lambda, x = lambda T."""
     start, duration_ms = tags.date_time(dataset, "Acquisition"), tags.number(dataset, "ActualFrameDuration")
     if start is None:
-        raise _refusal(dataset, "AcquisitionTime", "needed in each slice where DecayCorrection is NONE")
+        raise _no_acquisition(dataset, "needed in each slice where DecayCorrection is NONE")
     if duration_ms is None or duration_ms <= 0:
         raise _refusal(dataset, "ActualFrameDuration", "needed in each slice where DecayCorrection is NONE")
     decay = math.log(2) / half_life
@@ -232,7 +255,7 @@ def _delay(
     if not 0 <= delay <= MAX_DELAY_HALF_LIVES * half_life:
         reason = f"that is {delay / 3600:.1f} h before the scan, which cannot be true; give --injection_time"
         if overrides.injection_time is not None:
-            raise SUVError(f"--injection_time {tags.printable(overrides.injection_time)}: {reason}")
+            raise SUVError(f"--injection_time {printable(overrides.injection_time)}: {reason}")
         raise _refusal(isotope, keyword, reason)
     return delay
 
@@ -254,7 +277,7 @@ def _require_decay_corrected(dataset: Dataset) -> None:
 def _require_equal(datasets: Sequence[Dataset], keyword: str) -> None:
     values = {str(d.get(keyword)) for d in datasets}
     if len(values) > 1:
-        shown = " and ".join(sorted(tags.printable(v, 40) for v in values)[:2])
+        shown = " and ".join(sorted(printable(v, 40) for v in values)[:2])
         raise SUVError(f"{tags.name_tag(keyword)} differs between the slices: {shown}; export the series again")
 
 
@@ -267,10 +290,15 @@ def _positive(dataset: Dataset, tag: tuple[int, int]) -> float:
 
 def _refuse_override(flag: str, value: object) -> None:
     if value is not None:
-        raise SUVError(f"{flag} {tags.printable(value)} cannot be true; check its unit")
+        raise SUVError(f"{flag} {printable(value)} cannot be true; check its unit")
+
+
+def _no_acquisition(dataset: Dataset, reason: str) -> SUVError:
+    date_known = tags.text(dataset, "AcquisitionDate") is not None
+    return _refusal(dataset, "AcquisitionTime" if date_known else "AcquisitionDate", reason)
 
 
 def _refusal(dataset: Dataset, keyword: str | tuple[int, int], reason: str) -> SUVError:
     value = dataset.get(keyword) if isinstance(keyword, str) else tags.text(dataset, keyword)
-    state = "is missing" if value in (None, "") else f"is '{tags.printable(value)}'"
+    state = "is missing" if value in (None, "") else f"is '{printable(value)}'"
     return SUVError(f"no SUV: {tags.name_tag(keyword)} {state}; {reason}")

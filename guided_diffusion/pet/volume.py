@@ -1,7 +1,7 @@
 """A PET volume with its place in space: loading one from any supported file, saving one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import arrays, dicom, nifti, remote
 from guided_diffusion.pet.suv import SUVOverrides
+from guided_diffusion.pet.suv_bases import UNITS, SUVBasis, ratio_of
 
 # Whatever is hotter than this is no SUV. Bladders reach a few hundred; a body in Bq/mL peaks in the thousands.
 LARGEST_PLAUSIBLE_SUV = 1000.0
@@ -16,7 +17,7 @@ DEFAULT_BARE_VOXEL_MM = 1.65
 DEFAULT_AXIS_CODES = "PLS"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Volume:
     """A volume as its file has it.
 
@@ -139,6 +140,18 @@ def check_values(volume: Volume, name: str) -> None:
             f"{name}: peaks at {high:.4g}, which is no SUV but probably Bq/mL;"
             " convert it to SUV, or give the DICOM series"
         )
+
+
+def in_suv_basis(volume: Volume, basis: SUVBasis) -> Volume:
+    """SUV by body weight -> by lean body mass ('lbm') or body surface ('bsa', cm2/mL).
+
+    Raises:
+        InputError: the file did not tell weight, height and sex.
+    """
+    if basis == "bw":
+        return volume
+    ratio = ratio_of(basis, volume.source.get("suv_basis_ratios", {}))
+    return replace(volume, data=volume.data * np.float32(ratio), unit=UNITS[basis])
 
 
 def _bare_volume(array: arrays.StoredArray, voxel_mm: float | tuple[float, float, float], axis_codes: str) -> Volume:

@@ -2,23 +2,51 @@
 
 import argparse
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from guided_diffusion import logger
-from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, load_weights
+from guided_diffusion.checkpoints import Checkpoint, digest, load_checkpoint, load_weights
 from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.dist_util import communicator, device, on_root, share_cores
 from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.inference import Denoised, denoise_volume
 from guided_diffusion.manifest import describe_run
-from guided_diffusion.pet.volume import Volume, load_volume
+from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.pet.dicom_writer import save_dicom_series
+from guided_diffusion.pet.flags import add_input_flags, overrides_from
+from guided_diffusion.pet.suv import SUVOverrides
+from guided_diffusion.pet.volume import Volume, in_suv_basis, load_volume
 from guided_diffusion.presets import PRECISIONS, PRESETS, Settings, settle
+from guided_diffusion.resume import FinishedPatches, fingerprint, run_key
 from guided_diffusion.script_util import Parser, add_config_flags, create_model, str2bool
-from guided_diffusion.subjects import Subject, find_subjects, write_results
+from guided_diffusion.subjects import DICOM_FOLDER, Subject, find_subjects, write_results
 from guided_diffusion.unet import SuperResModel
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all subjects of a run share. weights: the checkpoint's digest, on rank 0."""
+
+    flags: dict[str, Any]
+    settings: Settings
+    model: SuperResModel
+    weights: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class OpenedSubject:
+    """A subject's scan, the key of its results, and what is left of an earlier run with that key."""
+
+    volume: Volume
+    key: str
+    finished: FinishedPatches
+    done: bool
 
 
 def create_parser(description: str) -> Parser:
@@ -34,6 +62,20 @@ def create_parser(description: str) -> Parser:
         choices=("keep", "clip"),
         help="uptake above the model's largest SUV: keep it from the input, or leave it clipped (default: keep)",
     )
+    files.add_argument(
+        "--suv_basis",
+        default="bw",
+        choices=("bw", "lbm", "bsa"),
+        help="body mass that the SUV of denoised.nii.gz refers to: weight, lean mass or surface (default: bw)",
+    )
+    files.add_argument(
+        "--write_dicom",
+        type=str2bool,
+        default=False,
+        metavar="True|False",
+        help="for a DICOM input, also write a derived DICOM series into the folder denoised_dicom (default: False)",
+    )
+    add_input_flags(parser)
     sampling = parser.add_argument_group("sampling", "What is not given here comes from the preset.")
     given = {"default": argparse.SUPPRESS}
     sampling.add_argument(
@@ -80,6 +122,13 @@ def create_parser(description: str) -> Parser:
         "--precision", choices=tuple(PRECISIONS), help="of the network (default: --use_fp16 or the preset)", **given
     )
     work.add_argument(
+        "--resume",
+        type=str2bool,
+        default=False,
+        metavar="True|False",
+        help="continue an interrupted run: take over its finished patches and subjects (default: False)",
+    )
+    work.add_argument(
         "--threads", type=int, default=0, metavar="N", help="CPU threads per rank (default: cores / ranks)"
     )
     add_config_flags(parser.add_argument_group("network, for weights without a header"), ModelConfig)
@@ -87,10 +136,14 @@ def create_parser(description: str) -> Parser:
     return parser
 
 
-def denoise_subjects(parser: Parser) -> None:
-    """Parse the command line, load the model once, and denoise every subject. All ranks call this together."""
-    flags = communicator().bcast(on_root(lambda: vars(parser.parse_args())))
+def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, load the model once, and denoise every subject. All ranks call this together.
+
+    arguments: instead of the process's own.
+    """
+    flags = communicator().bcast(on_root(lambda: vars(parser.parse_args(arguments))))
     subjects = communicator().bcast(on_root(find_subjects, flags["base_samples"], flags["save_dir"]))
+    keep_freed_memory()
     threads = share_cores(flags["threads"])
     on_root(_check_model_path, flags["model_path"])
     checkpoint = _load_everywhere(flags["model_path"])
@@ -99,8 +152,9 @@ def denoise_subjects(parser: Parser) -> None:
         for notice in settings.notices:
             logger.log(f"notice: {notice}")
         model = _prepare_model(checkpoint, settings, flags["model_path"])
+        run = Run(flags, settings, model, on_root(digest, flags["model_path"]) or "", threads)
         for subject in subjects:
-            _denoise_subject(subject, model, settings, flags, threads)
+            _denoise_subject(subject, run)
 
 
 def _check_model_path(path: str) -> None:
@@ -123,53 +177,85 @@ def _prepare_model(checkpoint: Checkpoint, settings: Settings, path: str) -> Sup
     return model.to(device=device(), dtype=settings.dtype).eval()
 
 
-def _denoise_subject(
-    subject: Subject, model: SuperResModel, settings: Settings, flags: dict[str, Any], threads: int
-) -> None:
+def _denoise_subject(subject: Subject, run: Run) -> None:
     """One subject from file to files."""
     began = time.perf_counter()
-    volume = on_root(_open_subject, subject, settings)
+    opened = on_root(_open_subject, subject, run)
+    if communicator().bcast(opened is not None and opened.done):
+        logger.log(f"{subject.folder}: finished already")
+        return
     denoised = denoise_volume(
-        volume,
-        model,
-        GaussianDiffusion(settings.diffusion),
-        settings.sampling,
-        settings.preprocessing,
-        above_cap=flags["above_cap"],
-        expected_patches=flags.get("num_samples"),
+        opened.volume if opened else None,
+        run.model,
+        GaussianDiffusion(run.settings.diffusion),
+        run.settings.sampling,
+        run.settings.preprocessing,
+        above_cap=run.flags["above_cap"],
+        expected_patches=run.flags.get("num_samples"),
+        finished=opened.finished if opened else None,
     )
     if denoised is None:
         return
-    seconds = time.perf_counter() - began
     manifest = describe_run(
+        key=opened.key,
         input_path=subject.path,
-        volume=volume,
-        model_path=flags["model_path"],
-        flags=flags,
-        settings=settings,
+        volume=opened.volume,
+        model_path=run.flags["model_path"],
+        weights=run.weights,
+        flags=run.flags,
+        settings=run.settings,
         denoised=denoised,
         device=device(),
-        threads=threads,
-        seconds=seconds,
+        threads=run.threads,
+        seconds=time.perf_counter() - began,
     )
-    _write(subject, denoised, manifest, seconds)
+    _write(subject, denoised, manifest, run.flags)
+    opened.finished.remove()
 
 
-def _open_subject(subject: Subject, settings: Settings) -> Volume:
-    """The subject's volume; results of an earlier run are removed once it has proved readable."""
+def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
+    """The subject's volume, and how far an earlier run got with it.
+
+    Its results are removed once nothing speaks against this run, unless they are this run's own.
+    """
     volume = load_volume(
         subject.path,
-        bare_voxel_mm=settings.preprocessing.voxel_mm,
-        bare_axis_codes=settings.preprocessing.axis_codes,
+        bare_voxel_mm=run.settings.preprocessing.voxel_mm,
+        bare_axis_codes=run.settings.preprocessing.axis_codes,
+        series=run.flags["series"],
+        overrides=_overrides(run.flags),
     )
+    if run.flags["write_dicom"] and volume.source.get("format") != "DICOM":
+        raise InputError(f"{subject.path}: --write_dicom needs a DICOM input, whose headers the new series takes over")
+    in_suv_basis(volume, run.flags["suv_basis"])
+    key = run_key(fingerprint(volume), run.weights, run.settings.as_dict(), run.flags)
+    finished = FinishedPatches.of_run(subject.folder, key)
+    if run.flags["resume"] and subject.is_finished(key):
+        return OpenedSubject(volume, key, finished, done=True)
     subject.remove_results()
-    return volume
+    if not run.flags["resume"]:
+        finished.remove()
+    return OpenedSubject(volume, key, finished, done=False)
 
 
-def _write(subject: Subject, denoised: Denoised, manifest: dict[str, Any], seconds: float) -> None:
+def _write(subject: Subject, denoised: Denoised, manifest: dict[str, Any], flags: dict[str, Any]) -> None:
     """Write the results and say where they are."""
     description = f"denoised by {manifest['checkpoint']['name']}"
-    written = write_results(subject, denoised, manifest, description)
-    for path in written:
+    if flags["write_dicom"]:
+        save_dicom_series(
+            denoised.volume,
+            subject.path,
+            subject.folder / DICOM_FOLDER,
+            model_description=description,
+            series=flags["series"],
+            overrides=_overrides(flags),
+        )
+        logger.log(f"wrote {subject.folder / 'dicom'}")
+    for path in write_results(subject, denoised, manifest, description, flags["suv_basis"]):
         logger.log(f"wrote {path}")
-    logger.log(f"{len(denoised.plan.starts)} patches in {seconds:.1f} s on {communicator().size} rank(s)")
+    logger.log(f"{len(denoised.plan.starts)} patches in {manifest['seconds']:.1f} s on {manifest['ranks']} rank(s)")
+
+
+def _overrides(flags: dict[str, Any]) -> SUVOverrides | None:
+    """Replacements of DICOM tags, where flags give any."""
+    return overrides_from(argparse.Namespace(**flags))

@@ -1,0 +1,21 @@
+"""Damaged files end as one line, whatever the library that reads them raises."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from guided_diffusion.errors import InputError
+
+
+@contextmanager
+def damage_as(message: str, *passing: type[Exception]) -> Iterator[None]:
+    """Turns every exception inside into InputError(message), except InputError itself and those in `passing`.
+
+    For calls into libraries that parse bytes from outside: on damaged ones they raise whatever they trip over, from
+    ZeroDivisionError to their own classes. Nothing of ours belongs inside.
+    """
+    try:
+        yield
+    except (InputError, *passing):
+        raise
+    except Exception:
+        raise InputError(message) from None

@@ -1,0 +1,21 @@
+"""Command-line flags about the input image, shared by the scripts that read one."""
+
+import argparse
+
+from guided_diffusion.pet.suv import SUVOverrides
+
+
+def add_input_flags(parser: argparse.ArgumentParser) -> None:
+    """--series and the flags that replace missing or wrong DICOM tags."""
+    group = parser.add_argument_group("DICOM input (the last four replace missing or wrong tags and are recorded)")
+    group.add_argument("--series", help="SeriesInstanceUID or SeriesNumber, where a folder holds several PET series")
+    group.add_argument("--weight_kg", type=float, help="body weight in kg")
+    group.add_argument("--dose_bq", type=float, help="injected activity in Bq at the injection time")
+    group.add_argument("--injection_time", help="HHMMSS, HH:MM:SS, or YYYYMMDDHHMMSS with the date")
+    group.add_argument("--half_life_s", type=float, help="half-life of the radionuclide in s")
+
+
+def overrides_from(args: argparse.Namespace) -> SUVOverrides | None:
+    """What the flags of `add_input_flags` say; None where they say nothing."""
+    overrides = SUVOverrides(args.weight_kg, args.dose_bq, args.injection_time, args.half_life_s)
+    return overrides if overrides.given() else None

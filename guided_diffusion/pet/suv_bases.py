@@ -1,0 +1,45 @@
+"""SUV by lean body mass and by body surface area, as ratios to SUV by body weight."""
+
+from typing import Literal
+
+from guided_diffusion.errors import InputError
+
+SUVBasis = Literal["bw", "lbm", "bsa"]
+UNITS: dict[str, str] = {"bw": "SUV", "lbm": "SUVlbm", "bsa": "SUVbsa"}
+
+
+def lean_body_mass_kg(weight_kg: float, height_m: float, sex: Literal["M", "F"]) -> float:
+    """Lean body mass in kg after Janmahasatian et al., Clin Pharmacokinet 44, 1051-1065 (2005)."""
+    body_mass_index = weight_kg / height_m**2
+    offset, slope = (6680.0, 216.0) if sex == "M" else (8780.0, 244.0)
+    return 9270.0 * weight_kg / (offset + slope * body_mass_index)
+
+
+def body_surface_m2(weight_kg: float, height_m: float) -> float:
+    """Body surface in m2 after Du Bois and Du Bois, Arch Intern Med 17, 863-871 (1916)."""
+    return 0.007184 * weight_kg**0.425 * (height_m * 100) ** 0.725
+
+
+def ratios_to_suvbw(weight_kg: float | None, height_m: float | None, sex: str | None) -> dict[str, float]:
+    """SUVlbm / SUVbw (no unit) and SUVbsa / SUVbw (cm2/g), as far as they follow from what is known of the patient."""
+    ratios = {"bw": 1.0}
+    if not weight_kg or not height_m or not 0.3 <= height_m <= 2.5:
+        return ratios
+    ratios["bsa"] = body_surface_m2(weight_kg, height_m) * 1e4 / (weight_kg * 1e3)
+    if sex in ("M", "F"):
+        ratios["lbm"] = lean_body_mass_kg(weight_kg, height_m, sex) / weight_kg
+    return ratios
+
+
+def ratio_of(basis: SUVBasis, ratios: dict[str, float]) -> float:
+    """The ratio for one basis.
+
+    Raises:
+        InputError: it does not follow from what the file says of the patient.
+    """
+    if basis not in ratios:
+        raise InputError(
+            f"SUV{basis} needs PatientWeight (0010,1030), PatientSize (0010,1020) in m"
+            f"{' and PatientSex (0010,0040) M or F' if basis == 'lbm' else ''}, which this file does not give"
+        )
+    return ratios[basis]

@@ -1,0 +1,66 @@
+"""Continuing an interrupted run: finished patches wait on disk, under a key that names all that they depend on."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guided_diffusion.atomic import atomic_write
+from guided_diffusion.pet.volume import Volume
+
+# Flags that say where and how fast, not what.
+_IRRELEVANT_FLAGS = {"base_samples", "model_path", "save_dir", "threads", "resume"}
+
+
+def fingerprint(volume: Volume) -> str:
+    """SHA-256 of a volume's voxels and affine."""
+    digest = hashlib.sha256(np.ascontiguousarray(volume.data))
+    digest.update(np.ascontiguousarray(volume.affine))
+    return digest.hexdigest()
+
+
+def run_key(voxels: str, weights: str, settings: dict[str, Any], flags: dict[str, Any]) -> str:
+    """A name for a run's results: equal keys, equal results.
+
+    voxels, weights: digests of the input volume and of the checkpoint.
+    """
+    relevant = {name: value for name, value in flags.items() if name not in _IRRELEVANT_FLAGS}
+    text = json.dumps([voxels, weights, settings, relevant], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class FinishedPatches:
+    """Batches of patches that a run has finished, in a hidden folder until the volume is complete."""
+
+    folder: Path
+
+    @classmethod
+    def of_run(cls, results: Path, key: str) -> "FinishedPatches":
+        """Those of the run with this key; what runs with other keys left behind is removed."""
+        folder = results / f".unfinished-{key[:16]}"
+        for other in results.glob(".unfinished-*"):
+            if other != folder:
+                shutil.rmtree(other)
+        return cls(folder)
+
+    def load(self, number: int) -> np.ndarray | None:
+        """Samples of a batch, float32 [N, X, Y, Z], or None if it is still to be computed."""
+        path = self._path(number)
+        return np.load(path, allow_pickle=False) if path.exists() else None
+
+    def save(self, number: int, samples: np.ndarray) -> None:
+        """Keep a batch."""
+        with atomic_write(self._path(number)) as temporary:
+            np.save(temporary, samples)
+
+    def remove(self) -> None:
+        """The volume is complete: nothing needs to be kept."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"batch{number:04d}.npy"

@@ -1,0 +1,66 @@
+"""Make a virtual PET trial: patients, scanners, tracers and doses. Runs alone or under mpiexec."""
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from guided_diffusion import dist_util
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet import trial as trials
+from guided_diffusion.pet.acquisition import DOSES
+from guided_diffusion.pet.scanner import load_scanners, select
+from guided_diffusion.pet.tracers import load_tracers
+
+
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    value = int(text)
+    if value < 1:
+        raise InputError(f"--subjects {value}: must be at least 1")
+    return value
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    shapes = "; ".join(f"{name}: {shape} voxels of {voxel} mm" for name, (shape, voxel) in trials.PRESETS.items())
+    parser.add_argument("--preset", choices=trials.PRESETS, default="demo", help=shapes)
+    parser.add_argument("--subjects", type=positive, default=1, help="number of virtual patients")
+    parser.add_argument("--seed", type=int, default=0, help="the whole data set follows from it")
+    parser.add_argument("--tracers", default="all", help=f"all, or a comma list of {', '.join(load_tracers())}")
+    parser.add_argument("--scanners", default="all", help=f"all, or a comma list of {', '.join(load_scanners())}")
+    all_doses = ",".join(f"1/{round(1 / dose)}" for dose in DOSES)
+    parser.add_argument("--doses", default=all_doses, help="comma list of dose fractions")
+    parser.add_argument(
+        "--split", choices=("auto", *trials.SPLITS), default="auto", help="auto: 8 train, 1 validation, 1 test of ten"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the data set; an unfinished one is continued"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Simulate this rank's subjects; rank 0 writes the manifest when all are there."""
+    arguments = dist_util.on_root(parse_arguments)
+    comm = dist_util.communicator()
+    arguments = comm.bcast(arguments)
+    trial = trials.Trial(
+        arguments.preset,
+        arguments.seed,
+        select(load_tracers(), arguments.tracers, "tracer"),
+        select(load_scanners(), arguments.scanners, "scanner"),
+        arguments.doses.split(","),
+        arguments.split,
+    )
+    dist_util.on_root(trials.open_trial, trial, arguments.out)
+    indices = range(comm.rank, arguments.subjects, comm.size)
+    for index in tqdm(indices, desc=f"subjects of rank 0 of {comm.size}", disable=None if comm.rank == 0 else True):
+        trials.write_subject(trial, trials.plan_subject(trial, index), arguments.out)
+    comm.gather(None)
+    dist_util.on_root(trials.write_manifest, trial, arguments.subjects, arguments.out)
+
+
+if __name__ == "__main__":
+    dist_util.run_main(main)

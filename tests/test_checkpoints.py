@@ -1,0 +1,134 @@
+"""Checkpoints: what goes in comes out, nothing executes, nothing partial stays, misfits are explained."""
+
+import json
+import pickle
+
+import pytest
+import torch
+
+from guided_diffusion.checkpoints import fitting_flags, load_checkpoint, load_weights, save_checkpoint, save_plain
+from guided_diffusion.config import (
+    DEMO_DIFFUSION,
+    DEMO_MODEL,
+    DEMO_PREPROCESSING,
+    DEMO_SAMPLER,
+    RELEASED_DIFFUSION,
+    RELEASED_MODEL,
+    Header,
+)
+from guided_diffusion.errors import InputError
+from guided_diffusion.script_util import create_model, sr_create_model_and_diffusion
+from tests.golden_weights import GOLDEN
+
+HEADER = Header("ddpm3d", DEMO_MODEL, DEMO_DIFFUSION, DEMO_PREPROCESSING, DEMO_SAMPLER, {"steps": 7, "data": "virtual"})
+LAYOUTS = json.loads((GOLDEN / "checkpoint_layout.json").read_text())
+
+
+class Evil:
+    """Unpickling it would run code."""
+
+    def __reduce__(self):
+        return (open, ("/tmp/evil-was-here", "w"))
+
+
+def test_weights_and_header_survive(tmp_path):
+    model = create_model(DEMO_MODEL, DEMO_DIFFUSION)
+    save_checkpoint(tmp_path / "model.pt", model.state_dict(), HEADER)
+    checkpoint = load_checkpoint(str(tmp_path / "model.pt"))
+    assert checkpoint.header == HEADER
+    assert checkpoint.state_dict.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(checkpoint.state_dict[name], value, rtol=0, atol=0)
+
+
+def test_a_plain_state_dict_has_no_header(tmp_path):
+    torch.save({"weight": torch.arange(3.0)}, tmp_path / "model.pt")
+    checkpoint = load_checkpoint(str(tmp_path / "model.pt"))
+    assert checkpoint.header is None
+    assert checkpoint.state_dict["weight"].tolist() == [0, 1, 2]
+
+
+def test_the_released_preset_is_the_published_layout():
+    with torch.device("meta"):
+        model = create_model(RELEASED_MODEL, RELEASED_DIFFUSION)
+    assert {name: list(p.shape) for name, p in model.state_dict().items()} == LAYOUTS["released"]["state_dict"]
+
+
+def test_pickled_code_does_not_run(tmp_path):
+    with open(tmp_path / "evil.pt", "wb") as file:
+        pickle.dump({"weight": Evil()}, file)
+    torch.save({"weight": Evil()}, tmp_path / "evil_too.pt")
+    for name in ("evil.pt", "evil_too.pt"):
+        with pytest.raises(InputError, match=rf"{name}.*(not loaded|not a readable)"):
+            load_checkpoint(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "not a readable"), (b"PK\x03\x04 nonsense", "not a readable"), (b"text", "not")]
+)
+def test_files_that_are_no_checkpoints(content, words, tmp_path):
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        load_checkpoint(str(tmp_path / "model.pt"))
+
+
+def test_a_truncated_checkpoint(tmp_path):
+    save_checkpoint(tmp_path / "model.pt", {"weight": torch.zeros(1000)}, HEADER)
+    whole = (tmp_path / "model.pt").read_bytes()
+    (tmp_path / "model.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"model\.pt: not a readable"):
+        load_checkpoint(str(tmp_path / "model.pt"))
+
+
+def test_other_contents_are_refused(tmp_path):
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(InputError, match="holds a list"):
+        load_checkpoint(str(tmp_path / "list.pt"))
+    torch.save({"weight": 3}, tmp_path / "number.pt")
+    with pytest.raises(InputError, match="no tensors"):
+        load_checkpoint(str(tmp_path / "number.pt"))
+    save_plain(tmp_path / "header.pt", {"header": {"method": "ddpm3d"}, "state_dict": {}})
+    with pytest.raises(InputError, match=r"header\.pt: .*header cannot be read"):
+        load_checkpoint(str(tmp_path / "header.pt"))
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_litter(tmp_path):
+    save_plain(tmp_path / "model.pt", {"step": 1})
+    with pytest.raises(AttributeError):
+        save_plain(tmp_path / "model.pt", {"step": lambda: 2})
+    assert torch.load(tmp_path / "model.pt", weights_only=True) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_fitting_flags_rebuild_the_layout(name):
+    """Also where the layout has attention: the flags of a 64 network with attention at its two lowest levels."""
+    flags = LAYOUTS[name]["flags"] | {"attention_resolutions": "16,8" if name == "large_size_64" else "1000"}
+    with torch.device("meta"):
+        model, _ = sr_create_model_and_diffusion(**flags)
+        again, _ = sr_create_model_and_diffusion(**fitting_flags(model.state_dict()))
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    assert {key: value.shape for key, value in again.state_dict().items()} == shapes
+
+
+def test_misfits_name_the_first_tensors_and_the_flags_that_fit():
+    with torch.device("meta"):
+        model, _ = sr_create_model_and_diffusion(num_channels=32, attention_resolutions="1000")
+        other, _ = sr_create_model_and_diffusion(
+            num_channels=32, attention_resolutions="1000", num_res_blocks=1, large_size=96, resblock_updown=True
+        )
+    with pytest.raises(InputError, match=r"some\.pt") as refusal:
+        load_weights(model, other.state_dict(), "some.pt")
+    message = str(refusal.value)
+    assert "missing: input_blocks.3.0.op.weight and " in message
+    assert "unexpected: input_blocks.3.0.in_layers" in message
+    assert "--num_res_blocks 1" in message
+    assert "--resblock_updown True" in message
+    assert "\n" not in message
+
+
+def test_weights_of_another_kind_of_network():
+    with torch.device("meta"):
+        model, _ = sr_create_model_and_diffusion(num_channels=32, attention_resolutions="1000")
+    with pytest.raises(InputError, match="another kind of network"):
+        load_weights(model, {"conv.weight": torch.zeros(3)}, "some.pt")

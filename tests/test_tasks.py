@@ -1,0 +1,72 @@
+"""Tasks over ranks: each computed once, steps reported, nobody left waiting."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guided_diffusion.tasks import block_of, share_tasks
+from tests.mpi import needs_mpiexec, run_script
+
+SHARING = """
+import sys
+from guided_diffusion.dist_util import communicator, run_main
+from guided_diffusion.tasks import share_tasks
+
+def compute(task, step):
+    step(); step()
+    if task == {bad}:
+        {failure}
+    return task * 10, communicator().rank
+
+def main():
+    results, steps = {{}}, []
+    tasks = list(range({tasks})) if communicator().rank == 0 else None
+    share_tasks(tasks, compute, results.__setitem__, lambda: steps.append(1))
+    if communicator().rank == 0:
+        print(sorted((number, *result) for number, result in results.items()), len(steps))
+
+run_main(main)
+"""
+
+
+def share(tmp_path, *, ranks, tasks, bad=-1, failure="pass", timeout=60):
+    script = tmp_path / "share.py"
+    script.write_text(SHARING.format(tasks=tasks, bad=bad, failure=failure))
+    return run_script(script, ranks=ranks, timeout=timeout)
+
+
+@given(st.integers(1, 20), st.integers(0, 50))
+def test_blocks_cover_all_tasks_once_and_evenly(ranks, tasks):
+    blocks = [block_of(rank, ranks, tasks) for rank in range(ranks)]
+    assert [number for block in blocks for number in block] == list(range(tasks))
+    assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
+
+
+def test_one_rank_computes_everything_in_order():
+    order, steps = [], []
+    share_tasks(
+        [3, 4], lambda task, step: step() or task + 1, lambda *found: order.append(found), lambda: steps.append(1)
+    )
+    assert order == [(0, 4), (1, 5)]
+    assert len(steps) == 2
+
+
+@needs_mpiexec
+@pytest.mark.parametrize(("ranks", "tasks"), [(3, 7), (4, 2)])
+def test_every_task_is_computed_once_on_its_rank(ranks, tasks, tmp_path):
+    done = share(tmp_path, ranks=ranks, tasks=tasks)
+    assert done.returncode == 0, done.stderr
+    owners = {number: rank for rank in range(ranks) for number in block_of(rank, ranks, tasks)}
+    assert done.stdout.strip() == f"{[(n, n * 10, owners[n]) for n in range(tasks)]} {2 * tasks}"
+
+
+@needs_mpiexec
+@pytest.mark.parametrize("failure", ["raise ValueError('boom')", "import os; os.kill(os.getpid(), 9)"])
+def test_a_rank_that_fails_or_dies_ends_the_run(failure, tmp_path):
+    began = time.monotonic()
+    done = share(tmp_path, ranks=3, tasks=6, bad=5, failure=failure)
+    assert done.returncode != 0
+    assert time.monotonic() - began < 30
+    assert "[(0" not in done.stdout
