@@ -6,10 +6,10 @@
 #
 # Everything after the script's name is passed on to scripts/test.py and wins over what stands here.
 set -euo pipefail
-cd "$(dirname "$0")"
+HERE=$(cd "$(dirname "$0")" && pwd)
 
-BASE_SAMPLES=${BASE_SAMPLES:-$(echo results/demo/trial/sub-*/low_dose_1-20.nii.gz)}
-MODEL_PATH=${MODEL_PATH:-checkpoint/demo_ddpm3d.pt}
+BASE_SAMPLES=${BASE_SAMPLES:-$(echo "$HERE"/results/demo/trial/sub-*/low_dose_1-20.nii.gz)}
+MODEL_PATH=${MODEL_PATH:-$HERE/checkpoint/demo_ddpm3d.pt}
 SAVE_DIR=${SAVE_DIR:-results/ddpm3d}
 GPUS=$(nvidia-smi --list-gpus 2>/dev/null | wc -l || true)
 RANKS=${RANKS:-$((GPUS > 0 ? GPUS : 2))}
@@ -18,7 +18,7 @@ RANKS=${RANKS:-$((GPUS > 0 ? GPUS : 2))}
 MODEL_FLAGS="--attention_resolutions 1000 --large_size 96 --small_size 96 --num_channels 128 --num_head_channels 64
   --learn_sigma True --resblock_updown True --use_scale_shift_norm True --use_fp16 True"
 
-export PATH="$PWD/.venv/bin:$PATH"
+export PATH="$HERE/.venv/bin:$PATH"
 # shellcheck disable=SC2086
-exec mpiexec -n "$RANKS" python scripts/test.py $MODEL_FLAGS --batch_size 1 \
+exec mpiexec -n "$RANKS" python "$HERE/scripts/test.py" $MODEL_FLAGS --batch_size 1 \
   --base_samples "$BASE_SAMPLES" --model_path "$MODEL_PATH" --save_dir "$SAVE_DIR" "$@"

@@ -11,6 +11,7 @@ from evaluation.subjects import UNITS, Subject, find_subjects, published_peak, r
 from guided_diffusion.atomic import atomic_write, writable_folder
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
+from guided_diffusion.script_util import Parser
 
 COLUMNS = {  # title, width and decimals in the printed table
     "ssim": ("SSIM", 6, 4),
@@ -42,7 +43,7 @@ def main() -> None:
 
 
 def create_argparser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     folders = parser.add_argument_group("folders")
     folders.add_argument(
         "--gtr_dir", type=Path, required=True, help="normal dose: <subject>.npz (arr_0 [2,X,Y,Z]), .nii or .nii.gz"

@@ -40,7 +40,11 @@ def writable_folder(path: str | os.PathLike[str]) -> Path:
         InputError: nothing can be written into it.
     """
     path = Path(path)
-    with atomic_write(path / f".probe-{os.getpid()}") as probe:
+    probe = path / f".probe-{os.getpid()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
         probe.touch()
-    (path / f".probe-{os.getpid()}").unlink()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write into {path}: {error.strerror}; choose another folder") from None
     return path

@@ -33,13 +33,15 @@ def read_plain(path: str) -> dict:
 
     Raises InputError for a missing, truncated or foreign file.
     """
-    if not bf.exists(path):
-        raise InputError(f"{path}: no such checkpoint")
     try:
+        if not bf.exists(path):
+            raise InputError(f"{path}: no such checkpoint")
         with bf.BlobFile(path, "rb") as file:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(f"{path}: holds more than tensors and plain values, so it is not loaded") from None
+    except bf.Error as error:
+        raise InputError(f"{path}: cannot be fetched ({_first_line(error)})") from None
     except (RuntimeError, EOFError, OSError, LookupError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not a readable PyTorch checkpoint ({_first_line(error)})") from None
     if not isinstance(content, dict):

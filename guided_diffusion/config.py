@@ -10,35 +10,62 @@ _CHANNEL_MULT = {64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (1, 1, 2, 2, 4,
 _CHANNEL_MULT_ELSEWHERE = (1, 1, 2, 3, 4)
 
 
-def _flag(default: Any, text: str) -> Any:
+def flag(default: Any, text: str) -> Any:
     """A field that is also a command-line flag."""
     return field(default=default, metadata={"help": text})
+
+
+def _require(condition: bool, message: str) -> None:
+    """Raises InputError unless the condition holds."""
+    if not condition:
+        raise InputError(message)
+
+
+def _positive_integers(name: str, text: str) -> None:
+    """Raises InputError unless the text is a comma list of positive integers."""
+    _require(
+        all(part.strip().isdigit() and int(part) > 0 for part in text.split(",")),
+        f"{name} {text!r}: a comma list of positive whole numbers",
+    )
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The network. Fields up to `use_fp16` are the published flags, with their defaults."""
 
-    large_size: int = _flag(
+    large_size: int = flag(
         256, "chooses the channel multipliers: 64: 1,2,3,4; 256 and 512: 1,1,2,2,4,4; else 1,1,2,3,4"
     )
-    small_size: int = _flag(64, "accepted for the published command lines; the low-dose image has the full size")
-    num_channels: int = _flag(128, "width of the first level")
-    num_res_blocks: int = _flag(2, "residual blocks per level")
-    num_heads: int = _flag(4, "attention heads, unless num_head_channels is given")
-    num_heads_upsample: int = _flag(-1, "attention heads of the decoder; -1: as num_heads")
-    num_head_channels: int = _flag(-1, "channels per attention head; -1: num_heads decides")
-    attention_resolutions: str = _flag("16,8", "comma list; attention where X is large_size/r-fold reduced; 1000: none")
-    dropout: float = _flag(0.0, "dropout rate in residual blocks")
-    class_cond: bool = _flag(False, "condition on a class label too")
-    use_checkpoint: bool = _flag(False, "recompute activations in training to save memory")
-    use_scale_shift_norm: bool = _flag(True, "the timestep scales and shifts the norm instead of adding to it")
-    resblock_updown: bool = _flag(False, "residual blocks resample instead of single convolutions")
-    use_fp16: bool = _flag(False, "half precision: float16 on a GPU, bfloat16 on a CPU")
-    dims: int = _flag(3, "3 for volumes, 2 for slices")
-    channel_mult: str = _flag("", "comma list of channel multipliers per level instead of large_size's")
-    add_low_res: bool = _flag(False, "the network predicts a correction that is added to the low-dose image")
-    low_res_scale: float = _flag(1.0, "the low-dose image enters the network times this, corrections leave it divided")
+    small_size: int = flag(64, "accepted for the published command lines; the low-dose image has the full size")
+    num_channels: int = flag(128, "width of the first level")
+    num_res_blocks: int = flag(2, "residual blocks per level")
+    num_heads: int = flag(4, "attention heads, unless num_head_channels is given")
+    num_heads_upsample: int = flag(-1, "attention heads of the decoder; -1: as num_heads")
+    num_head_channels: int = flag(-1, "channels per attention head; -1: num_heads decides")
+    attention_resolutions: str = flag("16,8", "comma list; attention where X is large_size/r-fold reduced; 1000: none")
+    dropout: float = flag(0.0, "dropout rate in residual blocks")
+    class_cond: bool = flag(False, "condition on a class label too")
+    use_checkpoint: bool = flag(False, "recompute activations in training to save memory")
+    use_scale_shift_norm: bool = flag(True, "the timestep scales and shifts the norm instead of adding to it")
+    resblock_updown: bool = flag(False, "residual blocks resample instead of single convolutions")
+    use_fp16: bool = flag(False, "half precision: float16 on a GPU, bfloat16 on a CPU")
+    dims: int = flag(3, "3 for volumes, 2 for slices")
+    channel_mult: str = flag("", "comma list of channel multipliers per level instead of large_size's")
+    add_low_res: bool = flag(False, "the network predicts a correction that is added to the low-dose image")
+    low_res_scale: float = flag(1.0, "the low-dose image enters the network times this, corrections leave it divided")
+
+    def __post_init__(self) -> None:
+        """Raises InputError for flags from which no network can be built."""
+        _require(self.dims in (2, 3), f"--dims {self.dims}: 2 or 3")
+        _require(self.num_res_blocks >= 1, f"--num_res_blocks {self.num_res_blocks}: at least 1")
+        _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 to below 1")
+        _require(self.low_res_scale > 0, f"--low_res_scale {self.low_res_scale}: must be positive")
+        _positive_integers("--channel_mult", self.channel_mult or "1")
+        _positive_integers("--attention_resolutions", self.attention_resolutions)
+        _require(
+            self.num_channels > 0 and self.num_channels % 32 == 0,
+            f"--num_channels {self.num_channels}: a multiple of 32, for its groups of the norms",
+        )
 
     @property
     def multipliers(self) -> tuple[int, ...]:
@@ -62,16 +89,20 @@ class ModelConfig:
 class DiffusionConfig:
     """The diffusion process, with the published flags and defaults."""
 
-    diffusion_steps: int = _flag(1000, "timesteps of the process that the network is trained on")
-    noise_schedule: str = _flag("linear", "linear or cosine")
-    learn_sigma: bool = _flag(False, "the network predicts the variance too")
-    timestep_respacing: str = _flag(
+    diffusion_steps: int = flag(1000, "timesteps of the process that the network is trained on")
+    noise_schedule: str = flag("linear", "linear or cosine")
+    learn_sigma: bool = flag(False, "the network predicts the variance too")
+    timestep_respacing: str = flag(
         "", "which timesteps are used: counts per section (250 or 10,15,20) or ddimN; empty: all"
     )
-    use_kl: bool = _flag(False, "train on the variational bound alone")
-    predict_xstart: bool = _flag(False, "the network predicts the image instead of the noise")
-    rescale_timesteps: bool = _flag(False, "tell the network timesteps on a scale of 0 to 1000")
-    rescale_learned_sigmas: bool = _flag(False, "weigh the variational bound by steps/1000")
+    use_kl: bool = flag(False, "train on the variational bound alone")
+    predict_xstart: bool = flag(False, "the network predicts the image instead of the noise")
+    rescale_timesteps: bool = flag(False, "tell the network timesteps on a scale of 0 to 1000")
+    rescale_learned_sigmas: bool = flag(False, "weigh the variational bound by steps/1000")
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a number of steps that makes no process."""
+        _require(self.diffusion_steps >= 1, f"--diffusion_steps {self.diffusion_steps}: at least 1")
 
 
 @dataclass(frozen=True)

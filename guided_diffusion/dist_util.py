@@ -8,6 +8,7 @@ printed; anything unforeseen aborts the whole run at once instead of leaving the
 import functools
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -18,7 +19,9 @@ from guided_diffusion.errors import InputError
 
 T = TypeVar("T")
 
-_LAUNCHER_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
+# How launchers (MPICH, Open MPI, Slurm) tell a process how many they started.
+_LAUNCHER_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+_POLL_SECONDS = 0.005
 
 
 class SingleRank:
@@ -36,9 +39,6 @@ class SingleRank:
     def allgather(self, value: T) -> list[T]:
         return [value]
 
-    def barrier(self) -> None:
-        pass
-
 
 @functools.cache
 def communicator() -> Any:
@@ -46,15 +46,20 @@ def communicator() -> Any:
 
     Raises InputError if a launcher started several ranks that cannot reach each other: each would do the whole job.
     """
+    launched = max(int(os.environ.get(name, "1")) for name in _LAUNCHER_SIZE_VARIABLES)
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        launched = max(int(os.environ.get(name, "1")) for name in _LAUNCHER_SIZE_VARIABLES)
         if launched > 1:
             raise InputError(
                 f"started as {launched} ranks, but MPI cannot be used ({error}): install mpi4py and an MPI library"
             ) from None
         return SingleRank()
+    if launched > 1 and MPI.COMM_WORLD.size == 1:
+        raise InputError(
+            f"started as {launched} ranks that cannot see each other: mpi4py uses another MPI library than the launcher"
+            f" ({MPI.get_vendor()[0]}); install mpi4py against the launcher's"
+        )
     return MPI.COMM_WORLD
 
 
@@ -71,9 +76,10 @@ def _node() -> Any:
 
 def device() -> torch.device:
     """This rank's GPU, one per rank of a node as far as they go, or the CPU."""
+    rank = _node().rank  # on every rank, GPU or not: finding out takes all of them
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", _node().rank % torch.cuda.device_count())
+    return torch.device("cuda", rank % torch.cuda.device_count())
 
 
 def share_cores(threads: int = 0) -> int:
@@ -81,6 +87,8 @@ def share_cores(threads: int = 0) -> int:
 
     0 divides the cores evenly among the ranks that may run on them. OMP_NUM_THREADS, where set, is left alone.
     """
+    if threads < 0:
+        raise InputError(f"--threads {threads}: cannot be negative; 0 shares the cores among the ranks")
     if threads == 0 and "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()
     if threads == 0:
@@ -97,6 +105,19 @@ class _SharedError(InputError):
     """An InputError that every rank raises, so that nobody waits for a rank that has left."""
 
 
+def wait_until(ready: Callable[[], bool]) -> None:
+    """Poll with pauses: MPI's own waiting would keep a core busy that another rank may need."""
+    while not ready():
+        time.sleep(_POLL_SECONDS)
+
+
+def meet() -> None:
+    """Wait, without burning a core, until every rank is here."""
+    comm = communicator()
+    if comm.size > 1:
+        wait_until(comm.Ibarrier().Test)
+
+
 def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
     """Run `function` on rank 0 only and return its result there, None elsewhere.
 
@@ -111,12 +132,19 @@ def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
             message = str(error)
         except SystemExit as stop:
             exit_code = stop.code or 0
+    meet()
     message, exit_code = comm.bcast((message, exit_code))
     if message is not None:
         raise _SharedError(message)
     if exit_code is not None:
         raise SystemExit(exit_code)
     return result
+
+
+def root_first(function: Callable[..., T], *args: Any) -> T:
+    """Run `function` on rank 0 and then on every other rank, which is spared what rank 0 finds wrong."""
+    result = on_root(function, *args)
+    return result if communicator().rank == 0 else function(*args)
 
 
 def run_main(main: Callable[[], None]) -> None:
@@ -126,6 +154,7 @@ def run_main(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        meet()
     except _SharedError as error:
         if communicator().rank == 0:
             print(f"error: {error}", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from guided_diffusion import samplers
 from guided_diffusion.config import DiffusionConfig
@@ -60,6 +60,11 @@ class GaussianDiffusion:
         self.config = config
         self.original_timesteps = np.array(kept)
         self.betas = spaced_betas(np.cumprod(1.0 - full_betas), kept) if config.timestep_respacing else full_betas
+        if not ((full_betas > 0) & (full_betas < 1)).all():
+            raise InputError(
+                f"--diffusion_steps {config.diffusion_steps}: too few for the {config.noise_schedule} schedule, whose"
+                f" betas reach {full_betas.max():.3g}; use --timestep_respacing for fewer steps of a longer process"
+            )
         self.num_timesteps = len(self.betas)
 
         self.alphas_cumprod = np.cumprod(1.0 - self.betas)
@@ -83,8 +88,9 @@ class GaussianDiffusion:
             return original.float() * (REFERENCE_STEPS / self.config.diffusion_steps)
         return original
 
-    def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """x_t for given x_0 and noise (DDPM eq. 4)."""
+    def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
+        """x_t for given x_0 and noise, fresh noise if none is given (DDPM eq. 4)."""
+        noise = torch.randn_like(x_start) if noise is None else noise
         signal = gather(np.sqrt(self.alphas_cumprod), t, x_start)
         return signal * x_start + gather(np.sqrt(1.0 - self.alphas_cumprod), t, x_start) * noise
 
@@ -190,7 +196,7 @@ class GaussianDiffusion:
         progress: bool = False,
     ) -> Tensor:
         """A sample by ancestral sampling, with noise from PyTorch's global generator. Returns `shape`, float32."""
-        x = torch.randn(*shape, device=device) if noise is None else noise.to(device)
+        x = _start(model, shape, noise, device)
         predict = samplers.Predictor(self, model, model_kwargs or {}, clip_denoised)
         return samplers.ddpm(predict, x, noise_at=samplers.global_noise(x), on_step=samplers.bar(self, progress))
 
@@ -206,7 +212,18 @@ class GaussianDiffusion:
         eta: float = 0.0,
     ) -> Tensor:
         """A sample by DDIM; eta = 0 is deterministic given the initial noise. Returns `shape`, float32."""
-        x = torch.randn(*shape, device=device) if noise is None else noise.to(device)
+        x = _start(model, shape, noise, device)
         predict = samplers.Predictor(self, model, model_kwargs or {}, clip_denoised)
         noise_at = samplers.global_noise(x)
         return samplers.ddim(predict, x, noise_at=noise_at, eta=eta, on_step=samplers.bar(self, progress))
+
+
+def _start(
+    model: Callable[..., Tensor], shape: tuple[int, ...], noise: Tensor | None, device: torch.device | str | None
+) -> Tensor:
+    """The given noise or fresh noise, on the given device or the model's."""
+    if noise is not None:
+        return noise if device is None else noise.to(device)
+    if device is None and isinstance(model, nn.Module):
+        device = next(model.parameters()).device
+    return torch.randn(*shape, device=device)

@@ -88,7 +88,7 @@ def _pairs_of_manifest(folder: Path, split: str, voxel_mm: Sequence[float]) -> l
         if row["split"] != split:
             continue
         _check_voxel_size(row["voxel_mm"], voxel_mm, manifest)
-        path = (folder / row["pair"]).resolve()
+        path = (folder / (row["pair"] or "")).resolve()
         if not path.is_relative_to(folder.resolve()):
             raise InputError(f"{manifest}: the pair {row['pair']!r} lies outside the data set")
         if not path.is_file():

@@ -45,6 +45,10 @@ class Sampling:
     batch_size: int = 1
 
 
+PUBLISHED_ORDER = Sampling(noise="per_patch")
+PUBLISHED_GRID = PreprocessingConfig()
+
+
 @dataclass(frozen=True)
 class PatchTask:
     """A batch of patches: their first slices in the volume, and their low-dose voxels [N, X, Y, Z], normalised."""
@@ -81,8 +85,8 @@ def denoise_volume(
     volume: Volume | None,
     model: SuperResModel,
     diffusion: GaussianDiffusion,
-    sampling: Sampling,
-    preprocessing: PreprocessingConfig,
+    sampling: Sampling = PUBLISHED_ORDER,
+    preprocessing: PreprocessingConfig = PUBLISHED_GRID,
     *,
     above_cap: str = "keep",
     expected_patches: int | None = None,
@@ -117,6 +121,8 @@ def _prepare(
     volume: Volume, preprocessing: PreprocessingConfig, expected_patches: int | None
 ) -> tuple[Volume, PatchPlan]:
     """The volume on the model's grid and the plan of its patches."""
+    if volume.unit != "SUV":
+        raise InputError(f"the scan is in {volume.unit}, but the network knows SUV by body weight only")
     on_grid = to_model_grid(volume, voxel_mm=preprocessing.voxel_mm, axis_codes=preprocessing.axis_codes)
     plan = plan_axial_patches(on_grid.data.shape[2], preprocessing.patch_size, preprocessing.overlap)
     if expected_patches not in (None, len(plan.starts)):

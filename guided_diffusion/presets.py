@@ -26,7 +26,7 @@ PRESETS = ("paper", "fast")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # These change how a network is run, not what it is: a header does not fix them.
-_RUN_FLAGS = {"use_fp16", "use_checkpoint", "dropout", "small_size", "timestep_respacing"}
+RUN_FLAGS = {"use_fp16", "use_checkpoint", "dropout", "small_size", "timestep_respacing"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,10 @@ def settle(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settin
         noise=flags.get("noise", "field" if fast else "per_patch"),
         **{name: flags[name] for name in ("clip_denoised", "seed", "batch_size") if name in flags},
     )
+    if sampling.seed < 0:
+        raise InputError(f"--seed {sampling.seed}: cannot be negative")
+    if model.dims != 3 or model.class_cond:
+        raise InputError("volumes are denoised by 3D networks without class labels: --dims 3 --class_cond False")
     if sampling.batch_size < 1:
         raise InputError(f"--batch_size {sampling.batch_size}: at least one patch is computed at a time")
     sizes = {name: flags[name] for name in ("patch_size", "overlap") if name in flags}
@@ -87,7 +91,7 @@ def _network(
     if header is None:
         return model, diffusion, PreprocessingConfig()
     known = asdict(header.model) | asdict(header.diffusion)
-    fixed = [name for name in (*field_names(ModelConfig), *field_names(DiffusionConfig)) if name not in _RUN_FLAGS]
+    fixed = [name for name in (*field_names(ModelConfig), *field_names(DiffusionConfig)) if name not in RUN_FLAGS]
     contradicting = [f"--{name} {flags[name]}" for name in fixed if name in flags and flags[name] != known[name]]
     if contradicting:
         notices.append(f"the checkpoint's header describes its network; ignored: {' '.join(contradicting)}")

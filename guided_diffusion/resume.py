@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from guided_diffusion.atomic import atomic_write
 from guided_diffusion.pet.volume import Volume
 
 # Flags that say where and how fast, not what.
 _IRRELEVANT_FLAGS = {"base_samples", "model_path", "save_dir", "threads", "resume"}
+
+_PREFIX = ".unfinished-"
 
 
 def fingerprint(volume: Volume) -> str:
@@ -23,13 +26,16 @@ def fingerprint(volume: Volume) -> str:
     return digest.hexdigest()
 
 
-def run_key(voxels: str, weights: str, settings: dict[str, Any], flags: dict[str, Any]) -> str:
+def run_key(voxels: str, weights: str, settings: dict[str, Any], flags: dict[str, Any], device_type: str) -> str:
     """A name for a run's results: equal keys, equal results.
 
-    voxels, weights: digests of the input volume and of the checkpoint.
+    voxels, weights: digests of the input volume and of the checkpoint. device_type: "cpu" or "cuda", which differ in
+    rounding and, in the published order of draws, in the noise.
     """
     relevant = {name: value for name, value in flags.items() if name not in _IRRELEVANT_FLAGS}
-    text = json.dumps([voxels, weights, settings, relevant], sort_keys=True, default=str)
+    text = json.dumps(
+        [voxels, weights, settings, relevant, device_type, torch.__version__], sort_keys=True, default=str
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -41,12 +47,8 @@ class FinishedPatches:
 
     @classmethod
     def of_run(cls, results: Path, key: str) -> "FinishedPatches":
-        """Those of the run with this key; what runs with other keys left behind is removed."""
-        folder = results / f".unfinished-{key[:16]}"
-        for other in results.glob(".unfinished-*"):
-            if other != folder:
-                shutil.rmtree(other)
-        return cls(folder)
+        """Those of the run with this key."""
+        return cls(results / f"{_PREFIX}{key[:16]}")
 
     def load(self, number: int) -> np.ndarray | None:
         """Samples of a batch, float32 [N, X, Y, Z], or None if it is still to be computed."""
@@ -58,9 +60,14 @@ class FinishedPatches:
         with atomic_write(self._path(number)) as temporary:
             np.save(temporary, samples)
 
-    def remove(self) -> None:
-        """The volume is complete: nothing needs to be kept."""
+    def discard(self) -> None:
+        """Begin anew."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove(self) -> None:
+        """The volume is complete: nothing needs to be kept, of earlier attempts with other flags neither."""
+        for folder in self.folder.parent.glob(f"{_PREFIX}*"):
+            shutil.rmtree(folder)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"batch{number:04d}.npy"

@@ -1,7 +1,7 @@
 """Subjects: which scans a path holds, and the files that a denoised scan becomes."""
 
 import json
-import shutil
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,14 @@ import numpy as np
 from guided_diffusion.atomic import atomic_write, writable_folder
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference import Denoised
+from guided_diffusion.pet.studies import are_one_study
 from guided_diffusion.pet.suv_bases import SUVBasis
 from guided_diffusion.pet.volume import in_suv_basis, save_volume
 
 VOLUME_SUFFIXES = (".npz", ".nii", ".nii.gz", ".mat", ".zip")
+DENOISED_NAME = "denoised.nii.gz"
 DICOM_FOLDER = "denoised_dicom"
+_SAMPLES_NAME = re.compile(r"samples_\d+x\d+x\d+\.npz")
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,26 @@ class Subject:
     def is_finished(self, key: str) -> bool:
         """Whether the results of the run with this key are here: its manifest is written last."""
         try:
-            return json.loads((self.folder / "run.json").read_text())["key"] == key
+            same_run = json.loads((self.folder / "run.json").read_text())["key"] == key
         except (OSError, ValueError, KeyError):
             return False
+        return same_run and bool(self._results())
+
+    def check_not_overwritten(self) -> None:
+        """Raises InputError if the scan itself has the name of a result and would be replaced by it."""
+        if "://" not in self.path and Path(self.path).resolve() in [old.resolve() for old in self._results()]:
+            raise InputError(f"{self.path}: the results would replace this scan; choose another --save_dir")
 
     def remove_results(self) -> None:
-        """Remove what an earlier run left, so that nothing stale stands beside the new."""
-        for pattern in ("samples_*.npz", "denoised.nii.gz", "run.json"):
-            for old in self.folder.glob(pattern):
-                old.unlink()
-        shutil.rmtree(self.folder / DICOM_FOLDER, ignore_errors=True)
+        """Remove the files of an earlier run, so that nothing stale stands beside the new ones."""
+        for old in self._results():
+            old.unlink()
+
+    def _results(self) -> list[Path]:
+        """Files in the folder that have the names of results, the manifest first."""
+        names = [path for path in self.folder.iterdir() if _SAMPLES_NAME.fullmatch(path.name)]
+        known = [self.folder / "run.json", self.folder / DENOISED_NAME]
+        return [path for path in (*known, *names) if path.exists()]
 
 
 def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
@@ -78,8 +91,8 @@ def _scans(path: Path) -> Iterator[Path]:
     volumes = [entry for entry in entries if entry.name.endswith(VOLUME_SUFFIXES)]
     folders = [entry for entry in entries if entry.is_dir()]
     if volumes:
-        yield from volumes
-    elif folders and len(folders) == len(entries):
+        yield from sorted(volumes + folders)
+    elif len(folders) == len(entries) > 0 and not are_one_study(folders):
         yield from folders
     elif entries:
         yield path
@@ -91,26 +104,30 @@ def _plain_name(path: Path) -> str:
     return path.name.removesuffix(suffix)
 
 
-def write_results(
-    subject: Subject, denoised: Denoised, manifest: dict[str, Any], description: str, suv_basis: SUVBasis
-) -> list[Path]:
-    """Write a subject's files and return their paths, the manifest last.
+def write_volumes(subject: Subject, denoised: Denoised, description: str, suv_basis: SUVBasis) -> list[Path]:
+    """Write a subject's volumes in place of an earlier run's results, and return their paths.
 
-    Always `samples_<X>x<Y>x<Z>.npz` (`arr_0` [X, Y, Z] float32, normalised, on the model's grid) and `run.json`; for
-    an input that knows its place in space also `denoised.nii.gz` (SUV on that basis, on the input's own grid).
+    Always `samples_<X>x<Y>x<Z>.npz` (`arr_0` [X, Y, Z] float32, normalised, on the model's grid), and unless the scan
+    is an array that lies on that grid already, `denoised.nii.gz` (SUV on that basis, on the scan's own grid).
     """
+    subject.remove_results()
     written = [subject.folder / f"samples_{'x'.join(str(size) for size in denoised.samples.shape)}.npz"]
     with atomic_write(written[0]) as temporary:
         np.savez(temporary, arr_0=denoised.samples)
-    if not _is_bare(subject.path):
-        written.append(subject.folder / "denoised.nii.gz")
+    if not is_bare(subject.path, denoised):
+        written.append(subject.folder / DENOISED_NAME)
         save_volume(in_suv_basis(denoised.volume, suv_basis), written[-1], description=description)
-    written.append(subject.folder / "run.json")
-    with atomic_write(written[-1]) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=2, default=str) + "\n")
     return written
 
 
-def _is_bare(path: str) -> bool:
-    """Whether a file is a bare array: on the model's grid already, with no other grid to go back to."""
-    return path.endswith((".npz", ".mat"))
+def write_manifest(subject: Subject, manifest: dict[str, Any]) -> Path:
+    """Write `run.json`, which says that everything else is complete."""
+    path = subject.folder / "run.json"
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=2, default=str) + "\n")
+    return path
+
+
+def is_bare(path: str, denoised: Denoised) -> bool:
+    """Whether a scan is an array on the model's grid, with no other grid to go back to."""
+    return path.endswith((".npz", ".mat")) and denoised.volume.data.shape == denoised.samples.shape

@@ -3,14 +3,12 @@
 No rank computes a task twice, a rank without tasks is free at once, and nobody burns a core while waiting.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from guided_diffusion.dist_util import communicator
+from guided_diffusion.dist_util import communicator, meet, wait_until
 
 _TASK, _STEP, _RESULT = 1, 2, 3
-_POLL_SECONDS = 0.005
 
 Compute = Callable[[Any, Callable[[], None]], Any]
 
@@ -74,10 +72,10 @@ def _lead(comm: Any, tasks: Sequence[Any], compute: Compute, on_result: Callable
     for number in mine:
         on_result(number, compute(tasks[number], step))
     while outstanding:
-        _wait_until(lambda: comm.iprobe(source=MPI.ANY_SOURCE, tag=MPI.ANY_TAG))
+        wait_until(lambda: comm.iprobe(source=MPI.ANY_SOURCE, tag=MPI.ANY_TAG))
         receive()
     MPI.Request.waitall(sends)
-    _wait_until(comm.Ibarrier().Test)
+    meet()
 
 
 def _follow(comm: Any, compute: Compute) -> None:
@@ -94,11 +92,5 @@ def _follow(comm: Any, compute: Compute) -> None:
         number, task = comm.recv(source=0, tag=_TASK)
         result = compute(task, step)
         sends.append(comm.isend((number, result), dest=0, tag=_RESULT))
-    _wait_until(lambda: MPI.Request.Testall(sends))
-    _wait_until(comm.Ibarrier().Test)
-
-
-def _wait_until(ready: Callable[[], bool]) -> None:
-    """Poll with pauses: MPI's own waiting would keep a core busy that another rank may need."""
-    while not ready():
-        time.sleep(_POLL_SECONDS)
+    wait_until(lambda: MPI.Request.Testall(sends))
+    meet()

@@ -6,26 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from guided_diffusion import logger
-from guided_diffusion.checkpoints import Checkpoint, digest, load_checkpoint, load_weights
+from guided_diffusion.checkpoints import digest
 from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.dist_util import communicator, device, on_root, share_cores
 from guided_diffusion.errors import InputError
-from guided_diffusion.gaussian_diffusion import GaussianDiffusion
-from guided_diffusion.inference import Denoised, denoise_volume
+from guided_diffusion.inference import PUBLISHED_GRID, Denoised, denoise_volume
+from guided_diffusion.loading import LoadedModel, load_model
 from guided_diffusion.manifest import describe_run
 from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.pet.dicom_writer import save_dicom_series
 from guided_diffusion.pet.flags import add_input_flags, overrides_from
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import Volume, in_suv_basis, load_volume
-from guided_diffusion.presets import PRECISIONS, PRESETS, Settings, settle
+from guided_diffusion.presets import PRECISIONS, PRESETS
 from guided_diffusion.resume import FinishedPatches, fingerprint, run_key
-from guided_diffusion.script_util import Parser, add_config_flags, create_model, str2bool
-from guided_diffusion.subjects import DICOM_FOLDER, Subject, find_subjects, write_results
-from guided_diffusion.unet import SuperResModel
+from guided_diffusion.script_util import Parser, add_config_flags, str2bool
+from guided_diffusion.subjects import (
+    DICOM_FOLDER,
+    Subject,
+    find_subjects,
+    is_bare,
+    write_manifest,
+    write_volumes,
+)
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,7 @@ class Run:
     """What all subjects of a run share. weights: the checkpoint's digest, on rank 0."""
 
     flags: dict[str, Any]
-    settings: Settings
-    model: SuperResModel
+    loaded: LoadedModel
     weights: str
     threads: int
 
@@ -146,13 +149,11 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
     keep_freed_memory()
     threads = share_cores(flags["threads"])
     on_root(_check_model_path, flags["model_path"])
-    checkpoint = _load_everywhere(flags["model_path"])
-    settings = settle(flags, checkpoint.header, on_gpu=device().type == "cuda")
+    loaded = load_model(flags["model_path"], flags)
     with logger.to_folder(flags["save_dir"]):
-        for notice in settings.notices:
+        for notice in loaded.settings.notices:
             logger.log(f"notice: {notice}")
-        model = _prepare_model(checkpoint, settings, flags["model_path"])
-        run = Run(flags, settings, model, on_root(digest, flags["model_path"]) or "", threads)
+        run = Run(flags, loaded, on_root(digest, flags["model_path"]) or "", threads)
         for subject in subjects:
             _denoise_subject(subject, run)
 
@@ -160,21 +161,6 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
 def _check_model_path(path: str) -> None:
     if not path:
         raise InputError("--model_path is missing: give a checkpoint, for example checkpoint/demo_ddpm3d.pt")
-
-
-def _load_everywhere(path: str) -> Checkpoint:
-    """The checkpoint, on every rank; rank 0 reads it first and speaks for all if it cannot be read."""
-    return on_root(load_checkpoint, path) or load_checkpoint(path)
-
-
-def _prepare_model(checkpoint: Checkpoint, settings: Settings, path: str) -> SuperResModel:
-    """The network with its weights, in the run's precision on this rank's device."""
-    with torch.device("meta"):
-        model = create_model(settings.model, settings.diffusion)
-    on_root(load_weights, model, checkpoint.state_dict, path)
-    if communicator().rank != 0:
-        load_weights(model, checkpoint.state_dict, path)
-    return model.to(device=device(), dtype=settings.dtype).eval()
 
 
 def _denoise_subject(subject: Subject, run: Run) -> None:
@@ -186,10 +172,10 @@ def _denoise_subject(subject: Subject, run: Run) -> None:
         return
     denoised = denoise_volume(
         opened.volume if opened else None,
-        run.model,
-        GaussianDiffusion(run.settings.diffusion),
-        run.settings.sampling,
-        run.settings.preprocessing,
+        run.loaded.model,
+        run.loaded.diffusion,
+        run.loaded.settings.sampling,
+        run.loaded.settings.preprocessing,
         above_cap=run.flags["above_cap"],
         expected_patches=run.flags.get("num_samples"),
         finished=opened.finished if opened else None,
@@ -203,7 +189,7 @@ def _denoise_subject(subject: Subject, run: Run) -> None:
         model_path=run.flags["model_path"],
         weights=run.weights,
         flags=run.flags,
-        settings=run.settings,
+        settings=run.loaded.settings,
         denoised=denoised,
         device=device(),
         threads=run.threads,
@@ -214,44 +200,47 @@ def _denoise_subject(subject: Subject, run: Run) -> None:
 
 
 def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
-    """The subject's volume, and how far an earlier run got with it.
-
-    Its results are removed once nothing speaks against this run, unless they are this run's own.
-    """
+    """The subject's volume, and how far an earlier run got with it. Raises InputError for all that can be checked."""
     volume = load_volume(
         subject.path,
-        bare_voxel_mm=run.settings.preprocessing.voxel_mm,
-        bare_axis_codes=run.settings.preprocessing.axis_codes,
+        bare_voxel_mm=run.loaded.settings.preprocessing.voxel_mm,
+        bare_axis_codes=run.loaded.settings.preprocessing.axis_codes,
         series=run.flags["series"],
         overrides=_overrides(run.flags),
     )
     if run.flags["write_dicom"] and volume.source.get("format") != "DICOM":
         raise InputError(f"{subject.path}: --write_dicom needs a DICOM input, whose headers the new series takes over")
     in_suv_basis(volume, run.flags["suv_basis"])
-    key = run_key(fingerprint(volume), run.weights, run.settings.as_dict(), run.flags)
+    key = run_key(fingerprint(volume), run.weights, run.loaded.settings.as_dict(), run.flags, device().type)
     finished = FinishedPatches.of_run(subject.folder, key)
-    if run.flags["resume"] and subject.is_finished(key):
-        return OpenedSubject(volume, key, finished, done=True)
-    subject.remove_results()
+    subject.check_not_overwritten()
     if not run.flags["resume"]:
-        finished.remove()
-    return OpenedSubject(volume, key, finished, done=False)
+        finished.discard()
+    return OpenedSubject(volume, key, finished, done=run.flags["resume"] and subject.is_finished(key))
 
 
 def _write(subject: Subject, denoised: Denoised, manifest: dict[str, Any], flags: dict[str, Any]) -> None:
     """Write the results and say where they are."""
-    description = f"denoised by {manifest['checkpoint']['name']}"
+    model = manifest["checkpoint"]["name"]
+    written = write_volumes(subject, denoised, f"denoised by {model}", flags["suv_basis"])
     if flags["write_dicom"]:
+        written.append(subject.folder / DICOM_FOLDER)
         save_dicom_series(
             denoised.volume,
             subject.path,
-            subject.folder / DICOM_FOLDER,
-            model_description=description,
+            written[-1],
+            model_description=model,
             series=flags["series"],
             overrides=_overrides(flags),
         )
-        logger.log(f"wrote {subject.folder / 'dicom'}")
-    for path in write_results(subject, denoised, manifest, description, flags["suv_basis"]):
+    elif (subject.folder / DICOM_FOLDER).exists():
+        logger.log(f"notice: {subject.folder / DICOM_FOLDER} is of an earlier run")
+    voxel_mm = manifest["model_grid"]["voxel_mm"]
+    if is_bare(subject.path, denoised) and voxel_mm != list(PUBLISHED_GRID.voxel_mm):
+        sizes = " x ".join(f"{size:g}" for size in voxel_mm)
+        logger.log(f"notice: {subject.path} was taken to have the model's voxels of {sizes} mm")
+    written.append(write_manifest(subject, manifest))
+    for path in written:
         logger.log(f"wrote {path}")
     logger.log(f"{len(denoised.plan.starts)} patches in {manifest['seconds']:.1f} s on {manifest['ranks']} rank(s)")
 

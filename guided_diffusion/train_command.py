@@ -18,6 +18,7 @@ from guided_diffusion.checkpoints import load_weights
 from guided_diffusion.dist_util import communicator, device, on_root, share_cores
 from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import CropSource, Pair, find_pairs
+from guided_diffusion.presets import RUN_FLAGS
 from guided_diffusion.script_util import Parser, add_config_flags, create_model
 from guided_diffusion.train_config import FLAG_GROUPS, PRESETS, TrainSettings, settle, without_half_precision
 from guided_diffusion.train_files import Start, find_start
@@ -99,11 +100,11 @@ def _check_same_network(settings: TrainSettings, start: Start | None) -> None:
     header = start.weights.header if start else None
     if header is None:
         return
-    ours = (settings.diffusion, settings.preprocessing)
-    theirs = (header.diffusion, header.preprocessing)
+    ours = (settings.model, settings.diffusion, settings.preprocessing)
+    theirs = (header.model, header.diffusion, header.preprocessing)
     for mine, its in zip(ours, theirs, strict=True):
         for name, value in vars(mine).items():
-            if getattr(its, name) != value:
+            if name not in RUN_FLAGS and getattr(its, name) != value:
                 raise InputError(
                     f"{start.weights_path}: trained with {name} {getattr(its, name)!r}, but the flags say {value!r};"
                     " give the same flags, or another --save_dir"

@@ -1,6 +1,6 @@
 """The flags of training, their presets, and the settings that follow from them."""
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from guided_diffusion.config import (
@@ -16,63 +16,59 @@ from guided_diffusion.config import (
     PreprocessingConfig,
     SamplerConfig,
     field_names,
+    flag,
 )
 from guided_diffusion.errors import InputError
 from guided_diffusion.resample import SAMPLERS
 from guided_diffusion.script_util import configs_from_flags
 
 
-def _flag(default: Any, text: str) -> Any:
-    """A field that is also a command-line flag."""
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True)
 class DataFlags:
     """What is trained on."""
 
-    data_dir: str = _flag("", "folder of .npz pairs, nested or not, or of a virtual trial with its manifest.csv")
-    validation_dir: str = _flag("", "folder of validation pairs; empty: the manifest's validation subjects, if any")
-    voxel_mm: str = _flag("1.65,1.65,1.65", "voxel size X,Y,Z of the pairs, kept in the checkpoint's header")
-    suv_max: float = _flag(16.0, "SUV are clipped to 0 and this, and divided by it, as inference does")
-    crop_size: str = _flag("96,96,96", "random crops X,Y,Z in voxels")
+    data_dir: str = flag("", "folder of .npz pairs, nested or not, or of a virtual trial with its manifest.csv")
+    validation_dir: str = flag("", "folder of validation pairs; empty: the manifest's validation subjects, if any")
+    voxel_mm: str = flag("1.65,1.65,1.65", "voxel size X,Y,Z of the pairs, kept in the checkpoint's header")
+    suv_max: float = flag(16.0, "SUV are clipped to 0 and this, and divided by it, as inference does")
+    crop_size: str = flag("96,96,96", "random crops X,Y,Z in voxels")
 
 
 @dataclass(frozen=True)
 class OptimisationFlags:
     """How the weights are found. The published flags have their published defaults."""
 
-    schedule_sampler: str = _flag("uniform", f"which timesteps are drawn: {' or '.join(SAMPLERS)}")
-    batch_size: int = _flag(1, "crops per step")
-    microbatch: int = _flag(-1, "crops that go through the network together, to save memory; -1: all of a batch")
-    lr: float = _flag(1e-4, "learning rate of AdamW")
-    weight_decay: float = _flag(0.0, "weight decay of AdamW")
-    lr_anneal_steps: int = _flag(0, "the learning rate falls linearly to 0 at this step, which ends the run; 0: no")
-    lr_warmup_steps: int = _flag(0, "the learning rate rises linearly over these first steps")
-    grad_clip: float = _flag(0.0, "gradients longer than this are shortened to it; 0: no")
-    ema_rate: str = _flag("0.9999", "comma list of rates of the moving averages of the weights")
-    precision: str = _flag("float32", "float32 or bfloat16; the weights and their averages are float32 in any case")
-    fp16_scale_growth: float = _flag(1e-3, "use_fp16 on a GPU: growth per step of the loss scale's binary logarithm")
-    seed: int = _flag(0, "names the first weights and every random number of the run")
+    schedule_sampler: str = flag("uniform", f"which timesteps are drawn: {' or '.join(SAMPLERS)}")
+    batch_size: int = flag(1, "crops per step")
+    microbatch: int = flag(-1, "crops that go through the network together, to save memory; -1: all of a batch")
+    lr: float = flag(1e-4, "learning rate of AdamW")
+    weight_decay: float = flag(0.0, "weight decay of AdamW")
+    lr_anneal_steps: int = flag(0, "the learning rate falls linearly to 0 at this step, which ends the run; 0: no")
+    lr_warmup_steps: int = flag(0, "the learning rate rises linearly over these first steps")
+    grad_clip: float = flag(0.0, "gradients longer than this are shortened to it; 0: no")
+    ema_rate: str = flag("0.9999", "comma list of rates of the moving averages of the weights")
+    precision: str = flag("float32", "float32 or bfloat16; the weights and their averages are float32 in any case")
+    fp16_scale_growth: float = flag(1e-3, "use_fp16 on a GPU: growth per step of the loss scale's binary logarithm")
+    seed: int = flag(0, "names the first weights and every random number of the run")
 
 
 @dataclass(frozen=True)
 class RunFlags:
     """Files, reports and limits of a run."""
 
-    save_dir: str = _flag("runs/train", "folder of checkpoints and logs; a run that it holds is continued")
-    resume_checkpoint: str = _flag(
+    save_dir: str = flag("runs/train", "folder of checkpoints and logs; a run that it holds is continued")
+    resume_checkpoint: str = flag(
         "",
         "model######.pt to continue, with its ema_* and opt* beside it; any other weights begin a new run."
         " Empty: begin anew, or continue the run in save_dir",
     )
-    log_interval: int = _flag(10, "steps per row of progress.csv")
-    save_interval: int = _flag(10000, "steps between checkpoints; the last step is always saved")
-    validation_interval: int = _flag(1000, "steps between validations of the first moving average; 0: none")
-    validation_crops: int = _flag(8, "fixed crops that validation denoises")
-    max_steps: int = _flag(0, "end, saving, once this many steps are done in all; 0: no limit")
-    max_minutes: float = _flag(0.0, "end, saving, after this long; the same command then continues; 0: no limit")
-    threads: int = _flag(0, "CPU threads; 0: all cores")
+    log_interval: int = flag(10, "steps per row of progress.csv")
+    save_interval: int = flag(10000, "steps between checkpoints; the last step is always saved")
+    validation_interval: int = flag(1000, "steps between validations of the first moving average; 0: none")
+    validation_crops: int = flag(8, "fixed crops that validation denoises")
+    max_steps: int = flag(0, "end, saving, once this many steps are done in all; 0: no limit")
+    max_minutes: float = flag(0.0, "end, saving, after this long; the same command then continues; 0: no limit")
+    threads: int = flag(0, "CPU threads; 0: all cores")
 
 
 FLAG_GROUPS = {

@@ -16,13 +16,14 @@ from pathlib import Path
 from evaluation.demo_report import write_demo_report
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.pet.volume import load_volume
+from guided_diffusion.script_util import Parser
 
 # No patient of the training data has this seed.
 SIMULATE = "scripts/simulate.py --preset demo --subjects 1 --seed 2026 --split test --tracers fdg --scanners quadra"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out_dir", type=Path, default=Path("results/demo"), help="where everything goes")
     parser.add_argument("--model_path", type=Path, default=Path("checkpoint/demo_ddpm3d.pt"), help="the weights")
     arguments = parser.parse_args()

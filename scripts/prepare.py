@@ -12,12 +12,12 @@ from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.flags import add_input_flags, overrides_from
 from guided_diffusion.pet.preparation import Grid, describe, load, prepare, table
-from guided_diffusion.script_util import str2bool
+from guided_diffusion.script_util import Parser, str2bool
 
 
 def parser() -> argparse.ArgumentParser:
     defaults = PreprocessingConfig()
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--input", required=True, help="file or folder, local or remote")
     flags.add_argument("--output", help=".npz, .nii or .nii.gz; a record goes beside it as .json")
     flags.add_argument(

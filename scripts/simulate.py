@@ -11,6 +11,8 @@ from guided_diffusion.pet import trial as trials
 from guided_diffusion.pet.acquisition import DOSES
 from guided_diffusion.pet.scanner import load_scanners, select
 from guided_diffusion.pet.tracers import load_tracers
+from guided_diffusion.script_util import Parser
+from guided_diffusion.tasks import share_tasks
 
 
 def positive(text: str) -> int:
@@ -23,7 +25,7 @@ def positive(text: str) -> int:
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     shapes = "; ".join(f"{name}: {shape} voxels of {voxel} mm" for name, (shape, voxel) in trials.PRESETS.items())
     parser.add_argument("--preset", choices=trials.PRESETS, default="demo", help=shapes)
     parser.add_argument("--subjects", type=positive, default=1, help="number of virtual patients")
@@ -41,11 +43,9 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Simulate this rank's subjects; rank 0 writes the manifest when all are there."""
-    arguments = dist_util.on_root(parse_arguments)
-    comm = dist_util.communicator()
-    arguments = comm.bcast(arguments)
+def prepare() -> tuple[trials.Trial, int, Path]:
+    """The trial that the command line describes, its number of subjects, and its folder, opened."""
+    arguments = parse_arguments()
     trial = trials.Trial(
         arguments.preset,
         arguments.seed,
@@ -54,12 +54,24 @@ def main() -> None:
         arguments.doses.split(","),
         arguments.split,
     )
-    dist_util.on_root(trials.open_trial, trial, arguments.out)
-    indices = range(comm.rank, arguments.subjects, comm.size)
-    for index in tqdm(indices, desc=f"subjects of rank 0 of {comm.size}", disable=None if comm.rank == 0 else True):
-        trials.write_subject(trial, trials.plan_subject(trial, index), arguments.out)
-    comm.gather(None)
-    dist_util.on_root(trials.write_manifest, trial, arguments.subjects, arguments.out)
+    trials.open_trial(trial, arguments.out)
+    return trial, arguments.subjects, arguments.out
+
+
+def main() -> None:
+    """Share the subjects among the ranks; rank 0 writes the manifest when all are there."""
+    comm = dist_util.communicator()
+    trial, count, out = comm.bcast(dist_util.on_root(prepare))
+    subjects = [trials.plan_subject(trial, index) for index in range(count)]
+    quiet = None if comm.rank == 0 else True  # None: a bar on a terminal, nothing elsewhere
+    with tqdm(total=count, unit="subject", desc="simulating", disable=quiet) as progress:
+        share_tasks(
+            subjects,
+            lambda subject, _step: trials.write_subject(trial, subject, out),
+            on_result=lambda *_: progress.update(),
+            on_step=lambda: None,
+        )
+    dist_util.on_root(trials.write_manifest, trial, count, out)
 
 
 if __name__ == "__main__":

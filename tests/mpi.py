@@ -15,11 +15,14 @@ needs_mpiexec = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec on this m
 
 
 def run_script(
-    script: str, *args: object, ranks: int = 0, timeout: float = 300, path: Path = ROOT
+    script: str, *args: object, ranks: int = 0, timeout: float = 300, path: Path = ROOT, **variables: str
 ) -> subprocess.CompletedProcess:
-    """Run a script from the repository's root; ranks 0 means without mpiexec. `path` goes before installed packages."""
+    """Run a script from the repository's root; ranks 0 means without mpiexec.
+
+    path: goes before installed packages. variables: of the environment.
+    """
     launcher = [MPIEXEC, "-n", str(ranks)] if ranks else []
-    environment = os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{ROOT}"}
+    environment = os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{ROOT}"} | variables
     return subprocess.run(
         [*launcher, sys.executable, script, *map(str, args)],
         cwd=ROOT,

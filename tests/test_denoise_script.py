@@ -1,11 +1,14 @@
 """`scripts/test.py` as its users run it: published numbers, any number of ranks, files out, mistakes."""
 
+import gzip
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import torch
 
@@ -15,8 +18,16 @@ from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, Prepro
 from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.pet.patches import plan_axial_patches
-from guided_diffusion.script_util import create_model, sr_create_model_and_diffusion
+from guided_diffusion.pet.suv import SUVOverrides
+from guided_diffusion.pet.volume import load_volume
+from guided_diffusion.script_util import (
+    create_model,
+    sr_create_model_and_diffusion,
+    sr_model_and_diffusion_defaults,
+)
+from guided_diffusion.subjects import find_subjects
 from guided_diffusion.test_command import create_parser, denoise_subjects
+from tests.dicom_series import write_series
 from tests.golden_weights import GOLDEN, fill
 from tests.mpi import assert_refused, needs_mpiexec, run_script, succeed
 
@@ -146,7 +157,8 @@ def block_mpi4py(folder) -> dict:
 
 def test_runs_without_an_mpi_library(small, tmp_path):
     denoise_on(0, small / "scan.npz", small / "small.pt", tmp_path / "out", **block_mpi4py(tmp_path))
-    assert samples_in(tmp_path / "out").shape == (18, 21, 73)
+    with_mpi = samples_in(denoise(small / "scan.npz", small / "small.pt", tmp_path / "with_mpi"))
+    np.testing.assert_array_equal(samples_in(tmp_path / "out"), with_mpi)
 
 
 @needs_mpiexec
@@ -155,6 +167,14 @@ def test_several_ranks_without_an_mpi_library_are_refused(small, tmp_path):
     done = run_script("scripts/test.py", *arguments, ranks=2, **block_mpi4py(tmp_path))
     assert done.returncode == 2
     assert "install mpi4py" in done.stderr
+
+
+def test_ranks_that_cannot_see_each_other_are_refused(small, tmp_path):
+    """A launcher of another MPI library than mpi4py's: every process would think itself alone."""
+    arguments = arguments_of(small / "scan.npz", small / "small.pt", tmp_path)
+    done = run_script("scripts/test.py", *arguments, OMPI_COMM_WORLD_SIZE="4")
+    assert done.returncode == 2
+    assert "error: started as 4 ranks that cannot see each other" in done.stderr
 
 
 def test_a_nifti_comes_back_on_its_own_grid(small, tmp_path):
@@ -216,14 +236,17 @@ def test_the_paper_preset_draws_as_published(small, tmp_path):
 def test_a_folder_of_subjects_and_a_rerun(small, tmp_path):
     subjects = tmp_path / "subjects"
     subjects.mkdir()
-    for name in ("one", "two"):
-        (subjects / f"{name}.npz").write_bytes((small / "scan.npz").read_bytes())
+    scan = np.load(small / "scan.npz")["arr_0"]
+    for name, factor in (("one", 1.0), ("two", 0.5)):
+        np.savez(subjects / f"{name}.npz", arr_0=scan * np.float32(factor))
     stale = tmp_path / "out" / "one" / "samples_1x1x1.npz"
     stale.parent.mkdir(parents=True)
     stale.touch()
     denoise(subjects, small / "small.pt", tmp_path / "out")
     for name in ("one", "two"):
         assert sorted(file.name for file in (tmp_path / "out" / name).iterdir()) == ["run.json", "samples_18x21x73.npz"]
+        alone = samples_in(denoise(subjects / f"{name}.npz", small / "small.pt", tmp_path / f"alone_{name}"))
+        np.testing.assert_array_equal(samples_in(tmp_path / "out" / name), alone)
 
 
 def test_an_interrupted_run_is_continued_to_the_same_bits(small, tmp_path, monkeypatch):
@@ -251,6 +274,65 @@ def test_an_interrupted_run_is_continued_to_the_same_bits(small, tmp_path, monke
     assert len(calls) == 13
 
 
+def test_a_mistake_leaves_earlier_results_and_patches_alone(small, tmp_path):
+    denoise(small / "scan.npz", small / "small.pt", tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.name != "log.txt"}
+    for mistake in (("--num_samples", 5), ("--overlap", 60), ("--seed", -1)):
+        with pytest.raises(InputError):
+            denoise(small / "scan.npz", small / "small.pt", tmp_path, *mistake)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.name != "log.txt"} == before
+
+
+def test_results_never_replace_the_scan(small, tmp_path):
+    scan = tmp_path / "samples_1x2x3.npz"
+    scan.write_bytes((small / "scan.npz").read_bytes())
+    (tmp_path / "samples_of_mine.npz").touch()
+    with pytest.raises(InputError, match="replace this scan"):
+        denoise(scan, small / "small.pt", tmp_path)
+    assert scan.exists()
+    denoise(small / "scan.npz", small / "small.pt", tmp_path)
+    assert (tmp_path / "samples_of_mine.npz").exists()
+
+
+@pytest.fixture
+def dicom_series(tmp_path):
+    """12 slices of 4 x 5 x 3 mm whose header holds a name and a birth date, in a study beside a folder of CT."""
+    stored = np.random.default_rng(1).integers(500, 8000, (10, 11, 12)).astype(np.int16)
+    write_series(tmp_path / "study" / "PT", stored, slopes=np.linspace(0.5, 2.0, 12))
+    return tmp_path / "study" / "PT"
+
+
+def test_a_dicom_series_comes_back_as_nifti_and_dicom(dicom_series, small, tmp_path):
+    """SUV and geometry are those of the series, and nothing written names the patient."""
+    out = tmp_path / "out"
+    denoise(dicom_series, small / "small.pt", out, "--write_dicom", True, "--suv_basis", "lbm", "--weight_kg", 80)
+    scan, derived = load_volume(dicom_series, overrides=SUVOverrides(weight_kg=80)), load_volume(out / "denoised_dicom")
+    nifti = nib.load(out / "denoised.nii.gz")
+    np.testing.assert_allclose(derived.affine, scan.affine, atol=1e-3)
+    np.testing.assert_allclose(nifti.affine, scan.affine, atol=1e-3)
+    ratio = scan.source["suv_basis_ratios"]["lbm"]
+    np.testing.assert_allclose(nifti.get_fdata(), derived.data * ratio, atol=0.003 * nifti.get_fdata().max())
+    assert not np.allclose(derived.data, scan.data, atol=0.1)
+    assert json.loads((out / "run.json").read_text())["input"]["source"]["suv_overrides"] == {"weight_kg": 80.0}
+    for file in (out / "run.json", out / "log.txt", out / "denoised.nii.gz"):
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        assert b"Sentinel" not in content
+        assert b"19481231" not in content
+
+
+def test_a_folder_of_one_study_is_one_subject(dicom_series, tmp_path):
+    again = dicom_series.parent / "again"
+    shutil.copytree(dicom_series, again)
+    assert [subject.path for subject in find_subjects(str(dicom_series.parent), str(tmp_path / "o"))] == [
+        str(dicom_series.parent)
+    ]
+    for file in again.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.StudyInstanceUID = pydicom.uid.generate_uid()
+        dataset.save_as(file)
+    assert len(find_subjects(str(dicom_series.parent), str(tmp_path / "o"))) == 2
+
+
 def test_half_precision_on_a_cpu_is_bfloat16_with_a_notice(small, tmp_path):
     exact = samples_in(denoise(small / "scan.npz", small / "small.pt", tmp_path / "full"))
     reduced = samples_in(denoise(small / "scan.npz", small / "small.pt", tmp_path / "half", "--use_fp16", True))
@@ -265,9 +347,12 @@ def test_flags_that_contradict_a_header_are_reported(small, tmp_path):
 
 
 def test_help_explains_every_flag():
-    text = create_parser("test").format_help()
-    for flag in ("base_samples", "num_samples", "use_ddim", "clip_denoised", "attention_resolutions", "preset"):
-        assert f"--{flag}" in text
+    actions = [action for action in create_parser("test")._actions if action.dest != "help"]
+    published = {"base_samples", "model_path", "save_dir", "num_samples", "batch_size", "use_ddim", "clip_denoised"}
+    assert published | set(sr_model_and_diffusion_defaults()) <= {action.dest for action in actions}
+    for action in actions:
+        assert action.help, action.dest
+        assert "SUPPRESS" not in action.help
 
 
 BROKEN_INPUTS = {
@@ -326,6 +411,17 @@ def test_wrong_number_of_samples_is_refused(golden_files, tmp_path):
         (("--timestep_respacing", "2000"), "2000 of a section's 1000"),
         (("--use_ddim", "perhaps"), "use_ddim"),
         (("--batch_size", "0"), "batch_size"),
+        (("--seed", "-1"), "seed"),
+        (("--threads", "-1"), "threads"),
+        (("--model_path", "nowhere://model.pt"), "cannot be fetched"),
+        (("--write_dicom", "True"), "needs a DICOM input"),
+        (("--attention_resolutions", "x"), "comma list of positive"),
+        (("--attention_resolutions", "0"), "comma list of positive"),
+        (("--channel_mult", "a"), "comma list of positive"),
+        (("--num_channels", "30"), "multiple of 32"),
+        (("--diffusion_steps", "0"), "at least 1"),
+        (("--dropout", "2"), "dropout"),
+        (("--dims", "4"), "2 or 3"),
         (("--patch_size", "8", "--overlap", "7"), "overlap"),
         (("--model_path", "nothing.pt"), "nothing.pt: no such"),
         (("--model_path", ""), "--model_path is missing"),
@@ -339,9 +435,11 @@ def test_senseless_flags_are_refused(arguments, words, small, tmp_path):
 
 @needs_mpiexec
 def test_a_mistake_is_one_line_from_one_rank(small, tmp_path):
-    arguments = arguments_of(tmp_path / "nothing.npz", small / "small.pt", tmp_path / "out")
+    nothing = arguments_of(tmp_path / "nothing.npz", small / "small.pt", tmp_path / "out")
     for ranks in (0, 3):
-        assert_refused(run_script("scripts/test.py", *arguments, ranks=ranks), "nothing.npz", "no such file")
+        assert_refused(run_script("scripts/test.py", *nothing, ranks=ranks), "nothing.npz", "no such file")
+    senseless = arguments_of(small / "scan.npz", small / "small.pt", tmp_path / "out", "--timestep_respacing", "x")
+    assert_refused(run_script("scripts/test.py", *senseless, ranks=3), "respacing")
 
 
 def test_the_example_for_192_304_612_checks_the_number_of_patches(small, tmp_path):

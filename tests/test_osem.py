@@ -21,7 +21,7 @@ def recovered():
     subsets = range(16)
     survival = [np.exp(-projector.line_integrals(object_.attenuation / 10, s)) for s in subsets]
     factors = [100 * a for a in survival]
-    background = [np.full_like(a, 20.0) for a in survival]
+    background = [np.full_like(a, 300.0) for a in survival]
     counts = [factors[s] * projector.forward(object_.activity, s) + background[s] for s in subsets]
     return object_, osem(projector, counts, factors, background, iterations=4)
 

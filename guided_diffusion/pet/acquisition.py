@@ -1,10 +1,11 @@
 """From an activity map to the counts that a scanner would measure, and from thinned counts to images in SUV.
 
 Model of the mean counts of a bin: calibration x exposure(z) x attenuation x (blurred projection of the activity) +
-scatter + randoms. Scatter is a broad blur of the attenuated trues, scaled to the scanner's scatter fraction; randoms
-are flat in each slice. Both are known exactly to the reconstruction, as if estimated without noise. Decay during the
-scan, dead time and breathing are left out. A lower dose keeps each measured count with the dose's probability, as
-list-mode data are rebinned to make a low dose; randoms then scale with the dose, not with its square.
+scatter + randoms. Scatter is a broad blur of the attenuated trues, scaled to the scanner's scatter fraction (less what
+the blur carries out of the field); randoms are flat in each slice. Both are known exactly to the reconstruction, as if
+estimated without noise. Decay during the scan, dead time and breathing are left out. A lower dose keeps each measured
+count with the dose's probability, as list-mode data are rebinned to make a low dose; randoms then scale with the dose,
+not with its square.
 """
 
 from collections.abc import Iterator, Sequence

@@ -31,7 +31,7 @@ from guided_diffusion.pet.phantom import (
 )
 from guided_diffusion.pet.scanner import load_scanners
 from guided_diffusion.pet.tracers import draw_injection, load_tracers
-from guided_diffusion.pet.volume import Volume, save_volume
+from guided_diffusion.pet.volume import Volume, save_pair, save_volume
 
 PRESETS: dict[str, tuple[tuple[int, int, int], float]] = {
     "demo": ((96, 144, 180), 3.3),
@@ -162,7 +162,7 @@ def write_subject(trial: Trial, subject: Subject, out: Path) -> None:
     affine = scan.phantom.grid.affine()
     volumes = {dose: Volume(image, affine) for dose, image in scan.images.items()}
     for row in manifest_rows(subject, trial.preset, trial.doses):
-        _write_pair(scan.images[row["dose"]], scan.images[1.0], affine, out / row["pair"])
+        save_pair(volumes[row["dose"]], volumes[1.0], out / row["pair"])
         save_volume(volumes[row["dose"]], out / row["low_dose"])
     save_volume(volumes[1.0], out / row["normal_dose"])
     save_volume(Volume(scan.phantom.activity, affine), out / row["truth"])
@@ -208,12 +208,6 @@ def write_manifest(trial: Trial, subjects: int, out: Path) -> None:
     for index in range(subjects):
         writer.writerows(manifest_rows(plan_subject(trial, index), trial.preset, trial.doses))
     _write_text(out / "manifest.csv", text.getvalue())
-
-
-def _write_pair(low: np.ndarray, normal: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """The published layout, arr_0 [2, X, Y, Z] with the low dose first; not compressed, so that training can map it."""
-    with atomic_write(path) as temporary:
-        np.savez(temporary, arr_0=np.stack([low, normal]), affine=affine, unit="SUV")
 
 
 def _write_labels(labels: np.ndarray, affine: np.ndarray, path: Path) -> None:
