@@ -192,7 +192,7 @@ DEMO_MODEL = ModelConfig(
 )
 DEMO_DIFFUSION = DiffusionConfig(predict_xstart=True)
 DEMO_PREPROCESSING = PreprocessingConfig(voxel_mm=(3.3, 3.3, 3.3))
-DEMO_SAMPLER = SamplerConfig(use_ddim=True, timestep_respacing="ddim5", bfloat16=True)
+DEMO_SAMPLER = SamplerConfig(use_ddim=True, timestep_respacing="ddim2", bfloat16=True)
 
 
 def field_names(config: type) -> list[str]:

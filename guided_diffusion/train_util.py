@@ -161,7 +161,7 @@ class TrainLoop:
                 if self.step % run.log_interval == 0:
                     row = interval.row()
                     self._progress.add({"step": self.step, "minutes": self.minutes} | row)
-                    bar.set_postfix_str(f"loss {row['loss']:.3g}, {row['voxels_per_s'] / 1e6:.3f} Mvoxels/s")
+                    bar.set_postfix_str(self._standing(row))
                     interval = _Interval()
                 if run.validation_interval and self.step % run.validation_interval == 0:
                     self._validate()
@@ -173,11 +173,19 @@ class TrainLoop:
             self._save()
         logger.log(f"ended after {self.step} steps and {self.minutes:.1f} minutes")
 
+    def _standing(self, row: dict[str, float]) -> str:
+        """What the progress bar says beside the steps."""
+        standing = f"loss {row['loss']:.3g}, {row['voxels_per_s'] / 1e6:.3f} Mvoxels/s"
+        if self.settings.run.max_minutes:
+            standing += f", {self._minutes_of_this_run():.0f} of {self.settings.run.max_minutes:g} minutes"
+        return standing
+
+    def _minutes_of_this_run(self) -> float:
+        return self.minutes - self.minutes_before
+
     def _at_a_limit(self) -> bool:
-        run = self.settings.run
-        minutes_now = self.minutes - self.minutes_before
-        last = self._last_step()
-        return (last > 0 and self.step >= last) or (run.max_minutes > 0 and minutes_now >= run.max_minutes)
+        last, most = self._last_step(), self.settings.run.max_minutes
+        return (last > 0 and self.step >= last) or (most > 0 and self._minutes_of_this_run() >= most)
 
     def _last_step(self) -> int:
         """The step that ends the run, 0 if none does."""
