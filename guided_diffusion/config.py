@@ -192,7 +192,8 @@ DEMO_MODEL = ModelConfig(
 )
 DEMO_DIFFUSION = DiffusionConfig(predict_xstart=True)
 DEMO_PREPROCESSING = PreprocessingConfig(voxel_mm=(3.3, 3.3, 3.3))
-DEMO_SAMPLER = SamplerConfig(use_ddim=True, timestep_respacing="ddim2", bfloat16=True)
+# Ancestral: DDIM's last steps carry the start's noise into the result, which cost 1.2 dB on a low-noise subject.
+DEMO_SAMPLER = SamplerConfig(use_ddim=False, timestep_respacing="5", bfloat16=True)
 
 
 def field_names(config: type) -> list[str]:
