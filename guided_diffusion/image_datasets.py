@@ -10,7 +10,6 @@ continued sees the same data without a stored random state.
 
 import csv
 import functools
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from guided_diffusion import logger
 from guided_diffusion.errors import InputError
 from guided_diffusion.normalisation import normalise
+from guided_diffusion.pet.arrays import load_npz, map_npz
 
 # Uptake above this (SUV) is the patient rather than air.
 BODY_SUV = 0.1
@@ -116,51 +116,16 @@ def open_pair(path: str | Path) -> np.ndarray:
     An uncompressed member is mapped in place: only what is looked at gets read. A compressed one is loaded whole, and
     the log says so. Raises InputError for a file that is no such pair. Nothing in the file is executed.
     """
-    try:
-        array = _mapped_member(Path(path), "arr_0.npy")
-        if array is None:
-            with np.load(path, allow_pickle=False) as archive:
-                array = archive["arr_0"]
-            size = array.nbytes / 2**20
-            logger.log(f"{path}: compressed, so it cannot be mapped and stays in memory whole ({size:.0f} MiB)")
-    except KeyError:
-        raise InputError(f"{path}: has no array arr_0") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a readable .npz file ({str(error).splitlines()[0]})") from None
+    array = map_npz(Path(path))
+    if array is None:
+        array = load_npz(Path(path))
+        size = array.nbytes / 2**20
+        logger.log(f"{path}: compressed, so it cannot be mapped and stays in memory whole ({size:.0f} MiB)")
     if array.ndim != 4 or array.shape[0] != 2 or not np.issubdtype(array.dtype, np.floating):
         raise InputError(
             f"{path}: arr_0 is {array.dtype} of shape {array.shape}; a pair is floating-point [2, X, Y, Z] in SUV"
         )
     return array
-
-
-def _mapped_member(path: Path, name: str) -> np.ndarray | None:
-    """A member of an .npz as a read-only view of the file, or None if it is compressed.
-
-    Raises KeyError if there is no such member, ValueError if it holds anything but plain numbers.
-    """
-    with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo(name)
-        if info.compress_type != zipfile.ZIP_STORED:
-            return None
-        with archive.open(info) as member:
-            version = np.lib.format.read_magic(member)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }.get(version)
-            if read_header is None:
-                raise ValueError(f"array format {version} is unknown")
-            shape, fortran_order, dtype = read_header(member)
-            header_length = member.tell()
-    if dtype.hasobject:
-        raise ValueError("it holds pickled objects")
-    # The local header before the data may be padded differently from the directory's copy, so its own lengths count.
-    with open(path, "rb") as file:
-        file.seek(info.header_offset + 26)
-        name_length, extra_length = np.frombuffer(file.read(4), dtype="<u2")
-    offset = info.header_offset + 30 + int(name_length) + int(extra_length) + header_length
-    return np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order="F" if fortran_order else "C")
 
 
 class CropSource:

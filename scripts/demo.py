@@ -19,7 +19,9 @@ from guided_diffusion.pet.volume import load_volume
 from guided_diffusion.script_util import Parser
 
 # No patient of the training data has this seed.
-SIMULATE = "scripts/simulate.py --preset demo --subjects 1 --seed 2026 --split test --tracers fdg --scanners discovery_mi"
+SIMULATE = (
+    "scripts/simulate.py --preset demo --subjects 1 --seed 2026 --split test --tracers fdg --scanners discovery_mi"
+)
 
 
 def main() -> None:

@@ -69,6 +69,19 @@ def map_npz(path: Path) -> np.memmap | None:
         return np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order="F" if fortran_order else "C")
 
 
+def load_npz(path: Path) -> np.ndarray:
+    """`arr_0` of a `.npz`, whole and of any dtype of real numbers, in memory.
+
+    Raises:
+        InputError: the file is damaged, holds pickled objects, or lacks the array.
+    """
+    with damage_as(DAMAGED_NPZ.format(path)), zipfile.ZipFile(path) as archive:
+        with archive.open(_main_member(archive, path)) as stream:
+            _read_npy_header(stream, path)
+        with np.load(path, allow_pickle=False) as members:
+            return members["arr_0"]
+
+
 def write(path: Path, **members: np.ndarray) -> None:
     """Writes a `.npz`, whole or not at all. Uncompressed: noisy float32 voxels shrink by a sixth at best."""
     with atomic_write(path) as temporary:
