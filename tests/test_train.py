@@ -170,8 +170,11 @@ class TestContinuing:
 
     def test_another_network_is_refused(self, data_dir, tmp_path):
         run(data_dir, tmp_path / "run", max_steps=1)
-        with pytest.raises(InputError, match="the weights do not fit the flags"):
+        with pytest.raises(InputError, match="trained with num_channels 32, but the flags say 64"):
             run(data_dir, tmp_path / "run", max_steps=2, num_channels=64)
+        save_plain(tmp_path / "plain.pt", weights(tmp_path / "run" / "model000001.pt"))
+        with pytest.raises(InputError, match=r"plain\.pt: the weights do not fit the flags"):
+            run(data_dir, tmp_path / "other", num_channels=64, resume_checkpoint=str(tmp_path / "plain.pt"))
         with pytest.raises(InputError, match=r"trained with predict_xstart True, but the flags say False"):
             run(data_dir, tmp_path / "run", max_steps=2, predict_xstart=False)
         with pytest.raises(InputError, match=r"trained with suv_max 16\.0, but the flags say 4\.0"):
