@@ -25,10 +25,13 @@ LAYOUTS = json.loads((GOLDEN / "checkpoint_layout.json").read_text())
 
 
 class Evil:
-    """Unpickling it would run code."""
+    """Unpickling it would run code: it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
 
     def __reduce__(self):
-        return (open, ("/tmp/evil-was-here", "w"))
+        return (open, (self.path, "w"))
 
 
 def test_weights_and_header_survive(tmp_path):
@@ -55,12 +58,14 @@ def test_the_released_preset_is_the_published_layout():
 
 
 def test_pickled_code_does_not_run(tmp_path):
+    evil = Evil(str(tmp_path / "executed"))
     with open(tmp_path / "evil.pt", "wb") as file:
-        pickle.dump({"weight": Evil()}, file)
-    torch.save({"weight": Evil()}, tmp_path / "evil_too.pt")
+        pickle.dump({"weight": evil}, file)
+    torch.save({"weight": evil}, tmp_path / "evil_too.pt")
     for name in ("evil.pt", "evil_too.pt"):
         with pytest.raises(InputError, match=rf"{name}.*(not loaded|not a readable)"):
             load_checkpoint(str(tmp_path / name))
+    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize(
