@@ -198,7 +198,7 @@ class GaussianDiffusion:
         """A sample by ancestral sampling, with noise from PyTorch's global generator. Returns `shape`, float32."""
         x = _start(model, shape, noise, device)
         predict = samplers.Predictor(self, model, model_kwargs or {}, clip_denoised)
-        return samplers.ddpm(predict, x, noise_at=samplers.global_noise(x), on_step=samplers.bar(self, progress))
+        return samplers.ddpm(predict, x, noise_at=samplers.global_noise(x), after_step=samplers.bar(self, progress))
 
     def ddim_sample_loop(
         self,
@@ -215,7 +215,7 @@ class GaussianDiffusion:
         x = _start(model, shape, noise, device)
         predict = samplers.Predictor(self, model, model_kwargs or {}, clip_denoised)
         noise_at = samplers.global_noise(x)
-        return samplers.ddim(predict, x, noise_at=noise_at, eta=eta, on_step=samplers.bar(self, progress))
+        return samplers.ddim(predict, x, noise_at=noise_at, eta=eta, after_step=samplers.bar(self, progress))
 
 
 def _start(

@@ -4,22 +4,20 @@
 [X, Y, Z] = (anterior-posterior, left-right, axial); tensors are [N, C, Z, X, Y].
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from guided_diffusion import samplers
 from guided_diffusion.config import PreprocessingConfig
-from guided_diffusion.dist_util import communicator, on_root
+from guided_diffusion.dist_util import on_root
 from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
-from guided_diffusion.noise import axial_noise
 from guided_diffusion.normalisation import denormalise, normalise
+from guided_diffusion.patch_sampling import PUBLISHED_ORDER, PatchResult, PatchTask, Sampling, sample_batch
 from guided_diffusion.pet.geometry import back_to_input_grid, to_model_grid
 from guided_diffusion.pet.patches import PatchPlan, pad_in_plane, plan_axial_patches
 from guided_diffusion.pet.volume import Volume
@@ -27,43 +25,7 @@ from guided_diffusion.resume import FinishedPatches
 from guided_diffusion.tasks import share_tasks
 from guided_diffusion.unet import SuperResModel
 
-PUBLISHED_SEED = 10
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How patches are sampled.
-
-    noise: "field" names the noise by axial slice, so that overlapping patches see the same; "per_patch" is the
-    published protocol, in which every patch restarts PyTorch's generator from `seed`.
-    """
-
-    use_ddim: bool = False
-    clip_denoised: bool = True
-    noise: str = "field"
-    seed: int = PUBLISHED_SEED
-    batch_size: int = 1
-
-
-PUBLISHED_ORDER = Sampling(noise="per_patch")
 PUBLISHED_GRID = PreprocessingConfig()
-
-
-@dataclass(frozen=True)
-class PatchTask:
-    """A batch of patches: their first slices in the volume, and their low-dose voxels [N, X, Y, Z], normalised."""
-
-    starts: tuple[int, ...]
-    low_dose: np.ndarray
-
-
-@dataclass(frozen=True)
-class PatchResult:
-    """Denoised voxels of a batch, float32 [N, X, Y, Z], where they were computed and how long it took."""
-
-    samples: np.ndarray
-    rank: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -137,7 +99,7 @@ def _join_patches(model: SuperResModel, diffusion: GaussianDiffusion, sampling: 
     """The part of the ranks other than 0: sample what rank 0 sends."""
     share_tasks(
         None,
-        lambda task, on_step: _sample(task, model, diffusion, sampling, on_step),
+        partial(_sample, model, diffusion, sampling),
         on_result=lambda *_: None,
         on_step=lambda: None,
     )
@@ -183,12 +145,24 @@ def _lead_patches(
 
         share_tasks(
             tasks,
-            lambda task, on_step: _sample(task, model, diffusion, sampling, on_step),
+            partial(_sample, model, diffusion, sampling),
             on_result,
             on_step=progress.update,
         )
     timings.sort(key=lambda timing: timing["patches"])
     return stitched[: low_dose.shape[0], : low_dose.shape[1]], timings
+
+
+def _sample(
+    model: SuperResModel, diffusion: GaussianDiffusion, sampling: Sampling, task: PatchTask, on_step: Callable[[], None]
+) -> PatchResult:
+    """Sample one batch of patches, reporting each step."""
+
+    def after_step(x: Tensor) -> Tensor:
+        on_step()
+        return x
+
+    return sample_batch(task, model, diffusion, sampling, after_step)
 
 
 def _task(padded: np.ndarray, plan: PatchPlan, batch: range) -> PatchTask:
@@ -200,44 +174,3 @@ def _task(padded: np.ndarray, plan: PatchPlan, batch: range) -> PatchTask:
 def _batches(patches: int, batch_size: int) -> list[range]:
     """Patch numbers in batches of at most `batch_size`."""
     return [range(first, min(first + batch_size, patches)) for first in range(0, patches, batch_size)]
-
-
-def _sample(
-    task: PatchTask,
-    model: SuperResModel,
-    diffusion: GaussianDiffusion,
-    sampling: Sampling,
-    on_step: Callable[[], None],
-) -> PatchResult:
-    """Sample one batch of patches on this rank's device."""
-    began = time.perf_counter()
-    device = next(model.parameters()).device
-    low_res = torch.from_numpy(task.low_dose).permute(0, 3, 1, 2)[:, None].contiguous().to(device)
-    noise_at = _noise_source(task, low_res, diffusion, sampling)
-    predict = samplers.Predictor(diffusion, model, {"low_res": low_res}, sampling.clip_denoised)
-    start = noise_at(samplers.START)
-    walk = samplers.ddim if sampling.use_ddim else samplers.ddpm
-    samples = walk(predict, start, noise_at=noise_at, on_step=on_step)
-    voxels = samples[:, 0].permute(0, 2, 3, 1).float().cpu().numpy()
-    return PatchResult(np.ascontiguousarray(voxels), communicator().rank, time.perf_counter() - began)
-
-
-def _noise_source(
-    task: PatchTask, low_res: Tensor, diffusion: GaussianDiffusion, sampling: Sampling
-) -> samplers.NoiseSource:
-    """The noise of a batch, [N, 1, Z, X, Y] on its device, step by step."""
-    count, _, length, *in_plane = low_res.shape
-    if sampling.noise == "per_patch":
-        # All patches of a batch see the same draws, as each would alone.
-        torch.manual_seed(sampling.seed)
-        return lambda _step: torch.randn(1, *low_res.shape[1:], device=low_res.device).expand(count, -1, -1, -1, -1)
-
-    def field(step: int) -> Tensor:
-        original = diffusion.config.diffusion_steps if step == samplers.START else diffusion.original_timesteps[step]
-        slabs = [
-            axial_noise(sampling.seed, 0, int(original), range(start, start + length), tuple(in_plane))
-            for start in task.starts
-        ]
-        return torch.cat(slabs).to(low_res.device)
-
-    return field

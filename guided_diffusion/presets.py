@@ -19,7 +19,7 @@ from guided_diffusion.config import (
     field_names,
 )
 from guided_diffusion.errors import InputError
-from guided_diffusion.inference import Sampling
+from guided_diffusion.patch_sampling import Sampling
 from guided_diffusion.script_util import configs_from_flags
 
 PRESETS = ("paper", "fast")

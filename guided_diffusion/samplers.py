@@ -1,8 +1,8 @@
 """Ways to walk the diffusion process back from noise to an image.
 
 A sampler is a function of (predictor, start, noise source, callback). The noise source is asked for the standard
-normal noise of a step by number; `START` names the noise that the walk starts from. The callback hears of every
-finished network call.
+normal noise of a step by number; `START` names the noise that the walk starts from. The callback is given x after
+every step, and the walk goes on from what it returns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 START = -1  # the step number of the noise that a walk starts from
 
 NoiseSource = Callable[[int], Tensor]
-OnStep = Callable[[], None]
+AfterStep = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Predictor:
         return self.diffusion.p_mean_variance(self.model, x, t, self.clip_denoised, self.model_kwargs)
 
 
-def _nothing() -> None:
-    return None
+def _keep(x: Tensor) -> Tensor:
+    return x
 
 
 def global_noise(like: Tensor) -> NoiseSource:
@@ -52,27 +52,32 @@ def global_noise(like: Tensor) -> NoiseSource:
     return lambda _step: torch.randn_like(like)
 
 
-def bar(diffusion: GaussianDiffusion, show: bool) -> OnStep:
+def bar(diffusion: GaussianDiffusion, show: bool) -> AfterStep:
     """A callback that moves a progress bar, or does nothing."""
     if not show:
-        return _nothing
+        return _keep
     progress = tqdm(total=diffusion.num_timesteps)
-    return lambda: (progress.update(), None)[1]
+
+    def move(x: Tensor) -> Tensor:
+        progress.update()
+        return x
+
+    return move
 
 
-def ddpm(predict: Predictor, x: Tensor, *, noise_at: NoiseSource, on_step: OnStep = _nothing) -> Tensor:
+def ddpm(predict: Predictor, x: Tensor, *, noise_at: NoiseSource, after_step: AfterStep = _keep) -> Tensor:
     """Ancestral sampling (DDPM algorithm 2). x: the start, pure noise; returns x_0 of the same shape."""
     for step in predict.steps():
         out = predict(x, step)
         # The noise of the last step is drawn, though it has no weight, to follow the published order of draws.
         noise = noise_at(step)
         x = out["mean"] if step == 0 else out["mean"] + torch.exp(0.5 * out["log_variance"]) * noise
-        on_step()
+        x = after_step(x)
     return x
 
 
 def ddim(
-    predict: Predictor, x: Tensor, *, noise_at: NoiseSource, eta: float = 0.0, on_step: OnStep = _nothing
+    predict: Predictor, x: Tensor, *, noise_at: NoiseSource, eta: float = 0.0, after_step: AfterStep = _keep
 ) -> Tensor:
     """Song et al., Denoising Diffusion Implicit Models (2021), eq. 12 and 16.
 
@@ -89,5 +94,5 @@ def ddim(
         x = alpha_prev**0.5 * x_start + (1 - alpha_prev - sigma**2) ** 0.5 * eps
         if sigma > 0 and step > 0:
             x = x + sigma * noise_at(step)
-        on_step()
+        x = after_step(x)
     return x

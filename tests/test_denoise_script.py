@@ -252,7 +252,7 @@ def test_a_folder_of_subjects_and_a_rerun(small, tmp_path):
 def test_an_interrupted_run_is_continued_to_the_same_bits(small, tmp_path, monkeypatch):
     arguments = (small / "scan.npz", small / "small.pt", tmp_path / "out", "--resume", True)
     whole = samples_in(denoise(small / "scan.npz", small / "small.pt", tmp_path / "whole"))
-    sample, calls = inference._sample, []
+    sample, calls = inference.sample_batch, []
 
     def failing(task, *rest):
         calls.append(task.starts)
@@ -260,7 +260,7 @@ def test_an_interrupted_run_is_continued_to_the_same_bits(small, tmp_path, monke
             raise RuntimeError("the power is out")
         return sample(task, *rest)
 
-    monkeypatch.setattr(inference, "_sample", failing)
+    monkeypatch.setattr(inference, "sample_batch", failing)
     with pytest.raises(RuntimeError, match="power"):
         denoise(*arguments)
     assert not list((tmp_path / "out").glob("samples*"))

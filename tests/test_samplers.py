@@ -97,5 +97,5 @@ def test_every_network_call_is_reported():
     calls = []
     start = torch.zeros(1, 1, 1, 2, 2)
     for walk in (samplers.ddpm, samplers.ddim):
-        walk(predictor("7"), start, noise_at=samplers.global_noise(start), on_step=lambda: calls.append(1))
+        walk(predictor("7"), start, noise_at=samplers.global_noise(start), after_step=lambda x: calls.append(1) or x)
     assert len(calls) == 14

@@ -1,0 +1,95 @@
+"""Sampling one batch of patches on one rank: noise, network, walk.
+
+Volumes on the model's grid are arrays [X, Y, Z] = (anterior-posterior, left-right, axial); tensors are [N, C, Z, X, Y].
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guided_diffusion import samplers
+from guided_diffusion.dist_util import communicator
+from guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from guided_diffusion.noise import axial_noise
+from guided_diffusion.unet import SuperResModel
+
+PUBLISHED_SEED = 10
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How patches are sampled.
+
+    noise: "field" names the noise by axial slice, so that overlapping patches see the same; "per_patch" is the
+    published protocol, in which every patch restarts PyTorch's generator from `seed`.
+    """
+
+    use_ddim: bool = False
+    clip_denoised: bool = True
+    noise: str = "field"
+    seed: int = PUBLISHED_SEED
+    batch_size: int = 1
+
+
+PUBLISHED_ORDER = Sampling(noise="per_patch")
+
+
+@dataclass(frozen=True)
+class PatchTask:
+    """A batch of patches: their first slices in the volume, and their low-dose voxels [N, X, Y, Z], normalised."""
+
+    starts: tuple[int, ...]
+    low_dose: np.ndarray
+
+
+@dataclass(frozen=True)
+class PatchResult:
+    """Denoised voxels of a batch, float32 [N, X, Y, Z], where they were computed and how long it took."""
+
+    samples: np.ndarray
+    rank: int
+    seconds: float
+
+
+def sample_batch(
+    task: PatchTask,
+    model: SuperResModel,
+    diffusion: GaussianDiffusion,
+    sampling: Sampling,
+    after_step: samplers.AfterStep,
+) -> PatchResult:
+    """Sample one batch of patches on this rank's device; `after_step` as in `samplers`."""
+    began = time.perf_counter()
+    device = next(model.parameters()).device
+    low_res = torch.from_numpy(task.low_dose).permute(0, 3, 1, 2)[:, None].contiguous().to(device)
+    noise_at = _noise_source(task, low_res, diffusion, sampling)
+    predict = samplers.Predictor(diffusion, model, {"low_res": low_res}, sampling.clip_denoised)
+    start = noise_at(samplers.START)
+    walk = samplers.ddim if sampling.use_ddim else samplers.ddpm
+    samples = walk(predict, start, noise_at=noise_at, after_step=after_step)
+    voxels = samples[:, 0].permute(0, 2, 3, 1).float().cpu().numpy()
+    return PatchResult(np.ascontiguousarray(voxels), communicator().rank, time.perf_counter() - began)
+
+
+def _noise_source(
+    task: PatchTask, low_res: Tensor, diffusion: GaussianDiffusion, sampling: Sampling
+) -> samplers.NoiseSource:
+    """The noise of a batch, [N, 1, Z, X, Y] on its device, step by step."""
+    count, _, length, *in_plane = low_res.shape
+    if sampling.noise == "per_patch":
+        # All patches of a batch see the same draws, as each would alone.
+        torch.manual_seed(sampling.seed)
+        return lambda _step: torch.randn(1, *low_res.shape[1:], device=low_res.device).expand(count, -1, -1, -1, -1)
+
+    def field(step: int) -> Tensor:
+        original = diffusion.config.diffusion_steps if step == samplers.START else diffusion.original_timesteps[step]
+        slabs = [
+            axial_noise(sampling.seed, 0, int(original), range(start, start + length), tuple(in_plane))
+            for start in task.starts
+        ]
+        return torch.cat(slabs).to(low_res.device)
+
+    return field
