@@ -7,18 +7,17 @@ import torch
 
 from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, load_weights
 from guided_diffusion.dist_util import device, root_first
-from guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from guided_diffusion.methods import METHODS, Process
 from guided_diffusion.presets import Settings, settle
-from guided_diffusion.script_util import create_model
-from guided_diffusion.unet import SuperResModel
+from guided_diffusion.unet import UNetModel
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A network in evaluation mode on this rank's device, its (shortened) process, and the settings behind both."""
 
-    model: SuperResModel
-    diffusion: GaussianDiffusion
+    model: UNetModel
+    diffusion: Process
     settings: Settings
 
 
@@ -30,13 +29,13 @@ def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
     """
     checkpoint = root_first(load_checkpoint, path)
     settings = root_first(settle, flags or {}, checkpoint.header, device().type == "cuda")
-    diffusion = root_first(GaussianDiffusion, settings.diffusion)
+    diffusion = root_first(METHODS[settings.method].create_process, settings.diffusion)
     return LoadedModel(root_first(_fill, checkpoint, settings, path), diffusion, settings)
 
 
-def _fill(checkpoint: Checkpoint, settings: Settings, path: str) -> SuperResModel:
+def _fill(checkpoint: Checkpoint, settings: Settings, path: str) -> UNetModel:
     """The network with its weights, made without memory for weights of its own."""
     with torch.device("meta"):
-        model = create_model(settings.model, settings.diffusion)
+        model = METHODS[settings.method].create_model(settings.model, settings.diffusion)
     load_weights(model, checkpoint.state_dict, path)
     return model.to(device=device(), dtype=settings.dtype).eval()

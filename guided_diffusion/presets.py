@@ -19,11 +19,15 @@ from guided_diffusion.config import (
     field_names,
 )
 from guided_diffusion.errors import InputError
+from guided_diffusion.methods import method_named
 from guided_diffusion.patch_sampling import Sampling
 from guided_diffusion.script_util import configs_from_flags
 
 PRESETS = ("paper", "fast")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# These say how a chain of steps is walked.
+CHAIN_FLAGS = {"use_ddim", "timestep_respacing"}
 
 # These change how a network is run, not what it is: a header does not fix them.
 RUN_FLAGS = {"use_fp16", "use_checkpoint", "dropout", "small_size", "timestep_respacing"}
@@ -34,6 +38,7 @@ class Settings:
     """Everything that decides a run's result, and what the user should be told about how it was decided."""
 
     preset: str
+    method: str
     model: ModelConfig
     diffusion: DiffusionConfig
     preprocessing: PreprocessingConfig
@@ -57,6 +62,8 @@ def settle(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settin
     if preset not in PRESETS:
         raise InputError(f"--preset {preset!r} is unknown: choose {' or '.join(PRESETS)}")
     notices: list[str] = []
+    method = header.method if header else "ddpm3d"
+    flags = _applicable(flags, method, notices)
     model, diffusion, preprocessing = _network(flags, header, notices)
     fast = (header.sampler if header else FAST_SAMPLER) if preset == "fast" else None
     respacing = flags.get("timestep_respacing", fast.timestep_respacing if fast else "")
@@ -74,6 +81,7 @@ def settle(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settin
     sizes = {name: flags[name] for name in ("patch_size", "overlap") if name in flags}
     return Settings(
         preset=preset,
+        method=method,
         model=model,
         diffusion=replace(diffusion, timestep_respacing=respacing),
         preprocessing=replace(preprocessing, **sizes),
@@ -81,6 +89,16 @@ def settle(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settin
         precision=_precision(flags, bool(fast and fast.bfloat16), on_gpu, notices),
         notices=tuple(notices),
     )
+
+
+def _applicable(flags: dict[str, Any], method: str, notices: list[str]) -> dict[str, Any]:
+    """The flags without those that mean nothing to a method of a single network call."""
+    if method_named(method, "the header's method").sampled:
+        return flags
+    ignored = sorted(CHAIN_FLAGS & set(flags))
+    if ignored:
+        notices.append(f"{method} answers in one call; ignored: {' '.join(f'--{name}' for name in ignored)}")
+    return {name: value for name, value in flags.items() if name not in CHAIN_FLAGS}
 
 
 def _network(

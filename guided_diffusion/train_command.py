@@ -5,6 +5,7 @@ import logging
 import platform
 import shlex
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from guided_diffusion.checkpoints import load_weights
 from guided_diffusion.dist_util import communicator, device, on_root, share_cores
 from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import CropSource, Pair, find_pairs
+from guided_diffusion.methods import METHODS
 from guided_diffusion.presets import RUN_FLAGS
-from guided_diffusion.script_util import Parser, add_config_flags, create_model
+from guided_diffusion.script_util import Parser, add_config_flags
 from guided_diffusion.train_config import FLAG_GROUPS, PRESETS, TrainSettings, settle, without_half_precision
 from guided_diffusion.train_files import Start, find_start
 from guided_diffusion.train_util import TrainLoop
@@ -69,7 +71,7 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
     start = find_start(folder, settings.run.resume_checkpoint, settings.ema_rates)
     _check_same_network(settings, start)
     torch.manual_seed(seed)
-    model = create_model(settings.model, settings.diffusion)
+    model = METHODS[settings.optimisation.method].create_model(settings.model, settings.diffusion)
     if start is not None:
         load_weights(model, start.weights.state_dict, str(start.weights_path))
     model = model.to(device=device(), dtype=torch.float32)
@@ -92,7 +94,9 @@ def _validator(settings: TrainSettings) -> Validator | None:
     if not pairs or not settings.run.validation_interval:
         return None
     source = CropSource(pairs, settings.crop_size, settings.preprocessing.suv_max, settings.optimisation.seed)
-    return Validator(source, settings.run.validation_crops, settings.diffusion, settings.sampler)
+    diffusion = replace(settings.diffusion, timestep_respacing=settings.sampler.timestep_respacing)
+    process = METHODS[settings.optimisation.method].create_process(diffusion)
+    return Validator(source, settings.run.validation_crops, process, settings.sampler)
 
 
 def _check_same_network(settings: TrainSettings, start: Start | None) -> None:
@@ -100,6 +104,9 @@ def _check_same_network(settings: TrainSettings, start: Start | None) -> None:
     header = start.weights.header if start else None
     if header is None:
         return
+    method = settings.optimisation.method
+    if header.method != method:
+        raise InputError(f"{start.weights_path}: trained as {header.method}, but --method is {method}")
     ours = (settings.model, settings.diffusion, settings.preprocessing)
     theirs = (header.model, header.diffusion, header.preprocessing)
     for mine, its in zip(ours, theirs, strict=True):

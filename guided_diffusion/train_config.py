@@ -19,6 +19,7 @@ from guided_diffusion.config import (
     flag,
 )
 from guided_diffusion.errors import InputError
+from guided_diffusion.methods import METHODS, method_named
 from guided_diffusion.resample import SAMPLERS
 from guided_diffusion.script_util import configs_from_flags
 
@@ -38,6 +39,7 @@ class DataFlags:
 class OptimisationFlags:
     """How the weights are found. The published flags have their published defaults."""
 
+    method: str = flag("ddpm3d", f"what is trained: {' or '.join(METHODS)}")
     schedule_sampler: str = flag("uniform", f"which timesteps are drawn: {' or '.join(SAMPLERS)}")
     batch_size: int = flag(1, "crops per step")
     microbatch: int = flag(-1, "crops that go through the network together, to save memory; -1: all of a batch")
@@ -105,8 +107,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Flags that a preset sets; everything else keeps its default, and flags that are given go first."""
 
-# What checkpoints recommend for sampling, where it is not what all recommend.
+# What checkpoints of a chain of steps recommend for sampling, where it is not what all recommend.
 _SAMPLERS = {"demo": DEMO_SAMPLER}
+_ONE_CALL = SamplerConfig(bfloat16=True)
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def settle(given: dict[str, Any]) -> TrainSettings:
         for kind in (DataFlags, OptimisationFlags, RunFlags)
     )
     model, diffusion = configs_from_flags(flags)
+    sampled = method_named(optimisation.method, "--method").sampled
     preprocessing = PreprocessingConfig(voxel_mm=_three(data.voxel_mm, float, "voxel_mm"), suv_max=data.suv_max)
     settings = TrainSettings(
         data=data,
@@ -142,7 +146,7 @@ def settle(given: dict[str, Any]) -> TrainSettings:
         model=model,
         diffusion=diffusion,
         preprocessing=preprocessing,
-        sampler=_SAMPLERS.get(preset, FAST_SAMPLER),
+        sampler=_SAMPLERS.get(preset, FAST_SAMPLER) if sampled else _ONE_CALL,
         crop_size=_three(data.crop_size, int, "crop_size"),
         ema_rates=tuple(rate.strip() for rate in optimisation.ema_rate.split(",")),
         given=given,

@@ -25,12 +25,12 @@ from guided_diffusion import logger
 from guided_diffusion.checkpoints import StateDict, save_checkpoint, save_plain
 from guided_diffusion.config import Header
 from guided_diffusion.errors import InputError
-from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.image_datasets import CropSource
+from guided_diffusion.methods import METHODS
 from guided_diffusion.resample import create_named_schedule_sampler
 from guided_diffusion.train_config import TrainSettings
 from guided_diffusion.train_files import ProgressTable, Start, ema_path, model_path, optimiser_path
-from guided_diffusion.unet import SuperResModel
+from guided_diffusion.unet import UNetModel
 from guided_diffusion.validation import Score, Validator
 
 # Names of the random numbers of a step, apart from those of its crops.
@@ -89,12 +89,13 @@ class TrainLoop:
     def __init__(
         self,
         settings: TrainSettings,
-        model: SuperResModel,
+        model: UNetModel,
         source: CropSource,
         validator: Validator | None,
         start: Start | None,
         provenance: dict[str, Any],
     ):
+        options = settings.optimisation
         self.settings = settings
         self.model = model.train()
         self.source = source
@@ -102,11 +103,8 @@ class TrainLoop:
         self.provenance = provenance
         self.folder = Path(settings.run.save_dir)
         self.device = next(model.parameters()).device
-        self.diffusion = GaussianDiffusion(settings.diffusion)
-        self.schedule_sampler = create_named_schedule_sampler(
-            settings.optimisation.schedule_sampler, self.diffusion.num_timesteps
-        )
-        options = settings.optimisation
+        self.diffusion = METHODS[options.method].create_process(settings.diffusion)
+        self.schedule_sampler = create_named_schedule_sampler(options.schedule_sampler, self.diffusion.num_timesteps)
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
         # The published rule: the scale's binary logarithm grows every step and falls by one at an overflow.
         self.scaler = torch.amp.GradScaler(
@@ -301,7 +299,7 @@ class TrainLoop:
             self.best = score.denoised
             save_checkpoint(ema_path(self.folder, rate, "best"), self.averages[rate], self._header(rate, score))
 
-    def _for_sampling(self, weights: StateDict) -> SuperResModel:
+    def _for_sampling(self, weights: StateDict) -> UNetModel:
         """A copy of the network with the given weights, in the precision that the header recommends for sampling."""
         model = copy.deepcopy(self.model).eval()
         model.load_state_dict(weights)
@@ -316,7 +314,7 @@ class TrainLoop:
                 "validation_psnr_low_dose": round(score.low_dose, 3),
             }
         return Header(
-            method="ddpm3d",
+            method=self.settings.optimisation.method,
             model=replace(self.settings.model, use_fp16=False),
             diffusion=self.settings.diffusion,
             preprocessing=self.settings.preprocessing,

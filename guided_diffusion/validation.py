@@ -1,15 +1,15 @@
 """How good the moving average is, on fixed crops of subjects that it is not trained on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from guided_diffusion import samplers
-from guided_diffusion.config import DiffusionConfig, SamplerConfig
-from guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from guided_diffusion.config import SamplerConfig
 from guided_diffusion.image_datasets import CropSource
+from guided_diffusion.methods import Process
 
 # Names the random numbers of sampling, apart from those of the crops.
 SAMPLING_STREAM = 2
@@ -29,15 +29,18 @@ def psnr(image: Tensor, truth: Tensor) -> float:
 
 
 class Validator:
-    """Denoises `count` fixed crops of a source as the checkpoint's recommended sampler would."""
+    """Denoises `count` fixed crops of a source as the checkpoint's recommended sampler would.
 
-    def __init__(self, source: CropSource, count: int, diffusion: DiffusionConfig, sampler: SamplerConfig):
+    process: shortened to the sampler's steps.
+    """
+
+    def __init__(self, source: CropSource, count: int, process: Process, sampler: SamplerConfig):
         crops = [source.crop(0, item) for item in range(count)]
         self._low_dose = torch.from_numpy(np.stack([crop.low_dose for crop in crops]))
         self._normal_dose = torch.from_numpy(np.stack([crop.normal_dose for crop in crops]))
         self._noise = torch.from_numpy(np.stack([crop.noise for crop in crops]))
         self._seed = source.seed
-        self._diffusion = GaussianDiffusion(replace(diffusion, timestep_respacing=sampler.timestep_respacing))
+        self._process = process
         self._sampler = sampler
 
     @torch.no_grad()
@@ -53,7 +56,7 @@ class Validator:
     def _denoise(self, model: nn.Module, item: int, device: torch.device) -> Tensor:
         """One crop [1, 1, Z, X, Y], clipped to [0, 1]."""
         low_res = self._low_dose[item : item + 1].to(device)
-        predict = samplers.Predictor(self._diffusion, model, {"low_res": low_res}, clip_denoised=True)
+        predict = samplers.Predictor(self._process, model, {"low_res": low_res}, clip_denoised=True)
         start = self._noise[item : item + 1].to(device)
 
         def noise_at(step: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""The rivals of the paper, on the same data, patches and commands."""
