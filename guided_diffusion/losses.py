@@ -1,4 +1,4 @@
-"""Divergences and likelihoods of normal distributions, in nats, element by element."""
+"""Divergences and likelihoods of normal distributions, in nats, element by element; how examples are weighed."""
 
 import math
 
@@ -8,6 +8,7 @@ from torch import Tensor
 # Intensities are binned as 8-bit images scaled to [-1, 1], as in the published bound.
 _HALF_BIN = 1.0 / 255.0
 _SMALLEST = 1e-12
+_LEAST_ERROR = 1e-7
 
 
 def normal_kl(mean1: Tensor, logvar1: Tensor, mean2: Tensor, logvar2: Tensor) -> Tensor:
@@ -36,3 +37,20 @@ def discretised_gaussian_log_likelihood(x: Tensor, means: Tensor, log_scales: Te
         x < -0.999, below_upper, torch.where(x > 0.999, 1.0 - below_lower, below_upper - below_lower)
     )
     return torch.log(probability.clamp(min=_SMALLEST))
+
+
+def _uniform(low_dose: Tensor, _normal_dose: Tensor) -> Tensor:
+    """Weights [N] of 1."""
+    return low_dose.new_ones(low_dose.shape[0])
+
+
+def _relative(low_dose: Tensor, normal_dose: Tensor) -> Tensor:
+    """Weights [N]: one over the mean squared error of the low dose, images normalised [N, 1, Z, X, Y].
+
+    Noise variance grows with 1/dose, so an unweighted mean is the lowest dose's almost alone; this way the loss is the
+    share of the noise that stays, at every dose alike. An error below 70 dB counts as 70 dB.
+    """
+    return 1.0 / (low_dose - normal_dose).square().flatten(1).mean(dim=1).clamp(min=_LEAST_ERROR)
+
+
+WEIGHTINGS = {"uniform": _uniform, "relative": _relative}

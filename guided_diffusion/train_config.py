@@ -19,6 +19,7 @@ from guided_diffusion.config import (
     flag,
 )
 from guided_diffusion.errors import InputError
+from guided_diffusion.losses import WEIGHTINGS
 from guided_diffusion.methods import METHODS, method_named
 from guided_diffusion.resample import SAMPLERS
 from guided_diffusion.script_util import configs_from_flags
@@ -41,6 +42,9 @@ class OptimisationFlags:
 
     method: str = flag("ddpm3d", f"what is trained: {' or '.join(METHODS)}")
     schedule_sampler: str = flag("uniform", f"which timesteps are drawn: {' or '.join(SAMPLERS)}")
+    loss_weighting: str = flag(
+        "uniform", f"how crops count: {' or '.join(WEIGHTINGS)}; relative divides a loss by the low dose's error"
+    )
     batch_size: int = flag(1, "crops per step")
     microbatch: int = flag(-1, "crops that go through the network together, to save memory; -1: all of a batch")
     lr: float = flag(1e-4, "learning rate of AdamW")
@@ -193,6 +197,10 @@ def _check(settings: TrainSettings) -> None:
                 raise InputError(f"--{item.name} {value}: must not be negative")
     if settings.optimisation.precision not in ("float32", "bfloat16"):
         raise InputError(f"--precision {settings.optimisation.precision!r} is unknown: choose float32 or bfloat16")
+    if settings.optimisation.loss_weighting not in WEIGHTINGS:
+        raise InputError(
+            f"--loss_weighting {settings.optimisation.loss_weighting!r} is unknown: choose {' or '.join(WEIGHTINGS)}"
+        )
     multiple = settings.model.in_plane_multiple
     if any(size % multiple for size in settings.crop_size[:2]):
         raise InputError(

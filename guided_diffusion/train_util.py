@@ -26,6 +26,7 @@ from guided_diffusion.checkpoints import StateDict, save_checkpoint, save_plain
 from guided_diffusion.config import Header
 from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import CropSource
+from guided_diffusion.losses import WEIGHTINGS
 from guided_diffusion.methods import METHODS
 from guided_diffusion.resample import create_named_schedule_sampler
 from guided_diffusion.train_config import TrainSettings
@@ -104,6 +105,7 @@ class TrainLoop:
         self.folder = Path(settings.run.save_dir)
         self.device = next(model.parameters()).device
         self.diffusion = METHODS[options.method].create_process(settings.diffusion)
+        self._weighting = WEIGHTINGS[options.loss_weighting]
         self.schedule_sampler = create_named_schedule_sampler(options.schedule_sampler, self.diffusion.num_timesteps)
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
         # The published rule: the scale's binary logarithm grows every step and falls by one at an overflow.
@@ -248,7 +250,8 @@ class TrainLoop:
             )
             with self._autocast():
                 terms = self.diffusion.training_losses(self.model, normal_dose, t, {"low_res": low_dose}, noise)
-            self.scaler.scale((terms["loss"] * weights[part].to(self.device)).sum() / count).backward()
+            weighted = terms["loss"] * weights[part].to(self.device) * self._weighting(low_dose, normal_dose)
+            self.scaler.scale(weighted.sum() / count).backward()
             losses = terms["loss"].detach().float().cpu()
             if not self.scaler.is_enabled() and not losses.isfinite().all():
                 raise InputError(

@@ -12,6 +12,7 @@ from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.loading import load_model
+from guided_diffusion.losses import WEIGHTINGS
 from guided_diffusion.test_command import create_parser, denoise_subjects
 from guided_diffusion.train_config import settle
 from guided_diffusion.unet import UNetModel
@@ -132,3 +133,38 @@ def test_unknown_methods_are_refused(network, tmp_path):
     assert load_checkpoint(str(tmp_path / "gan.pt")).header.method == "gan"
     with pytest.raises(InputError, match="the header's method 'gan' is unknown"):
         load_model(str(tmp_path / "gan.pt"))
+
+
+def test_relative_weights_make_all_doses_count_alike():
+    normal = torch.rand(2, 1, 3, 4, 5, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(normal.shape, generator=torch.Generator().manual_seed(2))
+    low = normal + noise * torch.tensor([0.01, 0.2]).reshape(2, 1, 1, 1, 1)
+    errors = (low - normal).square().flatten(1).mean(1)
+    torch.testing.assert_close(WEIGHTINGS["relative"](low, normal) * errors, torch.ones(2))
+    assert WEIGHTINGS["relative"](normal, normal).tolist() == pytest.approx([1e7, 1e7])
+    assert WEIGHTINGS["uniform"](low, normal).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("method", ["unet3d", "ddpm3d"])
+def test_weighted_training_follows_the_weighted_gradient(method, tmp_path):
+    """The first step of AdamW moves every weight by the learning rate against its gradient's sign; gradients of two
+    crops that are weighed differently add up to another sign somewhere."""
+    moved = {}
+    rng = np.random.default_rng(0)
+    for name, noise in (("a", 0.01), ("b", 3.0)):
+        normal = rng.gamma(2.0, 1.0, (8, 8, 8))
+        pair = np.stack([normal + noise * rng.standard_normal(normal.shape), normal])
+        np.savez(tmp_path / f"{name}.npz", arr_0=pair.astype(np.float32))
+    for weighting in WEIGHTINGS:
+        flags = {"method": method, "loss_weighting": weighting, "predict_xstart": True, "batch_size": 8, "max_steps": 1}
+        flags |= {"num_channels": 32, "num_res_blocks": 1, "channel_mult": "1", "attention_resolutions": "1000"}
+        folder = tmp_path / weighting
+        folder.mkdir()
+        paths = {"data_dir": str(tmp_path), "save_dir": str(folder)}
+        run = settle(flags | paths | {"crop_size": "8,8,8", "add_low_res": True, "lr": 1e-3, "threads": 1})
+        threads = torch.get_num_threads()
+        train_command.train_with(run, folder)
+        torch.set_num_threads(threads)
+        moved[weighting] = load_checkpoint(str(folder / "model000001.pt")).state_dict["out.2.weight"]
+    assert (moved["uniform"].sign() != moved["relative"].sign()).any()
+    assert moved["uniform"].abs().max() == pytest.approx(1e-3, rel=1e-3)
