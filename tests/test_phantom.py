@@ -40,7 +40,7 @@ def test_every_tracer_has_every_tissue_with_a_source():
 
 def test_drawn_uptake_has_the_mean_and_spread_of_the_table():
     drawn = [draw_uptake("fdg", np.random.default_rng(seed)) for seed in range(3000)]
-    for tissue, mean, sd in (("liver", 2.2, 0.4), ("bladder", 22.0, 16.0)):
+    for tissue, mean, sd in (("liver", 2.2, 0.44), ("bladder", 13.8, 10.3)):
         values = np.array([d[tissue] for d in drawn])
         assert values.mean() == pytest.approx(mean, rel=0.05)
         assert values.std() == pytest.approx(sd, rel=0.15)

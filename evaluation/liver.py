@@ -1,0 +1,59 @@
+"""Noise where the tracer is nearly uniform, as in the liver: how strong it is, and over what length it is correlated.
+
+Images are [X, Y, Z]; regions are boolean arrays of their shape; voxel sizes in mm.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+LIVER_SPHERE_MM = 30.0
+"""Diameter of the usual volume of interest in the liver, 14 ml (doi:10.1186/s40658-019-0264-9)."""
+
+
+def sphere(shape: Sequence[int], voxel_mm: Sequence[float], centre: Sequence[int], diameter_mm: float) -> np.ndarray:
+    """Voxels whose centres lie within a sphere about the voxel `centre`."""
+    distances = [
+        (np.arange(n) - c).reshape([-1 if k == axis else 1 for k in range(3)]) * size
+        for axis, (n, c, size) in enumerate(zip(shape, centre, voxel_mm, strict=True))
+    ]
+    return sum(d**2 for d in distances) <= (diameter_mm / 2) ** 2
+
+
+def deep_sphere(organ: np.ndarray, voxel_mm: Sequence[float], diameter_mm: float = LIVER_SPHERE_MM) -> np.ndarray:
+    """A sphere about the point of `organ` (a region) that lies deepest below its surface."""
+    depth = distance_transform_edt(organ, sampling=voxel_mm)
+    return sphere(organ.shape, voxel_mm, np.unravel_index(depth.argmax(), depth.shape), diameter_mm)
+
+
+def coefficient_of_variation(image: np.ndarray, region: np.ndarray) -> float:
+    """Standard deviation over mean of the region's voxels."""
+    values = image[region].astype(np.float64)
+    return float(values.std() / values.mean())
+
+
+def correlation_fwhm(image: np.ndarray, region: np.ndarray, voxel_mm: Sequence[float]) -> tuple[float, float, float]:
+    """Full width at half maximum (mm) of the autocorrelation within the region, along each axis.
+
+    White noise behind a Gaussian filter of FWHM w has sqrt(2) w. Linear between lags; infinite where the correlation is
+    still above one half at the longest lag that the region holds.
+    """
+    noise = np.where(region, image - image[region].mean(dtype=np.float64), 0.0)
+    return tuple(_half_width(noise, region, axis) * 2 * size for axis, size in enumerate(voxel_mm))
+
+
+def _half_width(noise: np.ndarray, region: np.ndarray, axis: int) -> float:
+    """Lag in voxels at which the autocorrelation along `axis` falls to one half."""
+    noise, region = np.moveaxis(noise, axis, 0), np.moveaxis(region, axis, 0)
+    variance = np.mean(noise[region] ** 2)
+    previous = 1.0
+    for lag in range(1, len(region)):
+        both = region[lag:] & region[:-lag]
+        if not both.any():
+            break
+        correlation = np.mean((noise[lag:] * noise[:-lag])[both]) / variance
+        if correlation < 0.5:
+            return float(lag - (0.5 - correlation) / (previous - correlation))
+        previous = correlation
+    return float("inf")
