@@ -44,13 +44,13 @@ def _uniform(low_dose: Tensor, _normal_dose: Tensor) -> Tensor:
     return low_dose.new_ones(low_dose.shape[0])
 
 
-def _relative(low_dose: Tensor, normal_dose: Tensor) -> Tensor:
-    """Weights [N]: one over the mean squared error of the low dose, images normalised [N, 1, Z, X, Y].
+def _balanced(low_dose: Tensor, normal_dose: Tensor) -> Tensor:
+    """Weights [N]: one over the root mean squared error of the low dose, images normalised [N, 1, Z, X, Y].
 
-    Noise variance grows with 1/dose, so an unweighted mean is the lowest dose's almost alone; this way the loss is the
-    share of the noise that stays, at every dose alike. An error below 70 dB counts as 70 dB.
+    Noise variance grows with 1/dose, so an unweighted mean is the lowest dose's almost alone, while one over the
+    variance favours the highest dose as much. This lies between. An error below 70 dB counts as 70 dB.
     """
-    return 1.0 / (low_dose - normal_dose).square().flatten(1).mean(dim=1).clamp(min=_LEAST_ERROR)
+    return (low_dose - normal_dose).square().flatten(1).mean(dim=1).clamp(min=_LEAST_ERROR).rsqrt()
 
 
-WEIGHTINGS = {"uniform": _uniform, "relative": _relative}
+WEIGHTINGS = {"uniform": _uniform, "balanced": _balanced}

@@ -43,7 +43,8 @@ class OptimisationFlags:
     method: str = flag("ddpm3d", f"what is trained: {' or '.join(METHODS)}")
     schedule_sampler: str = flag("uniform", f"which timesteps are drawn: {' or '.join(SAMPLERS)}")
     loss_weighting: str = flag(
-        "uniform", f"how crops count: {' or '.join(WEIGHTINGS)}; relative divides a loss by the low dose's error"
+        "uniform",
+        f"how crops count: {' or '.join(WEIGHTINGS)}; balanced divides a loss by the root of the low dose's error",
     )
     batch_size: int = flag(1, "crops per step")
     microbatch: int = flag(-1, "crops that go through the network together, to save memory; -1: all of a batch")

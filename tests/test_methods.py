@@ -135,13 +135,13 @@ def test_unknown_methods_are_refused(network, tmp_path):
         load_model(str(tmp_path / "gan.pt"))
 
 
-def test_relative_weights_make_all_doses_count_alike():
+def test_balanced_weights_are_one_over_the_root_of_the_error():
     normal = torch.rand(2, 1, 3, 4, 5, generator=torch.Generator().manual_seed(1))
     noise = torch.randn(normal.shape, generator=torch.Generator().manual_seed(2))
     low = normal + noise * torch.tensor([0.01, 0.2]).reshape(2, 1, 1, 1, 1)
     errors = (low - normal).square().flatten(1).mean(1)
-    torch.testing.assert_close(WEIGHTINGS["relative"](low, normal) * errors, torch.ones(2))
-    assert WEIGHTINGS["relative"](normal, normal).tolist() == pytest.approx([1e7, 1e7])
+    torch.testing.assert_close(WEIGHTINGS["balanced"](low, normal) * errors.sqrt(), torch.ones(2))
+    assert WEIGHTINGS["balanced"](normal, normal).tolist() == pytest.approx([10**3.5, 10**3.5])
     assert WEIGHTINGS["uniform"](low, normal).tolist() == [1, 1]
 
 
@@ -166,5 +166,5 @@ def test_weighted_training_follows_the_weighted_gradient(method, tmp_path):
         train_command.train_with(run, folder)
         torch.set_num_threads(threads)
         moved[weighting] = load_checkpoint(str(folder / "model000001.pt")).state_dict["out.2.weight"]
-    assert (moved["uniform"].sign() != moved["relative"].sign()).any()
+    assert (moved["uniform"].sign() != moved["balanced"].sign()).any()
     assert moved["uniform"].abs().max() == pytest.approx(1e-3, rel=1e-3)
