@@ -9,8 +9,8 @@ def kept_timesteps(alphas_cumprod: np.ndarray, respacing: str, start_step: int |
     """The original timesteps, ascending, of a walk over a process with these cumulative products.
 
     respacing: as in `space_timesteps`, or "logsnrN": N timesteps from 0 to the start, evenly spaced in the logarithm of
-    the signal-to-noise ratio. start_step: where the walk starts; timesteps above it are left out. None: at the last one.
-    Raises InputError for a string or a start that does not fit the process.
+    the signal-to-noise ratio. start_step: timesteps above it are left out; None: where the process ends. Raises
+    InputError for a string or a start that does not fit the process.
     """
     num_timesteps = len(alphas_cumprod)
     last = num_timesteps - 1 if start_step is None else start_step

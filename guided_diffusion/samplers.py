@@ -107,7 +107,13 @@ def ddim(
     return x
 
 
-def dpmpp_2m(predict: Predictor, x: Tensor, *, noise_at: NoiseSource, after_step: AfterStep = _keep) -> Tensor:
+def dpmpp_2m(
+    predict: Predictor,
+    x: Tensor,
+    *,
+    noise_at: NoiseSource,  # noqa: ARG001 the samplers have one signature
+    after_step: AfterStep = _keep,
+) -> Tensor:
     """DPM-Solver++(2M), the second-order multistep solver of the probability flow (Lu et al., DPM-Solver++: Fast Solver
     for Guided Sampling of Diffusion Probabilistic Models, 2022, algorithm 2).
 
@@ -143,11 +149,17 @@ def dpmpp_2m_sde(predict: Predictor, x: Tensor, *, noise_at: NoiseSource, after_
 def _two_step(
     predict: Predictor, x: Tensor, advance: Callable[[int, float, Tensor, Tensor], Tensor], after_step: AfterStep
 ) -> Tensor:
-    """Walk with x_0 extrapolated by half a step in lambda = log(alpha / sigma), from this prediction and the last.
+    """Walk with x_0 extrapolated to the middle of every step, from its prediction before this step and the last.
 
+    Lengths and middles are those in lambda = log(alpha / sigma), over which x_0 is integrated (proposition 4.1).
     advance(step, h, x, estimate) gives x after a step of length h > 0 in lambda with that estimate of x_0. The first
     step has no last prediction. The last one, to sigma = 0, is infinitely long: nothing can be extrapolated, and either
     equation leaves x_0 as predicted. Predictions are clipped, where they are, before they are extrapolated.
+
+    Lu et al. extrapolate by h / 2 however short the step before was. Steps even in time grow by factors towards the
+    noiseless end, where that overshoots: on Gaussians the error then *rises* from 5 to 20 steps and more. Here no
+    extrapolation is longer than half the step before, which changes nothing for steps even in lambda and keeps the
+    order wherever their lengths change slowly.
     """
     lambdas = half_log_snr(predict.diffusion.alphas_cumprod)
     last, h_last = None, math.inf
@@ -157,7 +169,7 @@ def _two_step(
             x = x_start
         else:
             h = float(lambdas[step - 1] - lambdas[step])
-            estimate = x_start if last is None else x_start + h / (2 * h_last) * (x_start - last)
+            estimate = x_start if last is None else x_start + 0.5 * min(h / h_last, 1.0) * (x_start - last)
             x = advance(step, h, x, estimate)
             last, h_last = x_start, h
         x = after_step(x)

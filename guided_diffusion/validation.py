@@ -37,7 +37,8 @@ class Validator:
         self._normal_dose = torch.from_numpy(np.stack([crop.normal_dose for crop in crops]))
         self._noise = torch.from_numpy(np.stack([crop.noise for crop in crops]))
         self._seed = source.seed
-        self._diffusion = GaussianDiffusion(replace(diffusion, timestep_respacing=sampler.timestep_respacing))
+        shortened = replace(diffusion, timestep_respacing=sampler.timestep_respacing)
+        self._diffusion = GaussianDiffusion(shortened, sampler.start_step)
         self._sampler = sampler
 
     @torch.no_grad()
@@ -54,11 +55,12 @@ class Validator:
         """One crop [1, 1, Z, X, Y], clipped to [0, 1]."""
         low_res = self._low_dose[item : item + 1].to(device)
         predict = samplers.Predictor(self._diffusion, model, {"low_res": low_res}, clip_denoised=True)
-        start = self._noise[item : item + 1].to(device)
+        noise = self._noise[item : item + 1].to(device)
+        start = samplers.STARTS[self._sampler.start_from](self._diffusion, noise, low_res)
 
         def noise_at(step: int) -> Tensor:
             rng = np.random.default_rng([self._seed, SAMPLING_STREAM, step, item])
             return torch.from_numpy(rng.standard_normal(start.shape, dtype=np.float32)).to(device)
 
-        walk = samplers.ddim if self._sampler.use_ddim else samplers.ddpm
+        walk = samplers.SAMPLERS[self._sampler.sampler]
         return walk(predict, start, noise_at=noise_at).clamp(0, 1).cpu()
