@@ -175,7 +175,7 @@ def test_a_single_step_is_the_prediction(sampler):
     """From any start; a float64 image and exact coefficients, so to the last digits."""
     predict = predictor("logsnr1")
     start = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(1, 1, 1, 1, 9)
-    result = samplers.SAMPLERS[sampler](predict, start, noise_at=torch.zeros_like)
+    result = samplers.SAMPLERS[sampler](predict, start, noise_at=samplers.global_noise(start))
     torch.testing.assert_close(result, predict(start, 0)["pred_xstart"], rtol=1e-6, atol=0)
 
 
