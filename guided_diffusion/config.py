@@ -93,7 +93,9 @@ class DiffusionConfig:
     noise_schedule: str = flag("linear", "linear or cosine")
     learn_sigma: bool = flag(False, "the network predicts the variance too")
     timestep_respacing: str = flag(
-        "", "which timesteps are used: counts per section (250 or 10,15,20) or ddimN; empty: all"
+        "",
+        "which timesteps are used: counts per section (250 or 10,15,20), ddimN, or logsnrN: N evenly spaced in the"
+        " logarithm of the signal-to-noise ratio, up to the start; empty: all",
     )
     use_kl: bool = flag(False, "train on the variational bound alone")
     predict_xstart: bool = flag(False, "the network predicts the image instead of the noise")
@@ -118,11 +120,26 @@ class PreprocessingConfig:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """How a trained model is best sampled: what `--preset fast` means for it."""
+    """How a trained model is best sampled: what `--preset fast` means for it.
 
-    use_ddim: bool = False
+    sampler, start_from: names in `samplers.SAMPLERS` and `samplers.STARTS`. start_step: the original timestep at which
+    walks start, None for the last.
+    """
+
+    sampler: str = "ddpm"
     timestep_respacing: str = ""
     bfloat16: bool = False
+    start_from: str = "noise"
+    start_step: int | None = None
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "SamplerConfig":
+        """Of a header's entries. Raises TypeError for unknown ones."""
+        entries = dict(plain)
+        # Checkpoints of version 0.1.0, the shipped one among them, know two samplers only and say which by a boolean.
+        if "use_ddim" in entries:
+            entries["sampler"] = "ddim" if entries.pop("use_ddim") else "ddpm"
+        return cls(**entries)
 
 
 @dataclass(frozen=True)
@@ -153,7 +170,7 @@ class Header:
                 model=ModelConfig(**plain["model"]),
                 diffusion=DiffusionConfig(**plain["diffusion"]),
                 preprocessing=PreprocessingConfig(**preprocessing),
-                sampler=SamplerConfig(**plain["sampler"]),
+                sampler=SamplerConfig.from_dict(plain["sampler"]),
                 training=dict(plain["training"]),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -175,7 +192,7 @@ RELEASED_MODEL = ModelConfig(
 RELEASED_DIFFUSION = DiffusionConfig(learn_sigma=True)
 
 # Where a checkpoint recommends nothing, as the published weights do not.
-FAST_SAMPLER = SamplerConfig(use_ddim=True, timestep_respacing="ddim20", bfloat16=True)
+FAST_SAMPLER = SamplerConfig(sampler="ddim", timestep_respacing="ddim20", bfloat16=True)
 
 # The small network that is trained on virtual patients and shipped: it adds a correction to the low-dose image, since
 # a few hours on two cores do not suffice to learn the image from noise.
@@ -193,7 +210,7 @@ DEMO_MODEL = ModelConfig(
 DEMO_DIFFUSION = DiffusionConfig(predict_xstart=True)
 DEMO_PREPROCESSING = PreprocessingConfig(voxel_mm=(3.3, 3.3, 3.3))
 # Ancestral: DDIM's last steps carry the start's noise into the result, which cost 1.2 dB on a low-noise subject.
-DEMO_SAMPLER = SamplerConfig(use_ddim=False, timestep_respacing="5", bfloat16=True)
+DEMO_SAMPLER = SamplerConfig(sampler="ddpm", timestep_respacing="5", bfloat16=True)
 
 
 def field_names(config: type) -> list[str]:

@@ -18,7 +18,7 @@ from guided_diffusion import samplers
 from guided_diffusion.config import DiffusionConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.losses import discretised_gaussian_log_likelihood, normal_kl
-from guided_diffusion.respace import space_timesteps, spaced_betas
+from guided_diffusion.respace import kept_timesteps, spaced_betas
 
 # The step count at which the published learning weights and beta range were chosen.
 REFERENCE_STEPS = 1000
@@ -52,19 +52,24 @@ def mean_flat(x: Tensor) -> Tensor:
 
 
 class GaussianDiffusion:
-    """A diffusion process over some or all timesteps of a schedule, and what the network predicts of it."""
+    """A diffusion process over some or all timesteps of a schedule, and what the network predicts of it.
 
-    def __init__(self, config: DiffusionConfig):
+    start_step: the original timestep at which walks start, if not at the last; the process then ends there, at the
+    nearest timestep that it keeps.
+    """
+
+    def __init__(self, config: DiffusionConfig, start_step: int | None = None):
         full_betas = beta_schedule(config.noise_schedule, config.diffusion_steps)
-        kept = space_timesteps(config.diffusion_steps, config.timestep_respacing)
-        self.config = config
-        self.original_timesteps = np.array(kept)
-        self.betas = spaced_betas(np.cumprod(1.0 - full_betas), kept) if config.timestep_respacing else full_betas
         if not ((full_betas > 0) & (full_betas < 1)).all():
             raise InputError(
                 f"--diffusion_steps {config.diffusion_steps}: too few for the {config.noise_schedule} schedule, whose"
                 f" betas reach {full_betas.max():.3g}; use --timestep_respacing for fewer steps of a longer process"
             )
+        full_products = np.cumprod(1.0 - full_betas)
+        kept = kept_timesteps(full_products, config.timestep_respacing, start_step)
+        self.config = config
+        self.original_timesteps = np.array(kept)
+        self.betas = spaced_betas(full_products, kept) if config.timestep_respacing else full_betas[: len(kept)]
         self.num_timesteps = len(self.betas)
 
         self.alphas_cumprod = np.cumprod(1.0 - self.betas)

@@ -29,7 +29,8 @@ def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
     """
     checkpoint = root_first(load_checkpoint, path)
     settings = root_first(settle, flags or {}, checkpoint.header, device().type == "cuda")
-    diffusion = root_first(METHODS[settings.method].create_process, settings.diffusion)
+    create_process = METHODS[settings.method].create_process
+    diffusion = root_first(create_process, settings.diffusion, settings.sampling.start_step)
     return LoadedModel(root_first(_fill, checkpoint, settings, path), diffusion, settings)
 
 

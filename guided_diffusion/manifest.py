@@ -28,13 +28,14 @@ def describe_run(
     flags: dict[str, Any],
     settings: Settings,
     denoised: Denoised,
+    nfe_per_patch: int,
     device: torch.device,
     threads: int,
     seconds: float,
 ) -> dict[str, Any]:
     """The manifest of one subject, plain values only.
 
-    key: names the run's results. weights: the checkpoint's digest.
+    key: names the run's results. weights: the checkpoint's digest. nfe_per_patch: network calls on every patch.
     """
     return {
         "key": key,
@@ -52,6 +53,7 @@ def describe_run(
         "settings": settings.as_dict(),
         "model_grid": {"shape": list(denoised.samples.shape), "voxel_mm": list(settings.preprocessing.voxel_mm)},
         "plan": asdict(denoised.plan),
+        "nfe_per_patch": nfe_per_patch,
         "patches": denoised.timings,
         "seconds": round(seconds, 3),
         "ranks": communicator().size,

@@ -23,7 +23,7 @@ class Method:
     """How a method's network and process are made. sampled: whether it is a chain of steps at all."""
 
     create_model: Callable[[ModelConfig, DiffusionConfig], UNetModel]
-    create_process: Callable[[DiffusionConfig], Process]
+    create_process: Callable[[DiffusionConfig, int | None], Process]
     sampled: bool
 
 

@@ -23,11 +23,14 @@ PUBLISHED_SEED = 10
 class Sampling:
     """How patches are sampled.
 
-    noise: "field" names the noise by axial slice, so that overlapping patches see the same; "per_patch" is the
-    published protocol, in which every patch restarts PyTorch's generator from `seed`.
+    sampler, start_from: names in `samplers.SAMPLERS` and `samplers.STARTS`. start_step: the original timestep of the
+    start, None for the last. noise: "field" names the noise by axial slice, so that overlapping patches see the same;
+    "per_patch" is the published protocol, in which every patch restarts PyTorch's generator from `seed`.
     """
 
-    use_ddim: bool = False
+    sampler: str = "ddpm"
+    start_from: str = "noise"
+    start_step: int | None = None
     clip_denoised: bool = True
     noise: str = "field"
     seed: int = PUBLISHED_SEED
@@ -61,15 +64,17 @@ def sample_batch(
     sampling: Sampling,
     after_step: samplers.AfterStep,
 ) -> PatchResult:
-    """Sample one batch of patches on this rank's device; `after_step` as in `samplers`."""
+    """Sample one batch of patches on this rank's device; `after_step` as in `samplers`.
+
+    diffusion: the process as far as it is walked, that is up to `sampling.start_step`.
+    """
     began = time.perf_counter()
     device = next(model.parameters()).device
     low_res = torch.from_numpy(task.low_dose).permute(0, 3, 1, 2)[:, None].contiguous().to(device)
     noise_at = _noise_source(task, low_res, diffusion, sampling)
     predict = samplers.Predictor(diffusion, model, {"low_res": low_res}, sampling.clip_denoised)
-    start = noise_at(samplers.START)
-    walk = samplers.ddim if sampling.use_ddim else samplers.ddpm
-    samples = walk(predict, start, noise_at=noise_at, after_step=after_step)
+    start = samplers.STARTS[sampling.start_from](diffusion, noise_at(samplers.START), low_res)
+    samples = samplers.SAMPLERS[sampling.sampler](predict, start, noise_at=noise_at, after_step=after_step)
     voxels = samples[:, 0].permute(0, 2, 3, 1).float().cpu().numpy()
     return PatchResult(np.ascontiguousarray(voxels), communicator().rank, time.perf_counter() - began)
 

@@ -16,18 +16,20 @@ from guided_diffusion.config import (
     Header,
     ModelConfig,
     PreprocessingConfig,
+    SamplerConfig,
     field_names,
 )
 from guided_diffusion.errors import InputError
 from guided_diffusion.methods import method_named
 from guided_diffusion.patch_sampling import Sampling
+from guided_diffusion.samplers import SAMPLERS, STARTS
 from guided_diffusion.script_util import configs_from_flags
 
 PRESETS = ("paper", "fast")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # These say how a chain of steps is walked.
-CHAIN_FLAGS = {"use_ddim", "timestep_respacing"}
+CHAIN_FLAGS = {"use_ddim", "sampler", "start_from", "start_step", "timestep_respacing"}
 
 # These change how a network is run, not what it is: a header does not fix them.
 RUN_FLAGS = {"use_fp16", "use_checkpoint", "dropout", "small_size", "timestep_respacing"}
@@ -65,11 +67,14 @@ def settle(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settin
     method = header.method if header else "ddpm3d"
     flags = _applicable(flags, method, notices)
     model, diffusion, preprocessing = _network(flags, header, notices)
-    fast = (header.sampler if header else FAST_SAMPLER) if preset == "fast" else None
-    respacing = flags.get("timestep_respacing", fast.timestep_respacing if fast else "")
+    published = preset == "paper"
+    recommended = SamplerConfig() if published else header.sampler if header else FAST_SAMPLER
+    start_from, start_step = _start(flags, recommended)
     sampling = Sampling(
-        use_ddim=flags.get("use_ddim", fast.use_ddim if fast else False),
-        noise=flags.get("noise", "field" if fast else "per_patch"),
+        sampler=_sampler(flags, recommended),
+        start_from=start_from,
+        start_step=start_step,
+        noise=flags.get("noise", "per_patch" if published else "field"),
         **{name: flags[name] for name in ("clip_denoised", "seed", "batch_size") if name in flags},
     )
     if sampling.seed < 0:
@@ -78,6 +83,7 @@ def settle(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settin
         raise InputError("volumes are denoised by 3D networks without class labels: --dims 3 --class_cond False")
     if sampling.batch_size < 1:
         raise InputError(f"--batch_size {sampling.batch_size}: at least one patch is computed at a time")
+    respacing = flags.get("timestep_respacing", recommended.timestep_respacing)
     sizes = {name: flags[name] for name in ("patch_size", "overlap") if name in flags}
     return Settings(
         preset=preset,
@@ -86,7 +92,7 @@ def settle(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settin
         diffusion=replace(diffusion, timestep_respacing=respacing),
         preprocessing=replace(preprocessing, **sizes),
         sampling=sampling,
-        precision=_precision(flags, bool(fast and fast.bfloat16), on_gpu, notices),
+        precision=_precision(flags, recommended.bfloat16, on_gpu, notices),
         notices=tuple(notices),
     )
 
@@ -114,6 +120,32 @@ def _network(
     if contradicting:
         notices.append(f"the checkpoint's header describes its network; ignored: {' '.join(contradicting)}")
     return header.model, header.diffusion, header.preprocessing
+
+
+def _sampler(flags: dict[str, Any], recommended: SamplerConfig) -> str:
+    """--sampler if given, else the published --use_ddim if given, else the preset's."""
+    by_boolean = ("ddim" if flags["use_ddim"] else "ddpm") if "use_ddim" in flags else recommended.sampler
+    sampler = flags.get("sampler", by_boolean)
+    if sampler not in SAMPLERS:
+        raise InputError(f"--sampler {sampler!r} is unknown: choose {', '.join(SAMPLERS)}")
+    if flags.get("use_ddim", sampler == "ddim") != (sampler == "ddim"):
+        raise InputError(f"--use_ddim {flags['use_ddim']} contradicts --sampler {sampler}: leave --use_ddim out")
+    return sampler
+
+
+def _start(flags: dict[str, Any], recommended: SamplerConfig) -> tuple[str, int | None]:
+    """What walks start from, and at which timestep: pure noise at the last, or the low-dose image at any."""
+    start_from = flags.get("start_from", recommended.start_from)
+    if start_from not in STARTS:
+        raise InputError(f"--start_from {start_from!r} is unknown: choose {' or '.join(STARTS)}")
+    if start_from == "noise":
+        if "start_step" in flags:
+            raise InputError(f"--start_step {flags['start_step']} needs --start_from low_dose")
+        return start_from, None
+    start_step = flags.get("start_step", recommended.start_step)
+    if start_step is None:
+        raise InputError("--start_from low_dose needs --start_step, the timestep whose noise the low-dose image gets")
+    return start_from, start_step
 
 
 def _precision(flags: dict[str, Any], reduced: bool, on_gpu: bool, notices: list[str]) -> str:

@@ -5,6 +5,41 @@ import numpy as np
 from guided_diffusion.errors import InputError
 
 
+def kept_timesteps(alphas_cumprod: np.ndarray, respacing: str, start_step: int | None = None) -> list[int]:
+    """The original timesteps, ascending, of a walk over a process with these cumulative products.
+
+    respacing: as in `space_timesteps`, or "logsnrN": N timesteps from 0 to the start, evenly spaced in the logarithm of
+    the signal-to-noise ratio. start_step: timesteps above it are left out; None: where the process ends. Raises
+    InputError for a string or a start that does not fit the process.
+    """
+    num_timesteps = len(alphas_cumprod)
+    last = num_timesteps - 1 if start_step is None else start_step
+    if not 0 <= last < num_timesteps:
+        raise InputError(f"--start_step {start_step}: not a timestep of 0 to {num_timesteps - 1}")
+    if not respacing.startswith("logsnr"):
+        return [step for step in space_timesteps(num_timesteps, respacing) if step <= last]
+    count = respacing.removeprefix("logsnr")
+    if not count.isdecimal() or not 1 <= int(count) <= last + 1:
+        raise InputError(f"--timestep_respacing {respacing!r}: 'logsnrN' takes N from 1 to the {last + 1} timesteps")
+    return _even_in_log_snr(alphas_cumprod[: last + 1], int(count))
+
+
+def half_log_snr(alphas_cumprod: np.ndarray) -> np.ndarray:
+    """log(alpha / sigma), the lambda of DPM-Solver; it falls with the timestep."""
+    return 0.5 * (np.log(alphas_cumprod) - np.log1p(-alphas_cumprod))
+
+
+def _even_in_log_snr(alphas_cumprod: np.ndarray, count: int) -> list[int]:
+    """`count` timesteps from the first to the last, or the last alone, as evenly spaced as different ones can be."""
+    rising = half_log_snr(alphas_cumprod)[::-1]
+    wanted = np.linspace(rising[0], rising[-1], count)[::-1]
+    nearest = np.rint(np.interp(wanted, rising, np.arange(len(rising))[::-1])).astype(int)
+    # At the noiseless end several may be nearest to the same timestep: they move up to the next ones that are free.
+    place = np.arange(count)
+    different = np.maximum.accumulate(nearest - place) + place
+    return np.minimum(different, len(rising) - count + place).tolist()
+
+
 def space_timesteps(num_timesteps: int, respacing: str) -> list[int]:
     """The original timesteps, ascending, that `respacing` keeps.
 
@@ -20,7 +55,7 @@ def space_timesteps(num_timesteps: int, respacing: str) -> list[int]:
         counts = [int(count) for count in respacing.split(",")]
     except ValueError:
         raise InputError(
-            f"--timestep_respacing {respacing!r} is neither 'ddimN' nor a comma list of step counts"
+            f"--timestep_respacing {respacing!r} is neither 'ddimN' nor 'logsnrN' nor a comma list of step counts"
         ) from None
     sections = np.array_split(np.arange(num_timesteps), len(counts))
     return [

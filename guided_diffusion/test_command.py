@@ -21,6 +21,7 @@ from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import Volume, in_suv_basis, load_volume
 from guided_diffusion.presets import PRECISIONS, PRESETS
 from guided_diffusion.resume import FinishedPatches, fingerprint, run_key
+from guided_diffusion.samplers import SAMPLERS, STARTS
 from guided_diffusion.script_util import Parser, add_config_flags, str2bool
 from guided_diffusion.subjects import (
     DICOM_FOLDER,
@@ -89,7 +90,33 @@ def create_parser(description: str) -> Parser:
         **given,
     )
     sampling.add_argument(
-        "--use_ddim", type=str2bool, metavar="True|False", help="DDIM instead of ancestral sampling", **given
+        "--sampler",
+        choices=tuple(SAMPLERS),
+        help="ddpm: ancestral; ddim: first-order, deterministic; dpmpp_2m: DPM-Solver++, second-order, deterministic;"
+        " dpmpp_2m_sde: the same with fresh noise at every step",
+        **given,
+    )
+    sampling.add_argument(
+        "--use_ddim",
+        type=str2bool,
+        metavar="True|False",
+        help="the published flag: True is --sampler ddim, False ddpm",
+        **given,
+    )
+    sampling.add_argument(
+        "--start_from",
+        choices=tuple(STARTS),
+        help="noise: walk all the kept timesteps down from pure noise; low_dose: only those up to --start_step, from"
+        " the low-dose image with the noise of that timestep",
+        **given,
+    )
+    sampling.add_argument(
+        "--start_step",
+        type=int,
+        metavar="N",
+        help="with --start_from low_dose: where to start, a timestep of 0 to diffusion_steps - 1; the nearest kept one"
+        " at or below it is taken",
+        **given,
     )
     sampling.add_argument(
         "--clip_denoised",
@@ -191,6 +218,7 @@ def _denoise_subject(subject: Subject, run: Run) -> None:
         flags=run.flags,
         settings=run.loaded.settings,
         denoised=denoised,
+        nfe_per_patch=run.loaded.diffusion.num_timesteps,
         device=device(),
         threads=run.threads,
         seconds=time.perf_counter() - began,

@@ -95,7 +95,7 @@ def _validator(settings: TrainSettings) -> Validator | None:
         return None
     source = CropSource(pairs, settings.crop_size, settings.preprocessing.suv_max, settings.optimisation.seed)
     diffusion = replace(settings.diffusion, timestep_respacing=settings.sampler.timestep_respacing)
-    process = METHODS[settings.optimisation.method].create_process(diffusion)
+    process = METHODS[settings.optimisation.method].create_process(diffusion, settings.sampler.start_step)
     return Validator(source, settings.run.validation_crops, process, settings.sampler)
 
 

@@ -57,11 +57,12 @@ class Validator:
         """One crop [1, 1, Z, X, Y], clipped to [0, 1]."""
         low_res = self._low_dose[item : item + 1].to(device)
         predict = samplers.Predictor(self._process, model, {"low_res": low_res}, clip_denoised=True)
-        start = self._noise[item : item + 1].to(device)
+        noise = self._noise[item : item + 1].to(device)
+        start = samplers.STARTS[self._sampler.start_from](self._process, noise, low_res)
 
         def noise_at(step: int) -> Tensor:
             rng = np.random.default_rng([self._seed, SAMPLING_STREAM, step, item])
             return torch.from_numpy(rng.standard_normal(start.shape, dtype=np.float32)).to(device)
 
-        walk = samplers.ddim if self._sampler.use_ddim else samplers.ddpm
+        walk = samplers.SAMPLERS[self._sampler.sampler]
         return walk(predict, start, noise_at=noise_at).clamp(0, 1).cpu()

@@ -15,10 +15,12 @@ from guided_diffusion.config import (
     RELEASED_DIFFUSION,
     RELEASED_MODEL,
     Header,
+    SamplerConfig,
 )
 from guided_diffusion.errors import InputError
 from guided_diffusion.script_util import create_model, sr_create_model_and_diffusion
 from tests.golden_weights import GOLDEN
+from tests.mpi import ROOT
 
 HEADER = Header("ddpm3d", DEMO_MODEL, DEMO_DIFFUSION, DEMO_PREPROCESSING, DEMO_SAMPLER, {"steps": 7, "data": "virtual"})
 LAYOUTS = json.loads((GOLDEN / "checkpoint_layout.json").read_text())
@@ -42,6 +44,20 @@ def test_weights_and_header_survive(tmp_path):
     assert checkpoint.state_dict.keys() == model.state_dict().keys()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(checkpoint.state_dict[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("boolean", "sampler"), [(True, "ddim"), (False, "ddpm")])
+def test_a_header_that_knows_two_samplers_is_understood(boolean, sampler):
+    """As version 0.1.0 wrote it."""
+    old = HEADER.as_dict() | {"sampler": {"use_ddim": boolean, "timestep_respacing": "5", "bfloat16": True}}
+    assert Header.from_dict(old, "old.pt").sampler == SamplerConfig(sampler, timestep_respacing="5", bfloat16=True)
+    with pytest.raises(InputError, match=r"old\.pt: .*'steps'"):
+        Header.from_dict(old | {"sampler": {"steps": 5}}, "old.pt")
+
+
+def test_the_shipped_weights_recommend_the_demo_sampler():
+    header = load_checkpoint(str(ROOT / "checkpoint" / "demo_ddpm3d.pt")).header
+    assert header.sampler == DEMO_SAMPLER
 
 
 def test_a_plain_state_dict_has_no_header(tmp_path):

@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import nibabel as nib
@@ -11,12 +12,14 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from tqdm import tqdm
 
 from guided_diffusion import inference
 from guided_diffusion.checkpoints import save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from guided_diffusion.noise import axial_noise
 from guided_diffusion.pet.patches import plan_axial_patches
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import load_volume
@@ -50,7 +53,7 @@ SMALL_HEADER = Header(
     model=SMALL_MODEL,
     diffusion=DiffusionConfig(predict_xstart=True),
     preprocessing=PreprocessingConfig(voxel_mm=(4.0, 4.0, 4.0), patch_size=16, overlap=4),
-    sampler=SamplerConfig(use_ddim=False, timestep_respacing="3"),
+    sampler=SamplerConfig(timestep_respacing="3"),
     training={},
 )
 
@@ -192,6 +195,8 @@ def test_the_manifest_says_what_was_done(small, tmp_path):
     assert manifest["settings"]["preset"] == "fast"
     assert manifest["settings"]["sampling"]["seed"] == 3
     assert manifest["settings"]["diffusion"]["timestep_respacing"] == "2"
+    assert manifest["settings"]["sampling"]["sampler"] == "ddpm"
+    assert manifest["nfe_per_patch"] == 2
     assert manifest["plan"]["starts"] == [0, 12, 24, 36, 48, 57]
     assert manifest["flags"]["timestep_respacing"] == "2"
     assert len(manifest["checkpoint"]["sha256"]) == 64
@@ -199,10 +204,13 @@ def test_the_manifest_says_what_was_done(small, tmp_path):
     assert "wrote" in (tmp_path / "log.txt").read_text()
 
 
-def test_ddim_seed_and_noise_change_the_sample_and_batches_do_not(small, tmp_path):
+def test_sampler_seed_and_noise_change_the_sample_and_batches_do_not(small, tmp_path):
     variants = {
         "plain": (),
         "ddim": ("--use_ddim", True),
+        "named": ("--sampler", "ddim"),
+        "dpmpp_2m": ("--sampler", "dpmpp_2m"),
+        "dpmpp_2m_sde": ("--sampler", "dpmpp_2m_sde"),
         "seed": ("--seed", 4),
         "noise": ("--noise", "per_patch"),
         "batches": ("--batch_size", 4),
@@ -212,8 +220,46 @@ def test_ddim_seed_and_noise_change_the_sample_and_batches_do_not(small, tmp_pat
         for name, more in variants.items()
     }
     np.testing.assert_allclose(volumes["batches"], volumes["plain"], atol=1e-5)
-    for name in ("ddim", "seed", "noise"):
-        assert np.abs(volumes[name] - volumes["plain"]).mean() > 1e-3
+    np.testing.assert_array_equal(volumes["named"], volumes["ddim"])
+    different = ("plain", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "seed", "noise")
+    for one, other in combinations(different, 2):
+        assert np.abs(volumes[one] - volumes[other]).mean() > 1e-3, (one, other)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_walk_from_the_low_dose_image_takes_the_steps_that_are_left(small, tmp_path, monkeypatch, batch_size):
+    """By value: DDIM by hand from the named noise, over the two of five timesteps that lie below 400. The progress bar
+    and the manifest count them."""
+    bars = []
+
+    def shown(**options):
+        bars.append(tqdm(**options | {"disable": False}))
+        return bars[0]
+
+    monkeypatch.setattr(inference, "tqdm", shown)
+    start = ("--start_from", "low_dose", "--start_step", 400, "--timestep_respacing", 5, "--sampler", "ddim")
+    ours = samples_in(denoise(small / "scan.npz", small / "small.pt", tmp_path, *start, "--batch_size", batch_size))
+    low_dose = np.pad(np.clip(np.load(small / "scan.npz")["arr_0"][0], 0, 16) / 16, ((0, 0), (0, 1), (0, 0)))
+    plan = plan_axial_patches(73, 16, 4)
+    model = fill(create_model(SMALL_HEADER.model, SMALL_HEADER.diffusion)).eval()
+    signal = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    patches = []
+    for number, first in enumerate(plan.starts):
+        low_res = torch.from_numpy(plan.extract(low_dose, number)).permute(2, 0, 1)[None, None].contiguous()
+        noise = axial_noise(10, 0, 1000, range(first, first + 16), low_res.shape[-2:])
+        x = signal[250] ** 0.5 * low_res + (1 - signal[250]) ** 0.5 * noise
+        with torch.no_grad():
+            image = model(x, torch.tensor([250]), low_res=low_res).clamp(-1, 1)
+            noise = (x - signal[250] ** 0.5 * image) / (1 - signal[250]) ** 0.5
+            x = signal[0] ** 0.5 * image + (1 - signal[0]) ** 0.5 * noise
+            image = model(x, torch.tensor([0]), low_res=low_res).clamp(-1, 1)
+        patches.append(image[0, 0].permute(1, 2, 0).numpy())
+    np.testing.assert_allclose(ours, plan.stitch(np.stack(patches))[:, :21], atol=1e-5)
+    manifest = json.loads((tmp_path / "run.json").read_text())
+    assert manifest["nfe_per_patch"] == 2
+    assert manifest["settings"]["sampling"]["start_from"] == "low_dose"
+    assert manifest["settings"]["sampling"]["start_step"] == 400
+    assert bars[0].n == bars[0].total == 2 * len(manifest["patches"])
 
 
 def test_the_paper_preset_draws_as_published(small, tmp_path):
@@ -410,6 +456,11 @@ def test_wrong_number_of_samples_is_refused(golden_files, tmp_path):
         (("--timestep_respacing", "x"), "respacing"),
         (("--timestep_respacing", "2000"), "2000 of a section's 1000"),
         (("--use_ddim", "perhaps"), "use_ddim"),
+        (("--use_ddim", "True", "--sampler", "dpmpp_2m"), "--use_ddim True contradicts --sampler dpmpp_2m"),
+        (("--sampler", "euler"), "--sampler"),
+        (("--start_step", "100"), "needs --start_from low_dose"),
+        (("--start_from", "low_dose"), "needs --start_step"),
+        (("--start_from", "low_dose", "--start_step", "1000"), "--start_step 1000: not a timestep of 0 to 999"),
         (("--batch_size", "0"), "batch_size"),
         (("--seed", "-1"), "seed"),
         (("--threads", "-1"), "threads"),

@@ -33,7 +33,7 @@ class Regression:
 
     num_timesteps = 1
 
-    def __init__(self, config: DiffusionConfig):
+    def __init__(self, config: DiffusionConfig, start_step: int | None = None):  # noqa: ARG002
         self.config = config
         self.original_timesteps = np.zeros(1, dtype=np.int64)
 

@@ -1,0 +1,65 @@
+"""Which sampler a run takes, and from where it starts: preset, header, flags."""
+
+from dataclasses import replace
+
+import pytest
+
+from guided_diffusion.config import DEMO_DIFFUSION, DEMO_MODEL, DEMO_PREPROCESSING, Header, SamplerConfig
+from guided_diffusion.errors import InputError
+from guided_diffusion.presets import settle
+
+RECOMMENDED = SamplerConfig("dpmpp_2m", timestep_respacing="logsnr10", start_from="low_dose", start_step=400)
+HEADER = Header("ddpm3d", DEMO_MODEL, DEMO_DIFFUSION, DEMO_PREPROCESSING, RECOMMENDED, {})
+
+
+def sampling_of(flags, header=HEADER):
+    sampling = settle(flags, header, on_gpu=False).sampling
+    return sampling.sampler, sampling.start_from, sampling.start_step
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, ("dpmpp_2m", "low_dose", 400)),
+        ({"preset": "paper"}, ("ddpm", "noise", None)),
+        ({"sampler": "dpmpp_2m_sde"}, ("dpmpp_2m_sde", "low_dose", 400)),
+        ({"use_ddim": True}, ("ddim", "low_dose", 400)),
+        ({"use_ddim": False}, ("ddpm", "low_dose", 400)),
+        ({"use_ddim": True, "sampler": "ddim"}, ("ddim", "low_dose", 400)),
+        ({"use_ddim": False, "sampler": "dpmpp_2m"}, ("dpmpp_2m", "low_dose", 400)),
+        ({"start_from": "noise"}, ("dpmpp_2m", "noise", None)),
+        ({"start_step": 150}, ("dpmpp_2m", "low_dose", 150)),
+        ({"preset": "paper", "start_from": "low_dose", "start_step": 0}, ("ddpm", "low_dose", 0)),
+    ],
+)
+def test_flags_go_before_the_header_and_the_header_before_defaults(flags, expected):
+    assert sampling_of(flags) == expected
+
+
+def test_without_a_header():
+    assert sampling_of({}, header=None) == ("ddpm", "noise", None)
+    assert sampling_of({"preset": "fast"}, header=None) == ("ddim", "noise", None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"sampler": "euler"}, "--sampler 'euler' is unknown: choose ddpm, ddim, dpmpp_2m, dpmpp_2m_sde"),
+        ({"use_ddim": True, "sampler": "ddpm"}, "--use_ddim True contradicts --sampler ddpm"),
+        ({"use_ddim": False, "sampler": "ddim"}, "--use_ddim False contradicts --sampler ddim"),
+        ({"start_from": "zero"}, "--start_from 'zero' is unknown: choose noise or low_dose"),
+        ({"start_from": "noise", "start_step": 100}, "--start_step 100 needs --start_from low_dose"),
+        ({"preset": "paper", "start_step": 100}, "--start_step 100 needs --start_from low_dose"),
+        ({"preset": "paper", "start_from": "low_dose"}, "--start_from low_dose needs --start_step"),
+    ],
+)
+def test_contradictions_are_refused(flags, words):
+    with pytest.raises(InputError, match=words):
+        settle(flags, HEADER, on_gpu=False)
+
+
+def test_a_header_with_a_sampler_of_another_version_is_refused_unless_a_flag_replaces_it():
+    header = replace(HEADER, sampler=replace(RECOMMENDED, sampler="newer"))
+    with pytest.raises(InputError, match="'newer' is unknown"):
+        settle({}, header, on_gpu=False)
+    assert sampling_of({"sampler": "ddim"}, header) == ("ddim", "low_dose", 400)
