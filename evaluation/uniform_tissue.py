@@ -10,7 +10,6 @@ SPHERE_MM = 30.0
 WARM_SUV = (0.5, 8.0)
 SPHERES = 20
 LOCAL_MEAN_MM = 10.0  # sigma of the activity that the added noise follows
-CORRELATION_LIMITS = (0.01, 0.99)
 
 
 def ball(diameter_mm: float, voxel_mm: Sequence[float]) -> np.ndarray:
@@ -56,22 +55,29 @@ def most_uniform_spheres(
 def noise_sigmas(volume: np.ndarray, centres: np.ndarray, voxel_mm: Sequence[float]) -> tuple[float, ...]:
     """Sigma in voxels, per axis, of the Gaussian that makes white noise as correlated as that of the spheres.
 
-    From the correlation r of neighbours along the axis: noise filtered with sigma has exp(-d^2 / (4 sigma^2)) at a
-    distance of d voxels (the filter's autocorrelation), so sigma = 1 / (2 sqrt(-ln r)).
+    From squared differences d voxels apart along the axis. Noise filtered with sigma has the correlation q^(d^2) with
+    q = exp(-1 / (4 sigma^2)), so those of d = 2 and 1 are as 1 - q^4 to 1 - q, or 1 + q + q^2 + q^3. Unlike the
+    correlation itself, this needs no mean, which a sphere of few correlated voxels does not tell well.
     """
     sphere = ball(SPHERE_MM, voxel_mm)
     half = np.array(sphere.shape) // 2
-    products, power = np.zeros(3), np.zeros(3)
-    for centre in centres:
-        block = volume[tuple(slice(c - h, c + h + 1) for c, h in zip(centre, half, strict=True))].astype(float)
-        residual = block - block[sphere].mean()
-        for axis in range(3):
-            first, second = (np.moveaxis(array, axis, 0) for array in (residual, sphere))
-            both = second[:-1] & second[1:]
-            products[axis] += (first[:-1] * first[1:])[both].sum()
-            power[axis] += (first[:-1] ** 2 + first[1:] ** 2)[both].sum() / 2
-    correlation = np.clip(products / power, *CORRELATION_LIMITS)
-    return tuple(float(sigma) for sigma in 0.5 / np.sqrt(-np.log(correlation)))
+    blocks = [volume[tuple(slice(c - h, c + h + 1) for c, h in zip(centre, half, strict=True))] for centre in centres]
+    correlations = np.linspace(0.001, 0.999, 999)
+    ratios = 1 + correlations + correlations**2 + correlations**3
+    sigmas = []
+    for axis in range(3):
+        near, far = (_squared_difference(blocks, sphere, axis, distance) for distance in (1, 2))
+        q = np.interp(far / near, ratios, correlations)
+        sigmas.append(float(0.5 / np.sqrt(-np.log(q))))
+    return tuple(sigmas)
+
+
+def _squared_difference(blocks: Sequence[np.ndarray], sphere: np.ndarray, axis: int, distance: int) -> float:
+    """Mean squared difference of voxels that lie `distance` apart along an axis, both in the sphere."""
+    inside = np.moveaxis(sphere, axis, 0)
+    both = inside[:-distance] & inside[distance:]
+    lines = [np.moveaxis(block.astype(float), axis, 0) for block in blocks]
+    return float(np.mean([((line[distance:] - line[:-distance])[both] ** 2).mean() for line in lines]))
 
 
 def thin_by_noise(

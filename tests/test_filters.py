@@ -60,7 +60,7 @@ def test_noise_level():
 
 def test_the_truth_is_blurred_to_the_resolution_of_the_images_whatever_their_noise():
     rng = np.random.default_rng(2)
-    truth = np.zeros((40, 40, 40), np.float32)
+    truth = np.full((40, 40, 40), 2, np.float32)  # noise stays above zero, where it would be clipped
     truth[10:25, 12:30, 8:30] = 6
     truth[15:20, 15:20, 15:20] = 30  # clipped for the comparison, not before the blur
     image = gaussian_filter(truth, [5 / size for size in VOXEL_MM], mode="nearest")
