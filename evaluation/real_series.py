@@ -73,7 +73,8 @@ def write_thinned(series: Path, path: Path) -> None:
     centres = most_uniform_spheres(mean, deviation, scan.voxel_mm)
     if not len(centres):
         raise InputError(f"{series}: no sphere of 30 mm has a mean SUV of 0.5 to 8; is this a whole-body scan?")
-    cov = float(np.median((deviation / mean)[tuple(centres.T)]))
+    places = tuple(centres.T)
+    cov = float(np.median(deviation[places] / mean[places]))
     sigmas = noise_sigmas(scan.data, centres, scan.voxel_mm)
     noisy = thin_by_noise(scan.data, THINNED_DOSE, cov, sigmas, scan.voxel_mm, NOISE_SEED)
     save_volume(Volume(noisy, scan.affine), path)
@@ -108,12 +109,12 @@ def measure(scan: Volume, denoised: Volume) -> Report:
     spheres = [
         {
             "mm": position(scan.affine, centre),
-            "mean_before": float(mean[tuple(centre)]),
-            "mean_after": float(mean_after[tuple(centre)]),
-            "cov_before": 100 * float((deviation / mean)[tuple(centre)]),
-            "cov_after": 100 * float((deviation_after / mean_after)[tuple(centre)]),
+            "mean_before": float(mean[centre]),
+            "mean_after": float(mean_after[centre]),
+            "cov_before": 100 * float(deviation[centre] / mean[centre]),
+            "cov_after": 100 * float(deviation_after[centre] / mean_after[centre]),
         }
-        for centre in most_uniform_spheres(mean, deviation, voxel_mm)
+        for centre in map(tuple, most_uniform_spheres(mean, deviation, voxel_mm))
     ]
     warm = is_warm(mean)
     change = 100 * (mean_after[warm] / mean[warm] - 1)
