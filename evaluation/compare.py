@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from evaluation.comparison import LOW_DOSE, Row, measure_case, open_case, tune_filters
+from evaluation.comparison import LOW_DOSE, Row, measure_case, open_case, result_path, tune_filters
 from evaluation.filters import FILTERS
 from evaluation.summary import as_row, dose_text, format_markdown, format_targets, summarise
 from guided_diffusion.atomic import atomic_write, writable_folder
@@ -28,6 +28,9 @@ def main() -> None:
     methods = parse_methods(args.method)
     out = writable_folder(args.out)
     cases = choose(read_cases(args.trial), "test", args.doses, args.trial)
+    for folder in methods.values():
+        for case in cases:
+            result_path(case, folder)  # now rather than after the tuning
     doses = sorted({case.dose for case in cases})
     parameters, tuned = tune_filters(choose(read_cases(args.validation), "validation", doses, args.validation))
     write_csv(out / "filters.csv", tuned)

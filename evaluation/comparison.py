@@ -52,12 +52,12 @@ def open_case(case: Case) -> Examination:
     return Examination(case, low_dose, normal, blurred, labels)
 
 
-def load_result(case: Case, low_dose: Volume, folder: Path) -> np.ndarray:
-    """What scripts/test.py made of a case's low dose, float32 [X, Y, Z] in SUV."""
+def result_path(case: Case, folder: Path) -> Path:
+    """What scripts/test.py made of a case's low dose. Raises InputError where it is not there."""
     path = folder / case.name / DENOISED_NAME
     if not path.is_file():
         raise InputError(f"{path}: not there; denoise the trial with scripts/test.py --save_dir {folder}")
-    return _on_grid_of(low_dose, path).data
+    return path
 
 
 def _on_grid_of(scan: Volume, path: Path) -> Volume:
@@ -104,7 +104,9 @@ def measure_case(
     case, scan = examination.case, examination.scan()
     images = {LOW_DOSE: scan.data}
     images |= {name: FILTERS[name].apply(scan, value) for name, value in parameters.items()}
-    images |= {name: load_result(case, examination.low_dose, folder) for name, folder in methods.items()}
+    images |= {
+        name: _on_grid_of(examination.low_dose, result_path(case, folder)).data for name, folder in methods.items()
+    }
     about = {"subject": case.subject, "tracer": case.tracer, "scanner": case.scanner, "dose": case.dose}
     numbers = {name: _image_numbers(examination, image) for name, image in images.items()}
     for own in numbers.values():
