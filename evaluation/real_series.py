@@ -149,7 +149,7 @@ def format_report(report: Report) -> str:
     low, median, high = report["change_of_all_warm_spheres_percent"].values()
     rows = [
         (f"COV in the {len(spheres)} most uniform spheres, median",
-         f"{cov_before:.1f} to {cov_after:.1f} %: {fall:.0f} % lower", fall >= LESS_NOISE_PERCENT),
+         f"{cov_before:.1f} to {cov_after:.1f} % ({-fall:+.0f} %)", fall >= LESS_NOISE_PERCENT),
         ("their means, largest change", f"{largest:+.1f} %", abs(largest) <= SAME_MEAN_PERCENT),
         ("foci lost", f"{len(foci['lost'])} of {foci['before']}", not foci["lost"]),
         ("foci appearing", f"{len(foci['appearing'])} of {foci['after']}", not foci["appearing"]),
