@@ -12,6 +12,7 @@ import numpy as np
 from guided_diffusion.atomic import atomic_write, writable_folder
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference import Denoised
+from guided_diffusion.pet.cases import is_trial, read_cases
 from guided_diffusion.pet.studies import are_one_study
 from guided_diffusion.pet.suv_bases import SUVBasis
 from guided_diffusion.pet.volume import in_suv_basis, save_volume
@@ -55,9 +56,10 @@ class Subject:
 
 
 def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
-    """The scans at a path: a file, a DICOM folder, or a folder of subjects (volume files or DICOM folders).
+    """The scans at a path: a file, a DICOM folder, a folder of subjects (volume files or DICOM folders), or a trial.
 
-    A single scan's results go into `save_dir`, those of several into a folder each. Raises InputError if there is
+    A single scan's results go into `save_dir`, those of several into a folder each; a virtual trial's low doses into
+    folders named after them, such as sub-0000/low_dose_1-20. Raises InputError if there is
     nothing, or if nothing can be written.
     """
     if not base_samples:
@@ -70,6 +72,8 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
     path = Path(base_samples)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
+    if is_trial(path):
+        return [Subject(str(case.low_dose), writable_folder(out / case.name)) for case in read_cases(path)]
     scans = list(_scans(path))
     if not scans:
         raise InputError(f"{path}: the folder is empty")

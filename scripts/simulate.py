@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tracers", default="all", help=f"all, or a comma list of {', '.join(load_tracers())}")
     parser.add_argument("--scanners", default="all", help=f"all, or a comma list of {', '.join(load_scanners())}")
     all_doses = ",".join(f"1/{round(1 / dose)}" for dose in DOSES)
-    parser.add_argument("--doses", default=all_doses, help="comma list of dose fractions")
+    parser.add_argument("--doses", default=all_doses, help="comma list of dose fractions; 1 is the normal dose itself")
     parser.add_argument(
         "--split", choices=("auto", *trials.SPLITS), default="auto", help="auto: 8 train, 1 validation, 1 test of ten"
     )

@@ -61,7 +61,7 @@ def test_field_of_view_lies_between_vertex_and_thigh():
 
 @pytest.mark.parametrize("dose", ["1/3", "2", "abc", "1/20 "])
 def test_unknown_dose_is_refused(dose):
-    with pytest.raises(InputError, match=r"is not simulated; choose from 1/2, 1/4, 1/10, 1/20, 1/50, 1/100"):
+    with pytest.raises(InputError, match=r"is not simulated; choose from 1, 1/2, 1/4, 1/10, 1/20, 1/50, 1/100"):
         trial(doses=[dose])
 
 

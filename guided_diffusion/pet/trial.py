@@ -62,7 +62,7 @@ class Trial:
     split: str
 
     def __post_init__(self) -> None:
-        known = [str(Fraction(dose).limit_denominator(1000)) for dose in DOSES]
+        known = [str(Fraction(dose).limit_denominator(1000)) for dose in (1, *DOSES)]
         for dose in self.doses:
             if dose not in known:
                 raise InputError(f"dose {dose!r} is not simulated; choose from {', '.join(known)}")

@@ -1,0 +1,116 @@
+"""The filters to beat, with the one parameter that each has, and how it is tuned on other subjects than the tested."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from scipy.optimize import minimize_scalar
+from skimage.restoration import denoise_nl_means
+
+from evaluation.metrics import clip_suv, mean_squared_error, psnr
+
+TUNING_SLICES = 32
+NLM_PATCH, NLM_DISTANCE = 3, 3  # voxels: patches of 3x3x3 within 3 voxels either way, 23 mm at 3.3 mm
+BODY_SUV = 0.3
+MAD_TO_SIGMA = 1.4826  # of a normal distribution
+LARGEST_BLUR_MM = 10.0
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a filter knows of a scan: `data` float32 [X, Y, Z] in SUV, `voxel_mm` along X, Y, Z, `noise` in SUV."""
+
+    data: np.ndarray
+    voxel_mm: tuple[float, float, float]
+    noise: float
+
+    def middle(self) -> "Scan":
+        """The slices in the middle, enough for tuning; the noise stays that of the whole."""
+        return replace(self, data=middle_slices(self.data))
+
+
+def middle_slices(volume: np.ndarray) -> np.ndarray:
+    """The middle 32 slices of [X, Y, Z] along Z, or all where there are fewer."""
+    first = max((volume.shape[2] - TUNING_SLICES) // 2, 0)
+    return volume[:, :, first : first + TUNING_SLICES]
+
+
+def noise_level(volume: np.ndarray) -> float:
+    """Noise of a volume [X, Y, Z] in SUV: what a Gaussian of one voxel removes in the body, by its median magnitude."""
+    removed = volume - gaussian_filter(volume, 1)
+    body = gaussian_filter(volume, 3) > BODY_SUV
+    return float(MAD_TO_SIGMA * np.median(np.abs(removed[body]))) if body.any() else 0.0
+
+
+def gaussian(scan: Scan, sigma_mm: float) -> np.ndarray:
+    """Gaussian filter, isotropic in mm: float32 [X, Y, Z]."""
+    return gaussian_filter(scan.data, [sigma_mm / size for size in scan.voxel_mm], mode="nearest")
+
+
+def non_local_means(scan: Scan, strength: float) -> np.ndarray:
+    """Non-local means (Buades et al. 2005) in 3D, float32 [X, Y, Z]; its width h is `strength` x the scan's noise.
+
+    A strength relative to the noise, because scanners at one dose differ in noise by several times.
+    """
+    return denoise_nl_means(
+        scan.data,
+        patch_size=NLM_PATCH,
+        patch_distance=NLM_DISTANCE,
+        h=strength * scan.noise,
+        sigma=scan.noise,
+        fast_mode=True,
+        preserve_range=True,
+    )
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A filter, what its parameter is called, and the values that are tried."""
+
+    apply: Callable[[Scan, float], np.ndarray]
+    parameter: str
+    candidates: tuple[float, ...]
+
+
+FILTERS = {
+    "gaussian": Filter(gaussian, "sigma_mm", tuple(np.arange(0, 10.5, 0.5).tolist())),
+    "nl_means": Filter(non_local_means, "strength", (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)),
+}
+
+
+def tune(name: str, examples: Sequence[tuple[Scan, np.ndarray]]) -> tuple[float, float]:
+    """The parameter of a filter with the best mean PSNR (peak 16) over examples, and that PSNR in dB.
+
+    An example is a scan and its reference, [X, Y, Z] in SUV; only the middle slices are looked at.
+    """
+    chosen = FILTERS[name]
+    scores = []
+    for candidate in chosen.candidates:
+        numbers = [
+            psnr(clip_suv(middle_slices(reference)), clip_suv(chosen.apply(scan.middle(), candidate)))
+            for scan, reference in examples
+        ]
+        scores.append(float(np.mean(numbers)))
+    best = int(np.argmax(scores))
+    return chosen.candidates[best], scores[best]
+
+
+def blurred_truth(truth: np.ndarray, normal_dose: np.ndarray, voxel_mm: Sequence[float]) -> tuple[np.ndarray, float]:
+    """The true activity at the resolution of the scan's images: (float32 [X, Y, Z] in SUV, sigma in mm).
+
+    The Gaussian is the one that brings the truth nearest to the normal-dose image. Noise of that image does not shift
+    the choice: it is independent of the truth, so it adds the same to every error.
+    """
+    seen = clip_suv(normal_dose)
+
+    def blurred(sigma_mm: float) -> np.ndarray:
+        return gaussian_filter(truth, [sigma_mm / size for size in voxel_mm], mode="nearest")
+
+    best = minimize_scalar(
+        lambda sigma_mm: mean_squared_error(seen, clip_suv(blurred(sigma_mm))),
+        bounds=(0.0, LARGEST_BLUR_MM),
+        method="bounded",
+        options={"xatol": 0.05},
+    )
+    return blurred(best.x), float(best.x)

@@ -1,0 +1,183 @@
+"""Denoise a real series without a low-dose partner, and check by rule what that did to it.
+
+    mpiexec -n 2 python evaluation/real_series.py --series SERIES --model_path checkpoint/demo_ddpm3d.pt --out OUT
+
+Noise and means in uniform tissue, foci lost or appearing, and whether the series comes back from added noise.
+OUT receives report.json, report.md, the volumes, and with --neck_mm a picture of what lies below the neck.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+from evaluation.foci import lacking
+from evaluation.metrics import clip_suv, psnr
+from evaluation.pictures import save_coronal_mips
+from evaluation.uniform_tissue import is_warm, most_uniform_spheres, noise_sigmas, sphere_statistics, thin_by_noise
+from guided_diffusion.atomic import atomic_write, writable_folder
+from guided_diffusion.dist_util import communicator, on_root, run_main
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.volume import Volume, load_volume, save_volume
+from guided_diffusion.script_util import Parser
+from guided_diffusion.subjects import DENOISED_NAME
+from guided_diffusion.test_command import create_parser, denoise_subjects
+
+THINNED_DOSE = 1 / 4
+NOISE_SEED = 0
+LESS_NOISE_PERCENT = 30.0
+SAME_MEAN_PERCENT = 2.0
+PICTURE_WINDOW = (0.0, 6.0)
+
+Report = dict[str, object]
+
+
+def main() -> None:
+    args = communicator().bcast(on_root(create_argparser().parse_args))
+    thinned = args.out / "thinned.nii.gz"
+    on_root(write_thinned, args.series, thinned)
+    for scan, folder in ((args.series, "denoised"), (thinned, "denoised_thinned")):
+        arguments = ["--base_samples", scan, "--model_path", args.model_path, "--save_dir", args.out / folder]
+        denoise_subjects(create_parser(""), [*map(str, arguments), "--resume", "True"])
+    on_root(write_report, args.series, args.out, args.neck_mm)
+
+
+def create_argparser() -> argparse.ArgumentParser:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--series", type=Path, required=True, help="a real scan: DICOM folder or NIfTI in SUV")
+    parser.add_argument("--model_path", type=Path, required=True, help="the weights")
+    parser.add_argument("--out", type=Path, required=True, help="folder of results; denoised volumes there are kept")
+    parser.add_argument(
+        "--neck_mm", type=float, help="distance of the neck from the uppermost slice; without it there is no picture"
+    )
+    return parser
+
+
+def load_upright(path: Path) -> Volume:
+    """A scan with its axes turned to posterior, left and superior; nothing is interpolated."""
+    volume = load_volume(path)
+    turn = ornt_transform(io_orientation(volume.affine), axcodes2ornt("PLS"))
+    affine = volume.affine @ inv_ornt_aff(turn, volume.data.shape)
+    return Volume(apply_orientation(volume.data, turn), affine, volume.unit)
+
+
+def write_thinned(series: Path, path: Path) -> None:
+    """The series as if at 1/4 dose: its own noise is measured in uniform tissue, and three times that is added."""
+    writable_folder(path.parent)
+    scan = load_upright(series)
+    mean, deviation = sphere_statistics(scan.data, scan.voxel_mm)
+    centres = most_uniform_spheres(mean, deviation, scan.voxel_mm)
+    if not len(centres):
+        raise InputError(f"{series}: no sphere of 30 mm has a mean SUV of 0.5 to 8; is this a whole-body scan?")
+    places = tuple(centres.T)
+    cov = float(np.median(deviation[places] / mean[places]))
+    sigmas = noise_sigmas(scan.data, centres, scan.voxel_mm)
+    noisy = thin_by_noise(scan.data, THINNED_DOSE, cov, sigmas, scan.voxel_mm, NOISE_SEED)
+    save_volume(Volume(noisy, scan.affine), path)
+
+
+def write_report(series: Path, out: Path, neck_mm: float | None) -> None:
+    """report.json, report.md and the picture from the series and the volumes in `out`."""
+    scan, denoised = load_upright(series), load_upright(out / "denoised" / DENOISED_NAME)
+    thinned, restored = load_upright(out / "thinned.nii.gz"), load_upright(out / "denoised_thinned" / DENOISED_NAME)
+    report = measure(scan, denoised) | {
+        "thinned_psnr": {
+            "before": psnr(clip_suv(scan.data), clip_suv(thinned.data)),
+            "after": psnr(clip_suv(scan.data), clip_suv(restored.data)),
+        }
+    }
+    with atomic_write(out / "report.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    text = format_report(report)
+    with atomic_write(out / "report.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(text, end="")
+    if neck_mm is not None:
+        shown = {"input": scan, "denoised": denoised, "1/4 dose": thinned, "1/4 dose, denoised": restored}
+        save_mips(out / "coronal_mips.png", shown, neck_mm)
+
+
+def measure(scan: Volume, denoised: Volume) -> Report:
+    """Noise, means and foci of a scan before and after; both with axes posterior, left, superior, in SUV."""
+    voxel_mm = scan.voxel_mm
+    mean, deviation = sphere_statistics(scan.data, voxel_mm)
+    mean_after, deviation_after = sphere_statistics(denoised.data, voxel_mm)
+    spheres = [
+        {
+            "mm": position(scan.affine, centre),
+            "mean_before": float(mean[centre]),
+            "mean_after": float(mean_after[centre]),
+            "cov_before": 100 * float(deviation[centre] / mean[centre]),
+            "cov_after": 100 * float(deviation_after[centre] / mean_after[centre]),
+        }
+        for centre in map(tuple, most_uniform_spheres(mean, deviation, voxel_mm))
+    ]
+    warm = is_warm(mean)
+    change = 100 * (mean_after[warm] / mean[warm] - 1)
+    lost, foci_before = lacking(scan.data, denoised.data, voxel_mm)
+    appearing, foci_after = lacking(denoised.data, scan.data, voxel_mm)
+    return {
+        "uniform_spheres": spheres,
+        "change_of_all_warm_spheres_percent": dict(
+            zip(("5 %", "median", "95 %"), np.percentile(change, [5, 50, 95]).tolist(), strict=True)
+        ),
+        "foci": {
+            "before": foci_before,
+            "after": foci_after,
+            "lost": [asdict(focus) | {"mm": position(scan.affine, focus.voxel)} for focus in lost],
+            "appearing": [asdict(focus) | {"mm": position(scan.affine, focus.voxel)} for focus in appearing],
+        },
+    }
+
+
+def position(affine: np.ndarray, voxel: np.ndarray | tuple[int, ...]) -> list[float]:
+    """A voxel's centre in mm (RAS+), to 0.1 mm."""
+    return [round(float(x), 1) for x in nib.affines.apply_affine(affine, voxel)]
+
+
+def format_report(report: Report) -> str:
+    """The report for a reader: what was asked for, what was found."""
+    spheres, foci, thinned = report["uniform_spheres"], report["foci"], report["thinned_psnr"]
+    cov_before, cov_after = (float(np.median([s[f"cov_{when}"] for s in spheres])) for when in ("before", "after"))
+    fall = 100 * (1 - cov_after / cov_before)
+    changes = [100 * (sphere["mean_after"] / sphere["mean_before"] - 1) for sphere in spheres]
+    largest = max(changes, key=abs)
+    low, median, high = report["change_of_all_warm_spheres_percent"].values()
+    rows = [
+        (f"COV in the {len(spheres)} most uniform spheres, median",
+         f"{cov_before:.1f} to {cov_after:.1f} % ({-fall:+.0f} %)", fall >= LESS_NOISE_PERCENT),
+        ("their means, largest change", f"{largest:+.1f} %", abs(largest) <= SAME_MEAN_PERCENT),
+        ("foci lost", f"{len(foci['lost'])} of {foci['before']}", not foci["lost"]),
+        ("foci appearing", f"{len(foci['appearing'])} of {foci['after']}", not foci["appearing"]),
+        ("PSNR of the series thinned to 1/4", f"{thinned['before']:.2f} to {thinned['after']:.2f} dB",
+         thinned["after"] > thinned["before"]),
+    ]  # fmt: skip
+    lines = ["| | measured | as it should be |", "|---|---|---|"]
+    lines += [f"| {what} | {measured} | {'yes' if good else '**no**'} |" for what, measured, good in rows]
+    lines += ["", f"Means of all warm spheres: median {median:+.1f} %, 90 % within {low:+.1f} to {high:+.1f} %.", ""]
+    for kind in ("lost", "appearing"):
+        for focus in foci[kind]:
+            x, y, z = focus["mm"]
+            lines.append(
+                f"- {kind}: SUVpeak {focus['suv_peak']:.1f} at {x}, {y}, {z} mm (RAS),"
+                f" contrast {focus['contrast']:.1f}, in the other image {focus['contrast_elsewhere']:.1f}"
+            )
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def save_mips(path: Path, volumes: dict[str, Volume], neck_mm: float) -> None:
+    """Coronal MIPs of what lies below the neck."""
+    scan = next(iter(volumes.values()))
+    slices = int(neck_mm / scan.voxel_mm[2])
+    if not 0 <= slices < scan.data.shape[2]:
+        raise InputError(f"--neck_mm {neck_mm:g}: the scan is {scan.data.shape[2] * scan.voxel_mm[2]:.0f} mm long")
+    kept = {title: volume.data[:, :, : scan.data.shape[2] - slices] for title, volume in volumes.items()}
+    save_coronal_mips(path, kept, scan.voxel_mm, PICTURE_WINDOW)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,68 @@
+"""What a reader takes from a PET image: SUVmean of an organ, SUVpeak of a lesion, and how far off they are."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.ndimage import convolve, distance_transform_edt, find_objects
+
+from guided_diffusion.pet.phantom import FIRST_LESION_LABEL
+
+PEAK_SPHERE_ML = 1.0  # Wahl et al., PERCIST 1.0, J Nucl Med 50 Suppl 1:122S, 2009
+ORGAN_DEPTH_MM = 8.0
+SMALLEST_ORGAN_ML = 5.0
+SMALLEST_LESION_MM = 10.0
+SUBDIVISIONS = 5
+
+
+def sphere_kernel(volume_ml: float, voxel_mm: Sequence[float]) -> np.ndarray:
+    """Weights of the voxels in a sphere centred on a voxel, by the share that lies inside; float64, sum 1.
+
+    Each voxel is asked at 5x5x5 points.
+    """
+    radius = (3 * volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
+    axes = []
+    for size in voxel_mm:
+        reach = int(np.ceil(radius / size - 0.5))
+        points = (np.arange((2 * reach + 1) * SUBDIVISIONS) + 0.5) / SUBDIVISIONS - reach - 0.5
+        axes.append(points * size)
+    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
+    inside = (x**2 + y**2 + z**2 <= radius**2).astype(float)
+    nx, ny, nz = (len(axis) // SUBDIVISIONS for axis in axes)
+    weights = inside.reshape(nx, SUBDIVISIONS, ny, SUBDIVISIONS, nz, SUBDIVISIONS).sum(axis=(1, 3, 5))
+    return weights / weights.sum()
+
+
+def suv_peak(volume: np.ndarray, lesion: np.ndarray, voxel_mm: Sequence[float]) -> float:
+    """SUVpeak: the highest mean over a sphere of 1 mL whose centre is a voxel of the lesion.
+
+    volume: [X, Y, Z] in SUV. lesion: bool [X, Y, Z] with at least one voxel. Beyond the volume its edge goes on.
+    """
+    kernel = sphere_kernel(PEAK_SPHERE_ML, voxel_mm)
+    (box,) = find_objects(lesion.astype(np.uint8))
+    wide = tuple(
+        slice(max(side.start - n // 2, 0), side.stop + n // 2) for side, n in zip(box, kernel.shape, strict=True)
+    )
+    means = convolve(volume[wide].astype(float), kernel, mode="nearest")
+    return float(means[lesion[wide]].max())
+
+
+def lesions_over(labels: np.ndarray, voxel_mm: Sequence[float], diameter_mm: float) -> dict[int, float]:
+    """Lesions whose labelled volume is that of a sphere over `diameter_mm`: label -> that diameter in mm."""
+    values, counts = np.unique(labels[labels >= FIRST_LESION_LABEL], return_counts=True)
+    diameters = (6 / np.pi * counts * np.prod(voxel_mm)) ** (1 / 3)
+    return {int(value): float(size) for value, size in zip(values, diameters, strict=True) if size > diameter_mm}
+
+
+def organ_core(labels: np.ndarray, label: int, voxel_mm: Sequence[float]) -> np.ndarray:
+    """Voxels of an organ deeper than 8 mm below its surface (bool [X, Y, Z]), which its neighbours hardly reach.
+
+    Empty where less than 5 mL remain. Lesions have labels of their own and count as neighbours.
+    """
+    core = distance_transform_edt(np.pad(labels == label, 1), sampling=voxel_mm)[1:-1, 1:-1, 1:-1] > ORGAN_DEPTH_MM
+    too_small = core.sum() * np.prod(voxel_mm) / 1000 < SMALLEST_ORGAN_ML
+    return np.zeros_like(core) if too_small else core
+
+
+def bias_percent(value: float, reference: float) -> float:
+    """How far a value is from its reference, in per cent of it."""
+    return 100 * (value / reference - 1)

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from evaluation.filters import Scan, blurred_truth, gaussian, noise_level, non_local_means, tune
+
+VOXEL_MM = (2.0, 3.0, 4.0)
+
+
+@pytest.fixture
+def scan():
+    rng = np.random.default_rng(0)
+    data = np.full((20, 24, 28), 1.0, np.float32)
+    data[6:14, 6:18, 8:20] = 4
+    data += 0.5 * rng.standard_normal(data.shape).astype(np.float32)
+    return Scan(np.maximum(data, 0), VOXEL_MM, 0.5)
+
+
+@pytest.mark.parametrize("sigma_mm", [0.0, 3.0, 7.5])
+def test_tuning_finds_the_sigma_that_made_the_reference(scan, sigma_mm):
+    assert tune("gaussian", [(scan, gaussian(scan, sigma_mm))]) == (sigma_mm, 100)
+
+
+@pytest.mark.parametrize("strength", [1.0, 4.0])
+def test_tuning_finds_the_strength_that_made_the_reference(scan, strength):
+    assert tune("nl_means", [(scan, non_local_means(scan, strength))])[0] == strength
+
+
+def test_tuning_takes_the_mean_over_subjects(scan):
+    references = [gaussian(scan, sigma) for sigma in (2.0, 6.0)]
+    best, _ = tune("gaussian", [(scan, reference) for reference in references])
+    assert best in (2.0, 6.0)  # one exact match of 100 dB outweighs a compromise
+
+
+def test_the_gaussian_is_as_wide_in_mm_along_every_axis():
+    point = np.zeros((41, 41, 41), np.float32)
+    point[20, 20, 20] = 1
+    spread = gaussian(Scan(point, VOXEL_MM, 0.0), 6.0)
+    for axis, size in enumerate(VOXEL_MM):
+        profile = spread.sum(axis=tuple({0, 1, 2} - {axis}))
+        assert np.sqrt((profile * ((np.arange(41) - 20) * size) ** 2).sum()) == pytest.approx(6, rel=0.02)
+
+
+def test_non_local_means_keeps_edges_that_a_gaussian_of_equal_smoothing_blurs(scan):
+    clean = np.full(scan.data.shape, 1.0, np.float32)
+    clean[6:14, 6:18, 8:20] = 4
+    ours = non_local_means(scan, 2.0)
+    assert np.abs(ours - clean).mean() < 0.5 * np.abs(scan.data - clean).mean()
+    assert ours[7, 12, 14] - ours[4, 12, 14] > 2.7
+
+
+def test_noise_level():
+    """A Gaussian of one voxel removes 1 - 2 g(0)^3 + (g*g)(0)^3 = 0.895 of white noise's variance."""
+    noise = np.random.default_rng(1).standard_normal((40, 40, 40))
+    assert noise_level(5 + 0.3 * noise) == pytest.approx(0.3 * np.sqrt(0.895), rel=0.03)
+    outside = np.concatenate([5 + 0.3 * noise, np.zeros_like(noise)])
+    assert noise_level(outside) == pytest.approx(0.3 * np.sqrt(0.895), rel=0.05)
+    assert noise_level(np.zeros((9, 9, 9))) == 0
+
+
+def test_the_truth_is_blurred_to_the_resolution_of_the_images_whatever_their_noise():
+    rng = np.random.default_rng(2)
+    truth = np.full((40, 40, 40), 2, np.float32)  # noise stays above zero, where it would be clipped
+    truth[10:25, 12:30, 8:30] = 6
+    truth[15:20, 15:20, 15:20] = 30  # clipped for the comparison, not before the blur
+    image = gaussian_filter(truth, [5 / size for size in VOXEL_MM], mode="nearest")
+    noisy = image + 0.5 * rng.standard_normal(truth.shape)
+    blurred, sigma_mm = blurred_truth(truth, noisy, VOXEL_MM)
+    assert sigma_mm == pytest.approx(5, abs=0.15)
+    np.testing.assert_allclose(blurred, image, atol=0.35)

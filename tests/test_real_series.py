@@ -1,0 +1,158 @@
+"""evaluation/real_series.py and its parts: uniform tissue, correlated noise, foci."""
+
+import json
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from evaluation.foci import lacking
+from evaluation.real_series import format_report, load_upright, main, measure
+from evaluation.uniform_tissue import (
+    ball,
+    most_uniform_spheres,
+    noise_sigmas,
+    sphere_statistics,
+    thin_by_noise,
+)
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.volume import Volume
+from tests.test_denoise_script import small  # noqa: F401
+
+VOXEL_MM = (4.0, 5.0, 3.0)
+AFFINE = np.diag([-4.0, -5.0, 3.0, 1.0])
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).standard_normal((44, 40, 60))
+
+
+def with_spot(centre, suv=6.0):
+    """Tissue of SUV 1 with a spot of 12 mm and SUV `suv`."""
+    image = np.ones((44, 40, 60), np.float32)
+    places = np.stack(np.meshgrid(*(np.arange(n) for n in image.shape), indexing="ij"), axis=-1)
+    image[np.linalg.norm((places - centre) * VOXEL_MM, axis=-1) < 6] = suv
+    return image
+
+
+def test_sphere_statistics(noise):
+    image = 2 + 0.3 * noise
+    mean, deviation = sphere_statistics(image, VOXEL_MM)
+    sphere = ball(30.0, VOXEL_MM)
+    assert sphere.shape == (7, 7, 11)
+    assert sphere.sum() * 60 == pytest.approx(np.pi / 6 * 30**3, rel=0.05)
+    block = image[20 - 3 : 20 + 4, 18 - 3 : 18 + 4, 25 - 5 : 25 + 6][sphere]
+    assert mean[20, 18, 25] == pytest.approx(block.mean())
+    assert deviation[20, 18, 25] == pytest.approx(block.std())
+    assert np.isnan(mean[2, 18, 25])
+
+
+def test_the_most_uniform_spheres_lie_where_there_is_less_noise(noise):
+    image = 2 + 0.3 * noise
+    image[:, :, 30:] = 4 + 0.1 * noise[:, :, 30:]
+    image[:, :, 50:] = 12  # uniform but too hot
+    centres = most_uniform_spheres(*sphere_statistics(image, VOXEL_MM), VOXEL_MM, count=3)
+    assert ((centres[:, 2] >= 35) & (centres[:, 2] < 45)).all()
+    apart = np.linalg.norm((centres[:, None] - centres) * VOXEL_MM, axis=-1)[np.triu_indices(3, 1)]
+    assert (apart >= 30).all()
+
+
+@pytest.mark.parametrize("sigmas", [(0.6, 1.0, 1.4), (1.2, 0.8, 0.7)])
+def test_the_correlation_of_noise_is_measured(noise, sigmas):
+    image = 2 + 0.3 * gaussian_filter(noise, sigmas)
+    centres = [(i, j, k) for i in (8, 20, 32) for j in (8, 20, 30) for k in (8, 20, 32, 44)]
+    assert noise_sigmas(image, np.array(centres), VOXEL_MM) == pytest.approx(sigmas, rel=0.12)
+
+
+def test_added_noise_has_the_variance_of_the_lower_dose(noise):
+    image = np.full(noise.shape, 2, np.float32)
+    image[:, :, 30:] = 4
+    added = thin_by_noise(image, 1 / 4, 0.1, (1.0, 0.8, 1.2), VOXEL_MM, seed=1) - image
+    for suv, part in ((2, np.s_[:, :, :20]), (4, np.s_[:, :, 40:])):
+        assert added[part].std() == pytest.approx(np.sqrt(3) * 0.1 * suv, rel=0.08)
+        assert abs(added[part].mean()) < 0.02 * suv
+    centres = [(i, j, 10) for i in (8, 20, 32) for j in (8, 20, 30)]
+    assert noise_sigmas(added, np.array(centres), VOXEL_MM) == pytest.approx((1.0, 0.8, 1.2), rel=0.15)
+    assert thin_by_noise(image, 1 / 4, 2.0, (1, 1, 1), VOXEL_MM, seed=1).min() == 0
+
+
+def test_a_focus_that_is_lost_and_one_that_appears():
+    there, gone = with_spot((20, 20, 30)), with_spot((20, 20, 30), suv=1.0)
+    (focus,), count = lacking(there, gone, VOXEL_MM)
+    assert (focus.voxel, count) == ((20, 20, 30), 1)
+    assert focus.contrast > 3
+    assert focus.contrast_elsewhere == pytest.approx(1)
+    assert lacking(gone, there, VOXEL_MM) == ([], 0)
+
+
+def test_a_focus_that_moved_a_voxel_or_faded_a_little_is_still_there():
+    there = with_spot((20, 20, 30))
+    for other in (with_spot((21, 20, 30)), with_spot((20, 20, 30), suv=4.0)):
+        assert lacking(there, other, VOXEL_MM) == ([], 1)
+    far = with_spot((20, 30, 30))  # 50 mm away
+    assert [focus.voxel for focus in lacking(there, far, VOXEL_MM)[0]] == [(20, 20, 30)]
+
+
+def test_noise_alone_makes_no_focus(noise):
+    tissue = np.maximum(1.5 + 0.25 * noise, 0)
+    assert lacking(tissue, tissue, VOXEL_MM) == ([], 0)
+
+
+def report_of(before, after, psnr_after=35.0):
+    report = measure(Volume(before, AFFINE), Volume(after, AFFINE))
+    return report | {"thinned_psnr": {"before": 30.0, "after": psnr_after}}
+
+
+def test_measured_noise_and_means(noise):
+    before = (with_spot((20, 20, 30)) + 0.1 * noise).astype(np.float32)
+    after = (1.01 * with_spot((20, 20, 30)) + 0.05 * noise).astype(np.float32)
+    report = report_of(before, after)
+    for sphere in report["uniform_spheres"]:
+        assert sphere["cov_after"] == pytest.approx(0.5 / 1.01 * sphere["cov_before"], rel=0.03)
+        assert sphere["mean_after"] == pytest.approx(1.01 * sphere["mean_before"], rel=0.015)
+    assert report["change_of_all_warm_spheres_percent"]["median"] == pytest.approx(1, abs=0.2)
+    text = format_report(report)
+    assert "**no**" not in text
+    assert "30.00 to 35.00 dB" in text
+
+
+def test_every_failure_is_told():
+    before, after = with_spot((20, 20, 30)), 1.05 * with_spot((20, 10, 30))
+    before[::2] *= 1.1
+    after[::2] *= 1.1
+    text = format_report(report_of(before, after, psnr_after=29.0))
+    assert text.count("**no**") == 5
+    # 20, 20, 30 in an affine of -4, -5 and 3 mm
+    assert "- lost: SUVpeak" in text
+    assert "at -80.0, -100.0, 90.0 mm (RAS)" in text
+    assert "- appearing: SUVpeak" in text
+
+
+def test_axes_are_turned_but_places_stay(tmp_path):
+    data = np.random.default_rng(2).random((4, 5, 6)).astype(np.float32)
+    affine = np.array([[0, -3.0, 0, 10], [0, 0, 2.0, 5], [4.0, 0, 0, -7], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(data, affine), tmp_path / "scan.nii.gz")
+    upright = load_upright(tmp_path / "scan.nii.gz")
+    assert nib.aff2axcodes(upright.affine) == ("P", "L", "S")
+    place = affine @ [1, 2, 3, 1]
+    i, j, k = np.rint(np.linalg.inv(upright.affine) @ place)[:3].astype(int)
+    assert upright.data[i, j, k] == data[1, 2, 3]
+
+
+def test_the_command(small, tmp_path, monkeypatch, capsys):  # noqa: F811
+    flags = {"series": small / "scan.nii.gz", "model_path": small / "small.pt", "out": tmp_path, "neck_mm": 30}
+    arguments = [str(text) for name, value in flags.items() for text in (f"--{name}", value)]
+    monkeypatch.setattr(sys, "argv", ["real_series.py", *arguments])
+    main()
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["thinned_psnr"]["before"] > 0
+    assert (tmp_path / "report.md").read_text() in capsys.readouterr().out
+    assert (tmp_path / "coronal_mips.png").stat().st_size > 10_000
+    kept = (tmp_path / "denoised" / "run.json").stat().st_mtime_ns
+    monkeypatch.setattr(sys, "argv", ["real_series.py", *arguments[:-1], "5000"])
+    with pytest.raises(InputError, match="--neck_mm 5000: the scan is"):
+        main()
+    assert (tmp_path / "denoised" / "run.json").stat().st_mtime_ns == kept  # taken over, not computed again
