@@ -28,6 +28,9 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 # These change how a network is run, not what it is: a header does not fix them.
 RUN_FLAGS = {"use_fp16", "use_checkpoint", "dropout", "small_size", "timestep_respacing"}
 
+# Fields of `Sampling` that no preset decides.
+_SAMPLING_FLAGS = ("clip_denoised", "seed", "batch_size", "realisations", "fuse")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -63,7 +66,11 @@ def settle(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settin
     sampling = Sampling(
         use_ddim=flags.get("use_ddim", fast.use_ddim if fast else False),
         noise=flags.get("noise", "field" if fast else "per_patch"),
-        **{name: flags[name] for name in ("clip_denoised", "seed", "batch_size") if name in flags},
+        **{
+            name: flags[name]
+            for name in ("clip_denoised", "seed", "batch_size", "realisations", "fuse")
+            if name in flags
+        },
     )
     if sampling.seed < 0:
         raise InputError(f"--seed {sampling.seed}: cannot be negative")

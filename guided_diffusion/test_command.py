@@ -15,6 +15,7 @@ from guided_diffusion.inference import PUBLISHED_GRID, Denoised, denoise_volume
 from guided_diffusion.loading import LoadedModel, load_model
 from guided_diffusion.manifest import describe_run
 from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.patch_sampling import FUSIONS
 from guided_diffusion.pet.dicom_writer import save_dicom_series
 from guided_diffusion.pet.flags import add_input_flags, overrides_from
 from guided_diffusion.pet.suv import SUVOverrides
@@ -117,6 +118,21 @@ def create_parser(description: str) -> Parser:
         type=int,
         metavar="N",
         help="number of patches, as published scripts state it; checked against the plan",
+        **given,
+    )
+    sampling.add_argument(
+        "--fuse",
+        choices=FUSIONS,
+        help="when patches are blended: at the end, each finished by itself; or neighbours after each_step, so that the"
+        " volume is sampled as one (default: end)",
+        **given,
+    )
+    sampling.add_argument(
+        "--realisations",
+        type=int,
+        metavar="K",
+        help="volumes to sample, each with noise of its own; the result is their mean, and their voxelwise standard"
+        " deviation is written beside it (default: 1)",
         **given,
     )
     work = parser.add_argument_group("computing")

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 import torch
 
-from guided_diffusion import inference
+from guided_diffusion import independent
 from guided_diffusion.checkpoints import save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
 from guided_diffusion.errors import InputError
@@ -252,7 +252,7 @@ def test_a_folder_of_subjects_and_a_rerun(small, tmp_path):
 def test_an_interrupted_run_is_continued_to_the_same_bits(small, tmp_path, monkeypatch):
     arguments = (small / "scan.npz", small / "small.pt", tmp_path / "out", "--resume", True)
     whole = samples_in(denoise(small / "scan.npz", small / "small.pt", tmp_path / "whole"))
-    sample, calls = inference.sample_batch, []
+    sample, calls = independent.sample_batch, []
 
     def failing(task, *rest):
         calls.append(task.starts)
@@ -260,7 +260,7 @@ def test_an_interrupted_run_is_continued_to_the_same_bits(small, tmp_path, monke
             raise RuntimeError("the power is out")
         return sample(task, *rest)
 
-    monkeypatch.setattr(inference, "sample_batch", failing)
+    monkeypatch.setattr(independent, "sample_batch", failing)
     with pytest.raises(RuntimeError, match="power"):
         denoise(*arguments)
     assert not list((tmp_path / "out").glob("samples*"))
@@ -272,6 +272,38 @@ def test_an_interrupted_run_is_continued_to_the_same_bits(small, tmp_path, monke
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["log.txt", "run.json", "samples_18x21x73.npz"]
     denoise(*arguments, "--seed", 11)
     assert len(calls) == 13
+
+
+@needs_mpiexec
+def test_realisations_are_the_same_on_any_number_of_ranks_and_go_on_after_a_break(small, tmp_path, monkeypatch):
+    arguments = (small / "scan.nii.gz", small / "small.pt")
+    more = ("--realisations", 3, "--timestep_respacing", "1", "--resume", True)
+    denoise_on(4, *arguments, tmp_path / "ranks", *more)
+    sample, calls = independent.sample_batch, []
+
+    def failing(task, *rest):
+        calls.append(task)
+        if len(calls) == 5:
+            raise RuntimeError("the power is out")
+        return sample(task, *rest)
+
+    monkeypatch.setattr(independent, "sample_batch", failing)
+    with pytest.raises(RuntimeError, match="power"):
+        denoise(*arguments, tmp_path / "alone", *more)
+    denoise(*arguments, tmp_path / "alone", *more)
+    assert len(calls) == 10
+    names = sorted(file.name for file in (tmp_path / "alone").iterdir())
+    grid = "x".join(map(str, samples_in(tmp_path / "alone").shape))
+    arrays = [f"samples_{grid}.npz", f"uncertainty_{grid}.npz"]
+    assert names == ["denoised.nii.gz", "log.txt", "run.json", arrays[0], "uncertainty.nii.gz", arrays[1]]
+    for name in arrays:
+        loaded = [np.load(tmp_path / folder / name)["arr_0"] for folder in ("ranks", "alone")]
+        np.testing.assert_array_equal(*loaded)
+    for name in ("denoised.nii.gz", "uncertainty.nii.gz"):
+        images = [nib.load(tmp_path / folder / name) for folder in ("ranks", "alone")]
+        np.testing.assert_array_equal(*(image.get_fdata() for image in images))
+        assert images[0].shape == (20, 24, 40)
+    assert images[0].get_fdata().mean() > 0.01
 
 
 def test_a_mistake_leaves_earlier_results_and_patches_alone(small, tmp_path):
@@ -412,6 +444,7 @@ def test_wrong_number_of_samples_is_refused(golden_files, tmp_path):
         (("--use_ddim", "perhaps"), "use_ddim"),
         (("--batch_size", "0"), "batch_size"),
         (("--seed", "-1"), "seed"),
+        (("--realisations", "0"), "realisations"),
         (("--threads", "-1"), "threads"),
         (("--model_path", "nowhere://model.pt"), "cannot be fetched"),
         (("--write_dicom", "True"), "needs a DICOM input"),
