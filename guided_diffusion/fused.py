@@ -17,6 +17,7 @@ from guided_diffusion.dist_util import communicator, meet, wait_until
 from guided_diffusion.fusion import Fusion
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.independent import make_task
+from guided_diffusion.memory import PatchesTooLarge, is_out_of_memory
 from guided_diffusion.patch_sampling import PatchResult, PatchTask, Sampling, sample_batch
 from guided_diffusion.pet.patches import PatchPlan
 from guided_diffusion.tasks import block_of
@@ -27,22 +28,23 @@ _WORK, _SAMPLES = 5, 6  # message tags
 
 @dataclass(frozen=True)
 class _Work:
-    """A rank's share: its patches, who holds which, and the realisations to be sampled of them."""
+    """A rank's share: its patches (None: it has none), who holds which, and the realisations to be sampled of them."""
 
     plan: PatchPlan
     owners: list[int]
-    task: PatchTask
+    task: PatchTask | None
     realisations: list[int]
 
 
 def join(model: SuperResModel, diffusion: GaussianDiffusion, sampling: Sampling) -> None:
-    """The part of the ranks other than 0: walk with the others what rank 0 sends."""
-    comm = communicator()
-    work: _Work | None = _receive(0, _WORK)
-    if work is not None:
-        for realisation in work.realisations:
+    """The part of the ranks other than 0: walk with the others what rank 0 sends. Raises PatchesTooLarge as they do."""
+    work: _Work = _receive(0, _WORK)
+    for realisation in work.realisations:
+        if work.task is None:
+            _agree(fits=True)
+        else:
             result = _walk(work, realisation, model, diffusion, sampling)
-            sent = comm.isend(result, dest=0, tag=_SAMPLES)
+            sent = communicator().isend(result, dest=0, tag=_SAMPLES)
             wait_until(sent.Test)
     meet()
 
@@ -59,7 +61,7 @@ def lead(
     """Rank 0's part: share the patches out, walk with the others, and fill the assembly.
 
     padded: the normalised volume [X, Y, Z], X and Y as the network needs them. Returns a timing per rank's block of
-    patches and realisation.
+    patches and realisation. Raises PatchesTooLarge, on all ranks, if one runs out of memory in the first network call.
     """
     comm = communicator()
     missing = set(assembly.missing())
@@ -67,8 +69,10 @@ def lead(
     # Whole batches, so that what is computed together does not depend on the number of ranks.
     blocks = [block for rank in range(comm.size) if (block := block_of(rank, comm.size, len(batches)))]
     owners = [rank for rank, block in enumerate(blocks) for batch in block for _ in batches[batch]]
-    work = [_Work(plan, owners, make_task(padded, plan, _patches(batches, block), 0), realisations) for block in blocks]
-    sends = [comm.isend(work[rank] if rank < len(work) else None, dest=rank, tag=_WORK) for rank in range(1, comm.size)]
+    work = [_Work(plan, owners, None, realisations)] * comm.size
+    for rank, block in enumerate(blocks):
+        work[rank] = replace(work[rank], task=make_task(padded, plan, _patches(batches, block), 0))
+    sends = [comm.isend(work[rank], dest=rank, tag=_WORK) for rank in range(1, comm.size)]
     timings = []
     calls = len(batches) * diffusion.num_timesteps * len(realisations)
     with tqdm(total=calls, unit="NFE", desc="denoising", disable=None) as progress:
@@ -108,12 +112,30 @@ def _walk(
 ) -> PatchResult:
     """Sample this rank's patches, fused with their neighbours after each step."""
     fuse = Fusion(work.plan, work.owners)
+    agreed = False
 
     def after_step(x: Tensor) -> Tensor:
+        nonlocal agreed
+        if not agreed:
+            _agree(fits=True)
+            agreed = True
         on_step()
         return fuse(x)
 
-    return sample_batch(replace(work.task, realisation=realisation), model, diffusion, sampling, after_step)
+    try:
+        return sample_batch(replace(work.task, realisation=realisation), model, diffusion, sampling, after_step)
+    except RuntimeError as error:
+        # Later calls need no more memory than the first, and after it nobody listens.
+        if agreed or not is_out_of_memory(error):
+            raise
+    return _agree(fits=False)
+
+
+def _agree(fits: bool) -> None:
+    """Once in every walk, before anything is exchanged: all ranks hear whether it fits everyone's memory."""
+    meet()
+    if not all(communicator().allgather(fits)):
+        raise PatchesTooLarge
 
 
 def _patches(batches: list[range], block: range) -> range:

@@ -5,19 +5,20 @@
 """
 
 from dataclasses import dataclass, replace
+from types import ModuleType
 
 import numpy as np
 
-from guided_diffusion import fused, independent
+from guided_diffusion import fused, independent, planning
 from guided_diffusion.assembly import Assembly
 from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.dist_util import on_root
-from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from guided_diffusion.memory import PatchesTooLarge
 from guided_diffusion.normalisation import denormalise, normalise
 from guided_diffusion.patch_sampling import PUBLISHED_ORDER, Sampling
-from guided_diffusion.pet.geometry import back_to_input_grid, to_model_grid
-from guided_diffusion.pet.patches import PatchPlan, pad_in_plane, plan_axial_patches
+from guided_diffusion.pet.geometry import back_to_input_grid
+from guided_diffusion.pet.patches import PatchPlan, pad_in_plane
 from guided_diffusion.pet.volume import Volume
 from guided_diffusion.resume import FinishedPatches
 from guided_diffusion.unet import SuperResModel
@@ -54,20 +55,42 @@ def denoise_volume(
     above_cap: str = "keep",
     expected_patches: int | None = None,
     finished: FinishedPatches | None = None,
+    fit_memory: bool = False,
 ) -> Denoised | None:
     """Denoise a volume over all MPI ranks; every rank calls this, rank 0 with the volume and the others with None.
 
     volume: in SUV, on any grid. model: in evaluation mode on this rank's device. above_cap: what becomes of uptake
     above suv_max, see `back_to_input_grid`. expected_patches: raise InputError unless the plan has as many. finished:
-    where rank 0 keeps finished patches, so that an interrupted run can be continued.
+    where rank 0 keeps finished patches, so that an interrupted run can be continued. fit_memory: begin with patches as
+    short as the free memory demands, if the noise is a field. If memory runs out in any case, all ranks begin again
+    with patches of half the length, or raise InputError where the noise depends on it.
     Returns the result on rank 0 and None elsewhere. Its memory does not grow with `sampling.realisations`.
     """
-    ranks = fused if sampling.fuse == "each_step" else independent
-    prepared = on_root(_prepare, volume, preprocessing, expected_patches)
-    if prepared is None:
-        ranks.join(model, diffusion, sampling)
-        return None
-    model_input, plan = prepared
+    model_input = on_root(planning.to_grid, volume, preprocessing)
+    free = planning.free_bytes_per_rank(next(model.parameters()).device) if fit_memory else None
+    plan = on_root(planning.make_plan, model_input, model, sampling, preprocessing, expected_patches, free)
+    while True:
+        try:
+            if plan is None:
+                _way_to_sample(sampling).join(model, diffusion, sampling)
+                return None
+            return _denoise(volume, model_input, plan, model, diffusion, sampling, preprocessing, above_cap, finished)
+        except PatchesTooLarge:
+            plan = on_root(planning.shorter_plan, plan, sampling, preprocessing, expected_patches)
+
+
+def _denoise(
+    volume: Volume,
+    model_input: Volume,
+    plan: PatchPlan,
+    model: SuperResModel,
+    diffusion: GaussianDiffusion,
+    sampling: Sampling,
+    preprocessing: PreprocessingConfig,
+    above_cap: str,
+    finished: FinishedPatches | None,
+) -> Denoised:
+    """Rank 0's part: all realisations with this plan, each taken back to the input's grid, and their statistics."""
     padded = pad_in_plane(normalise(model_input.data, preprocessing.suv_max), model.config.in_plane_multiple)
     batches = _batches(len(plan.starts), sampling.batch_size)
     on_model_grid, on_input_grid = RunningStatistics(), RunningStatistics()
@@ -79,8 +102,9 @@ def denoise_volume(
         back = back_to_input_grid(denoised, model_input, volume, above_cap=above_cap, suv_max=preprocessing.suv_max)
         on_input_grid.add(back.data)
 
-    assembly = Assembly(plan, batches, padded.shape[:2], sampling.realisations, take_in, finished)
-    timings = ranks.lead(padded, plan, batches, assembly, model, diffusion, sampling)
+    kept = finished.with_patches_of(plan.patch_size) if finished else None
+    assembly = Assembly(plan, batches, padded.shape[:2], sampling.realisations, take_in, kept)
+    timings = _way_to_sample(sampling).lead(padded, plan, batches, assembly, model, diffusion, sampling)
     deviation = on_input_grid.standard_deviation
     return Denoised(
         on_model_grid.mean,
@@ -93,20 +117,9 @@ def denoise_volume(
     )
 
 
-def _prepare(
-    volume: Volume, preprocessing: PreprocessingConfig, expected_patches: int | None
-) -> tuple[Volume, PatchPlan]:
-    """The volume on the model's grid and the plan of its patches."""
-    if volume.unit != "SUV":
-        raise InputError(f"the scan is in {volume.unit}, but the network knows SUV by body weight only")
-    on_grid = to_model_grid(volume, voxel_mm=preprocessing.voxel_mm, axis_codes=preprocessing.axis_codes)
-    plan = plan_axial_patches(on_grid.data.shape[2], preprocessing.patch_size, preprocessing.overlap)
-    if expected_patches not in (None, len(plan.starts)):
-        raise InputError(
-            f"--num_samples {expected_patches} contradicts the plan: {plan.length} slices take"
-            f" {len(plan.starts)} patches of {plan.patch_size}; leave the flag out"
-        )
-    return on_grid, plan
+def _way_to_sample(sampling: Sampling) -> ModuleType:
+    """The module whose `lead` and `join` sample the patches."""
+    return fused if sampling.fuse == "each_step" else independent
 
 
 def _batches(patches: int, batch_size: int) -> list[range]:

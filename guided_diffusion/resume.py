@@ -14,7 +14,7 @@ from guided_diffusion.atomic import atomic_write
 from guided_diffusion.pet.volume import Volume
 
 # Flags that say where and how fast, not what.
-_IRRELEVANT_FLAGS = {"base_samples", "model_path", "save_dir", "threads", "resume"}
+_IRRELEVANT_FLAGS = {"base_samples", "model_path", "save_dir", "threads", "resume", "info"}
 
 _PREFIX = ".unfinished-"
 
@@ -49,6 +49,10 @@ class FinishedPatches:
     def of_run(cls, results: Path, key: str) -> "FinishedPatches":
         """Those of the run with this key."""
         return cls(results / f"{_PREFIX}{key[:16]}")
+
+    def with_patches_of(self, slices: int) -> "FinishedPatches":
+        """Those of plans with patches of this length: a run may go over to shorter ones where memory is short."""
+        return FinishedPatches(self.folder / str(slices))
 
     def has(self, number: int) -> bool:
         """Whether a batch needs not be computed any more."""

@@ -17,6 +17,7 @@ from guided_diffusion.checkpoints import save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from guided_diffusion.memory_estimate import network_bytes
 from guided_diffusion.pet.patches import plan_axial_patches
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import load_volume
@@ -306,6 +307,15 @@ def test_realisations_are_the_same_on_any_number_of_ranks_and_go_on_after_a_brea
     assert images[0].get_fdata().mean() > 0.01
 
 
+def test_info_says_what_memory_a_run_would_take_and_computes_nothing(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(independent, "sample_batch", None)
+    denoise(small / "scan.npz", small / "small.pt", tmp_path, "--info", "--batch_size", 2)
+    assert [file.name for file in tmp_path.iterdir()] == ["log.txt"]
+    said = (tmp_path / "log.txt").read_text()
+    expected = network_bytes(SMALL_MODEL, (16, 18, 22), 2, torch.float32) / 2**30
+    assert f"6 patches of 16 x 18 x 22, 2 at a time: a network call takes about {expected:.2f} GiB" in said
+
+
 def test_a_mistake_leaves_earlier_results_and_patches_alone(small, tmp_path):
     denoise(small / "scan.npz", small / "small.pt", tmp_path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.name != "log.txt"}
@@ -445,6 +455,7 @@ def test_wrong_number_of_samples_is_refused(golden_files, tmp_path):
         (("--batch_size", "0"), "batch_size"),
         (("--seed", "-1"), "seed"),
         (("--realisations", "0"), "realisations"),
+        (("--fuse", "each_step", "--noise", "per_patch"), "--noise field"),
         (("--threads", "-1"), "threads"),
         (("--model_path", "nowhere://model.pt"), "cannot be fetched"),
         (("--write_dicom", "True"), "needs a DICOM input"),
