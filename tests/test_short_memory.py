@@ -66,7 +66,7 @@ def test_what_shorter_patches_would_break_is_refused(sampling, grid, expected):
 
 def test_other_failures_are_not_hidden():
     class Broken(Mixer):
-        def forward(self, *_):
+        def forward(self, *_, **__):
             raise RuntimeError("shapes do not fit")
 
     for fuse in ("end", "each_step"):
