@@ -74,7 +74,7 @@ class _Lead:
             else:
                 number, task = mine
                 self._finish(0, number, compute(task, self._step))
-            mine = mine if self._held[0] else self._take(0)
+            mine = self._take(0)
         self._sends += [self._comm.isend(None, dest=rank, tag=_TASK) for rank in range(1, self._comm.size)]
         wait_until(lambda: all(send.Test() for send in self._sends))
         meet()
