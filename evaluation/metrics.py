@@ -1,4 +1,4 @@
-"""How close a volume is to its normal-dose reference: PSNR, SSIM, and the Gaussian filter to beat.
+"""How close a volume is to its normal-dose reference: PSNR, SSIM, seams, and the Gaussian filter to beat.
 
 Every volume is [X, Y, Z] in SUV and is compared in float32, as the published evaluation does.
 """
@@ -11,6 +11,7 @@ from scipy.optimize import minimize_scalar
 from skimage.metrics import structural_similarity
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet.patches import PatchPlan
 
 SUV_MAX = 16.0  # the published data are clipped to [0, 16], so no image can be brighter: the honest peak
 IDENTICAL_PSNR = 100.0  # dB, the published stand-in for the infinite PSNR of two equal volumes
@@ -82,6 +83,24 @@ def best_gaussian(
     refined = minimize_scalar(error, bounds=bounds, method="bounded", options={"xatol": SIGMA_TOLERANCE_MM})
     sigma_mm = float(refined.x if refined.fun < errors[best] else steps[best])
     return filtered(sigma_mm), sigma_mm
+
+
+def seam_index(truth: np.ndarray, image: np.ndarray, plan: PatchPlan) -> float:
+    """How much more the error of an image changes along the axial axis where patches meet than elsewhere; 1: no seams.
+
+    The mean absolute difference between axial neighbours of (image - truth), over the pairs of slices between which
+    the plan hands over from one patch to the next, divided by that over all other pairs. Raises InputError where
+    shapes differ, a voxel is not finite, or there is nothing to compare: a single patch, or handing over everywhere.
+    """
+    truth, image = _comparable(truth, image)
+    weights = np.zeros((len(plan.starts), plan.length))
+    for patch in range(len(plan.starts)):
+        weights[patch, plan.slab(patch)] = plan.weights(patch)
+    at_borders = (np.diff(weights, axis=1) != 0).any(axis=0)
+    if at_borders.all() or not at_borders.any():
+        raise InputError(f"seams show between patches and within them; {len(plan.starts)} patches have not both")
+    changes = np.abs(np.diff(image - truth, axis=2)).mean(axis=(0, 1), dtype=np.float64)
+    return float(changes[at_borders].mean() / changes[~at_borders].mean())
 
 
 def _comparable(reference: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from guided_diffusion.pet import arrays, nifti
 from guided_diffusion.pet.volume import LARGEST_PLAUSIBLE_SUV
 
 NPZ_SUFFIXES = (".npz",)
+UNCERTAINTY_PREFIX = "uncertainty"
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 UNITS = ("normalised", "suv")
 LARGEST_NORMALISED = 1.001  # 1, and the rounding of half precision
@@ -133,12 +134,15 @@ def _scan(matfile_dir: Path | None, name: str) -> Path | None:
 
 
 def _generated_volume(folder: Path, reference: Path) -> Path:
-    """The one generated file of the reference's format; a run on NIfTI input leaves an .npz beside the NIfTI."""
+    """The one generated file of the reference's format; a run on NIfTI input leaves an .npz beside the NIfTI.
+
+    The uncertainty that a run with several realisations leaves beside its result is no image to compare.
+    """
     suffixes = NIFTI_SUFFIXES if _is_nifti(reference) else NPZ_SUFFIXES
     wanted = " or ".join(suffixes)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; the generated {wanted} file for {reference} belongs there")
-    volumes = _volumes_in(folder, suffixes)
+    volumes = [path for path in _volumes_in(folder, suffixes) if not path.name.startswith(UNCERTAINTY_PREFIX)]
     if not volumes:
         raise InputError(f"{folder}: holds no {wanted} file to compare with {reference}")
     if len(volumes) > 1:

@@ -82,6 +82,12 @@ def device() -> torch.device:
     return torch.device("cuda", rank % torch.cuda.device_count())
 
 
+def ranks_per_device() -> int:
+    """How many ranks share this rank's GPU, or the memory of its node; at most. All ranks call this together."""
+    ranks = _node().size
+    return -(-ranks // torch.cuda.device_count()) if torch.cuda.is_available() else ranks
+
+
 def share_cores(threads: int = 0) -> int:
     """Set how many threads PyTorch uses on this rank, and return it.
 

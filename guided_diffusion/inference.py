@@ -4,26 +4,25 @@
 [X, Y, Z] = (anterior-posterior, left-right, axial); tensors are [N, C, Z, X, Y].
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from types import ModuleType
 
 import numpy as np
-from torch import Tensor
-from tqdm import tqdm
 
+from guided_diffusion import fused, independent, planning
+from guided_diffusion.assembly import Assembly
 from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.dist_util import on_root
-from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from guided_diffusion.memory import PatchesTooLarge
 from guided_diffusion.normalisation import denormalise, normalise
-from guided_diffusion.patch_sampling import PUBLISHED_ORDER, PatchResult, PatchTask, Sampling, sample_batch
-from guided_diffusion.pet.geometry import back_to_input_grid, to_model_grid
-from guided_diffusion.pet.patches import PatchPlan, pad_in_plane, plan_axial_patches
+from guided_diffusion.patch_sampling import PUBLISHED_ORDER, Sampling
+from guided_diffusion.pet.geometry import back_to_input_grid
+from guided_diffusion.pet.patches import PatchPlan, pad_in_plane
 from guided_diffusion.pet.volume import Volume
 from guided_diffusion.resume import FinishedPatches
-from guided_diffusion.tasks import share_tasks
 from guided_diffusion.unet import SuperResModel
+from guided_diffusion.welford import RunningStatistics
 
 PUBLISHED_GRID = PreprocessingConfig()
 
@@ -33,7 +32,8 @@ class Denoised:
     """What rank 0 has after `denoise_volume`.
 
     samples: normalised, on the model's grid, as sampled. model_input: the low-dose volume (SUV) on the model's grid.
-    volume: SUV on the input's own grid. timings: one entry per batch of patches.
+    volume: SUV on the input's own grid. timings: one entry per batch of patches. After several realisations, samples
+    and volume are their means, and samples_sd and volume_sd their standard deviations, voxel by voxel.
     """
 
     samples: np.ndarray
@@ -41,6 +41,8 @@ class Denoised:
     volume: Volume
     plan: PatchPlan
     timings: list[dict]
+    samples_sd: np.ndarray | None = None
+    volume_sd: Volume | None = None
 
 
 def denoise_volume(
@@ -53,122 +55,71 @@ def denoise_volume(
     above_cap: str = "keep",
     expected_patches: int | None = None,
     finished: FinishedPatches | None = None,
+    fit_memory: bool = False,
 ) -> Denoised | None:
     """Denoise a volume over all MPI ranks; every rank calls this, rank 0 with the volume and the others with None.
 
     volume: in SUV, on any grid. model: in evaluation mode on this rank's device. above_cap: what becomes of uptake
     above suv_max, see `back_to_input_grid`. expected_patches: raise InputError unless the plan has as many. finished:
-    where rank 0 keeps finished patches, so that an interrupted run can be continued.
-    Returns the result on rank 0 and None elsewhere.
+    where rank 0 keeps finished patches, so that an interrupted run can be continued. fit_memory: begin with patches as
+    short as the free memory demands, if the noise is a field. If memory runs out in any case, all ranks begin again
+    with patches of half the length, or raise InputError where the noise depends on it.
+    Returns the result on rank 0 and None elsewhere. Its memory does not grow with `sampling.realisations`.
     """
-    prepared = on_root(_prepare, volume, preprocessing, expected_patches)
-    if prepared is None:
-        _join_patches(model, diffusion, sampling)
-        return None
-    model_input, plan = prepared
-    low_dose = normalise(model_input.data, preprocessing.suv_max)
-    samples, timings = _lead_patches(low_dose, plan, model, diffusion, sampling, finished)
-    denoised = denormalise(np.maximum(samples, 0), preprocessing.suv_max)
-    back = back_to_input_grid(
-        Volume(denoised, model_input.affine, "SUV"),
-        model_input,
-        volume,
-        above_cap=above_cap,
-        suv_max=preprocessing.suv_max,
-    )
-    return Denoised(samples, model_input, back, plan, timings)
+    model_input = on_root(planning.to_grid, volume, preprocessing)
+    free = planning.free_bytes_per_rank(next(model.parameters()).device) if fit_memory else None
+    plan = on_root(planning.make_plan, model_input, model, sampling, preprocessing, expected_patches, free)
+    while True:
+        try:
+            if plan is None:
+                _way_to_sample(sampling).join(model, diffusion, sampling)
+                return None
+            return _denoise(volume, model_input, plan, model, diffusion, sampling, preprocessing, above_cap, finished)
+        except PatchesTooLarge:
+            plan = on_root(planning.shorter_plan, plan, sampling, preprocessing, expected_patches)
 
 
-def _prepare(
-    volume: Volume, preprocessing: PreprocessingConfig, expected_patches: int | None
-) -> tuple[Volume, PatchPlan]:
-    """The volume on the model's grid and the plan of its patches."""
-    if volume.unit != "SUV":
-        raise InputError(f"the scan is in {volume.unit}, but the network knows SUV by body weight only")
-    on_grid = to_model_grid(volume, voxel_mm=preprocessing.voxel_mm, axis_codes=preprocessing.axis_codes)
-    plan = plan_axial_patches(on_grid.data.shape[2], preprocessing.patch_size, preprocessing.overlap)
-    if expected_patches not in (None, len(plan.starts)):
-        raise InputError(
-            f"--num_samples {expected_patches} contradicts the plan: {plan.length} slices take"
-            f" {len(plan.starts)} patches of {plan.patch_size}; leave the flag out"
-        )
-    return on_grid, plan
-
-
-def _join_patches(model: SuperResModel, diffusion: GaussianDiffusion, sampling: Sampling) -> None:
-    """The part of the ranks other than 0: sample what rank 0 sends."""
-    share_tasks(
-        None,
-        partial(_sample, model, diffusion, sampling),
-        on_result=lambda *_: None,
-        on_step=lambda: None,
-    )
-
-
-def _lead_patches(
-    low_dose: np.ndarray,
+def _denoise(
+    volume: Volume,
+    model_input: Volume,
     plan: PatchPlan,
     model: SuperResModel,
     diffusion: GaussianDiffusion,
     sampling: Sampling,
+    preprocessing: PreprocessingConfig,
+    above_cap: str,
     finished: FinishedPatches | None,
-) -> tuple[np.ndarray, list[dict]]:
-    """Rank 0's part: share the patches of a normalised volume [X, Y, Z] among the ranks, sample and stitch them.
-
-    Returns the samples [X, Y, Z] and a timing per batch that this run computed.
-    """
-    padded = pad_in_plane(low_dose, model.config.in_plane_multiple)
+) -> Denoised:
+    """Rank 0's part: all realisations with this plan, each taken back to the input's grid, and their statistics."""
+    padded = pad_in_plane(normalise(model_input.data, preprocessing.suv_max), model.config.in_plane_multiple)
     batches = _batches(len(plan.starts), sampling.batch_size)
-    stitched = np.zeros(padded.shape, dtype=np.float32)
-    timings = []
+    on_model_grid, on_input_grid = RunningStatistics(), RunningStatistics()
 
-    def place(batch: range, samples: np.ndarray) -> None:
-        for patch, sample in zip(batch, samples, strict=True):
-            plan.add(stitched, patch, sample)
+    def take_in(realisation: np.ndarray) -> None:
+        samples = realisation[: model_input.data.shape[0], : model_input.data.shape[1]]
+        on_model_grid.add(samples)
+        denoised = Volume(denormalise(np.maximum(samples, 0), preprocessing.suv_max), model_input.affine, "SUV")
+        back = back_to_input_grid(denoised, model_input, volume, above_cap=above_cap, suv_max=preprocessing.suv_max)
+        on_input_grid.add(back.data)
 
-    remaining = []
-    for number, batch in enumerate(batches):
-        kept = finished.load(number) if finished else None
-        if kept is None:
-            remaining.append(number)
-        else:
-            place(batch, kept)
-    tasks = [_task(padded, plan, batches[number]) for number in remaining]
-    with tqdm(total=len(tasks) * diffusion.num_timesteps, unit="NFE", desc="denoising", disable=None) as progress:
-
-        def on_result(index: int, result: PatchResult) -> None:
-            batch = batches[remaining[index]]
-            place(batch, result.samples)
-            if finished:
-                finished.save(remaining[index], result.samples)
-            timings.append({"patches": list(batch), "rank": result.rank, "seconds": round(result.seconds, 3)})
-
-        share_tasks(
-            tasks,
-            partial(_sample, model, diffusion, sampling),
-            on_result,
-            on_step=progress.update,
-        )
-    timings.sort(key=lambda timing: timing["patches"])
-    return stitched[: low_dose.shape[0], : low_dose.shape[1]], timings
+    kept = finished.with_patches_of(plan.patch_size) if finished else None
+    assembly = Assembly(plan, batches, padded.shape[:2], sampling.realisations, take_in, kept)
+    timings = _way_to_sample(sampling).lead(padded, plan, batches, assembly, model, diffusion, sampling)
+    deviation = on_input_grid.standard_deviation
+    return Denoised(
+        on_model_grid.mean,
+        model_input,
+        replace(volume, data=on_input_grid.mean),
+        plan,
+        timings,
+        on_model_grid.standard_deviation,
+        None if deviation is None else replace(volume, data=deviation),
+    )
 
 
-def _sample(
-    model: SuperResModel, diffusion: GaussianDiffusion, sampling: Sampling, task: PatchTask, on_step: Callable[[], None]
-) -> PatchResult:
-    """Sample one batch of patches, reporting each step."""
-
-    def after_step(x: Tensor) -> Tensor:
-        on_step()
-        return x
-
-    return sample_batch(task, model, diffusion, sampling, after_step)
-
-
-def _task(padded: np.ndarray, plan: PatchPlan, batch: range) -> PatchTask:
-    """What a rank needs to know to sample a batch."""
-    starts = tuple(plan.starts[number] for number in batch)
-    return PatchTask(starts, np.stack([plan.extract(padded, number) for number in batch]))
+def _way_to_sample(sampling: Sampling) -> ModuleType:
+    """The module whose `lead` and `join` sample the patches."""
+    return fused if sampling.fuse == "each_step" else independent
 
 
 def _batches(patches: int, batch_size: int) -> list[range]:

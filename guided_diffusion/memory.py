@@ -1,7 +1,11 @@
-"""Memory of the process."""
+"""Memory of the process and of its device."""
 
 import ctypes
+import re
 import sys
+from pathlib import Path
+
+import torch
 
 # Parameters of mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
@@ -20,3 +24,38 @@ def keep_freed_memory() -> None:
         library.mallopt(_MMAP_THRESHOLD, 2**31 - 1)
         library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         library.mallopt(_TOP_PAD, 2**26)
+
+
+class PatchesTooLarge(Exception):
+    """A rank ran out of memory; raised on all ranks, so that all can go on with shorter patches."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is PyTorch's way of saying that a GPU or the CPU has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is left on a GPU or, under Linux, on the machine or in its container; None where nobody tells."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    left = [size for size in (_machine_bytes(), _container_bytes()) if size is not None]
+    return min(left, default=None)
+
+
+def _machine_bytes(path: Path = Path("/proc/meminfo")) -> int | None:
+    """What the kernel could give to new programs."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", path.read_text(), re.MULTILINE) if path.exists() else None
+    return int(found[1]) * 1024 if found else None
+
+
+def _container_bytes(group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What a container (control group, version 2) may still take; files that are only cached can go."""
+    limit, used, details = (group / f"memory.{name}" for name in ("max", "current", "stat"))
+    if not limit.exists() or limit.read_text().strip() == "max":
+        return None
+    cached = re.search(r"^inactive_file (\d+)", details.read_text(), re.MULTILINE)
+    return int(limit.read_text()) - int(used.read_text()) + (int(cached[1]) if cached else 0)

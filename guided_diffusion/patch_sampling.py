@@ -5,6 +5,7 @@ Volumes on the model's grid are arrays [X, Y, Z] = (anterior-posterior, left-rig
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,11 +13,13 @@ from torch import Tensor
 
 from guided_diffusion import samplers
 from guided_diffusion.dist_util import communicator
+from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.noise import axial_noise
 from guided_diffusion.unet import SuperResModel
 
 PUBLISHED_SEED = 10
+FUSIONS = ("end", "each_step")
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,10 @@ class Sampling:
 
     sampler, start_from: names in `samplers.SAMPLERS` and `samplers.STARTS`. start_step: the original timestep of the
     start, None for the last. noise: "field" names the noise by axial slice, so that overlapping patches see the same;
-    "per_patch" is the published protocol, in which every patch restarts PyTorch's generator from `seed`.
+    "per_patch" is the published protocol, in which every patch restarts PyTorch's generator from `seed` (and further
+    realisations from `seed` + 1, `seed` + 2, ...). realisations: how many volumes are sampled. fuse: "end" samples each
+    patch by itself and blends the finished ones, as published; "each_step" blends neighbours after every step, see
+    `fusion`. Raises InputError for values that make no sense.
     """
 
     sampler: str = "ddpm"
@@ -35,6 +41,19 @@ class Sampling:
     noise: str = "field"
     seed: int = PUBLISHED_SEED
     batch_size: int = 1
+    realisations: int = 1
+    fuse: str = "end"
+
+    def __post_init__(self) -> None:
+        if self.realisations < 1:
+            raise InputError(f"--realisations {self.realisations}: at least one volume is sampled")
+        if self.fuse not in FUSIONS:
+            raise InputError(f"--fuse {self.fuse!r} is unknown: choose {' or '.join(FUSIONS)}")
+        if self.fuse == "each_step" and self.noise != "field":
+            raise InputError(
+                f"--fuse each_step with --noise {self.noise}: blending unrelated noise would weaken it;"
+                " use --noise field"
+            )
 
 
 PUBLISHED_ORDER = Sampling(noise="per_patch")
@@ -42,10 +61,13 @@ PUBLISHED_ORDER = Sampling(noise="per_patch")
 
 @dataclass(frozen=True)
 class PatchTask:
-    """A batch of patches: their first slices in the volume, and their low-dose voxels [N, X, Y, Z], normalised."""
+    """Patches of one realisation: their first slices in the volume, and their low-dose voxels [N, X, Y, Z],
+    normalised.
+    """
 
     starts: tuple[int, ...]
     low_dose: np.ndarray
+    realisation: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,7 +86,7 @@ def sample_batch(
     sampling: Sampling,
     after_step: samplers.AfterStep,
 ) -> PatchResult:
-    """Sample one batch of patches on this rank's device; `after_step` as in `samplers`.
+    """Sample patches together on this rank's device; `after_step` as in `samplers`.
 
     diffusion: the process as far as it is walked, that is up to `sampling.start_step`.
     """
@@ -72,11 +94,20 @@ def sample_batch(
     device = next(model.parameters()).device
     low_res = torch.from_numpy(task.low_dose).permute(0, 3, 1, 2)[:, None].contiguous().to(device)
     noise_at = _noise_source(task, low_res, diffusion, sampling)
-    predict = samplers.Predictor(diffusion, model, {"low_res": low_res}, sampling.clip_denoised)
+    network = partial(_in_batches, model, sampling.batch_size)
+    predict = samplers.Predictor(diffusion, network, {"low_res": low_res}, sampling.clip_denoised)
     start = samplers.STARTS[sampling.start_from](diffusion, noise_at(samplers.START), low_res)
     samples = samplers.SAMPLERS[sampling.sampler](predict, start, noise_at=noise_at, after_step=after_step)
     voxels = samples[:, 0].permute(0, 2, 3, 1).float().cpu().numpy()
     return PatchResult(np.ascontiguousarray(voxels), communicator().rank, time.perf_counter() - began)
+
+
+def _in_batches(model: SuperResModel, size: int, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:
+    """The network's output for all patches, computed `size` patches at a time."""
+    if len(x) <= size:
+        return model(x, timesteps, low_res=low_res)
+    parts = zip(x.split(size), timesteps.split(size), low_res.split(size), strict=True)
+    return torch.cat([model(part, t, low_res=low) for part, t, low in parts])
 
 
 def _noise_source(
@@ -86,13 +117,13 @@ def _noise_source(
     count, _, length, *in_plane = low_res.shape
     if sampling.noise == "per_patch":
         # All patches of a batch see the same draws, as each would alone.
-        torch.manual_seed(sampling.seed)
+        torch.manual_seed(sampling.seed + task.realisation)
         return lambda _step: torch.randn(1, *low_res.shape[1:], device=low_res.device).expand(count, -1, -1, -1, -1)
 
     def field(step: int) -> Tensor:
         original = diffusion.config.diffusion_steps if step == samplers.START else diffusion.original_timesteps[step]
         slabs = [
-            axial_noise(sampling.seed, 0, int(original), range(start, start + length), tuple(in_plane))
+            axial_noise(sampling.seed, task.realisation, int(original), range(start, start + length), tuple(in_plane))
             for start in task.starts
         ]
         return torch.cat(slabs).to(low_res.device)

@@ -34,6 +34,9 @@ CHAIN_FLAGS = {"use_ddim", "sampler", "start_from", "start_step", "timestep_resp
 # These change how a network is run, not what it is: a header does not fix them.
 RUN_FLAGS = {"use_fp16", "use_checkpoint", "dropout", "small_size", "timestep_respacing"}
 
+# Fields of `Sampling` that no preset decides.
+_SAMPLING_FLAGS = ("clip_denoised", "seed", "batch_size", "realisations", "fuse")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -75,7 +78,7 @@ def settle(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settin
         start_from=start_from,
         start_step=start_step,
         noise=flags.get("noise", "per_patch" if published else "field"),
-        **{name: flags[name] for name in ("clip_denoised", "seed", "batch_size") if name in flags},
+        **{name: flags[name] for name in _SAMPLING_FLAGS if name in flags},
     )
     if sampling.seed < 0:
         raise InputError(f"--seed {sampling.seed}: cannot be negative")

@@ -14,7 +14,7 @@ from guided_diffusion.atomic import atomic_write
 from guided_diffusion.pet.volume import Volume
 
 # Flags that say where and how fast, not what.
-_IRRELEVANT_FLAGS = {"base_samples", "model_path", "save_dir", "threads", "resume"}
+_IRRELEVANT_FLAGS = {"base_samples", "model_path", "save_dir", "threads", "resume", "info"}
 
 _PREFIX = ".unfinished-"
 
@@ -50,10 +50,17 @@ class FinishedPatches:
         """Those of the run with this key."""
         return cls(results / f"{_PREFIX}{key[:16]}")
 
-    def load(self, number: int) -> np.ndarray | None:
-        """Samples of a batch, float32 [N, X, Y, Z], or None if it is still to be computed."""
-        path = self._path(number)
-        return np.load(path, allow_pickle=False) if path.exists() else None
+    def with_patches_of(self, slices: int) -> "FinishedPatches":
+        """Those of plans with patches of this length: a run may go over to shorter ones where memory is short."""
+        return FinishedPatches(self.folder / str(slices))
+
+    def has(self, number: int) -> bool:
+        """Whether a batch needs not be computed any more."""
+        return self._path(number).exists()
+
+    def load(self, number: int) -> np.ndarray:
+        """Samples of a batch that is there, float32 [N, X, Y, Z]."""
+        return np.load(self._path(number), allow_pickle=False)
 
     def save(self, number: int, samples: np.ndarray) -> None:
         """Keep a batch."""

@@ -19,8 +19,9 @@ from guided_diffusion.pet.volume import in_suv_basis, save_volume
 
 VOLUME_SUFFIXES = (".npz", ".nii", ".nii.gz", ".mat", ".zip")
 DENOISED_NAME = "denoised.nii.gz"
+UNCERTAINTY_NAME = "uncertainty.nii.gz"
 DICOM_FOLDER = "denoised_dicom"
-_SAMPLES_NAME = re.compile(r"samples_\d+x\d+x\d+\.npz")
+_ARRAY_NAME = re.compile(r"(samples|uncertainty)_\d+x\d+x\d+\.npz")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Subject:
 
     def _results(self) -> list[Path]:
         """Files in the folder that have the names of results, the manifest first."""
-        names = [path for path in self.folder.iterdir() if _SAMPLES_NAME.fullmatch(path.name)]
-        known = [self.folder / "run.json", self.folder / DENOISED_NAME]
+        names = [path for path in self.folder.iterdir() if _ARRAY_NAME.fullmatch(path.name)]
+        known = [self.folder / name for name in ("run.json", DENOISED_NAME, UNCERTAINTY_NAME)]
         return [path for path in (*known, *names) if path.exists()]
 
 
@@ -112,16 +113,27 @@ def write_volumes(subject: Subject, denoised: Denoised, description: str, suv_ba
     """Write a subject's volumes in place of an earlier run's results, and return their paths.
 
     Always `samples_<X>x<Y>x<Z>.npz` (`arr_0` [X, Y, Z] float32, normalised, on the model's grid), and unless the scan
-    is an array that lies on that grid already, `denoised.nii.gz` (SUV on that basis, on the scan's own grid).
+    is an array that lies on that grid already, `denoised.nii.gz` (SUV on that basis, on the scan's own grid). After
+    several realisations these are their mean; `uncertainty_<X>x<Y>x<Z>.npz` and `uncertainty.nii.gz` are their standard
+    deviation, in the same units.
     """
     subject.remove_results()
-    written = [subject.folder / f"samples_{'x'.join(str(size) for size in denoised.samples.shape)}.npz"]
-    with atomic_write(written[0]) as temporary:
-        np.savez(temporary, arr_0=denoised.samples)
+    arrays = {"samples": denoised.samples, "uncertainty": denoised.samples_sd}
+    volumes = {DENOISED_NAME: denoised.volume, UNCERTAINTY_NAME: denoised.volume_sd}
+    written = [_write_array(subject.folder, name, array) for name, array in arrays.items() if array is not None]
     if not is_bare(subject.path, denoised):
-        written.append(subject.folder / DENOISED_NAME)
-        save_volume(in_suv_basis(denoised.volume, suv_basis), written[-1], description=description)
+        for name, volume in volumes.items():
+            if volume is not None:
+                save_volume(in_suv_basis(volume, suv_basis), subject.folder / name, description=description)
+                written.append(subject.folder / name)
     return written
+
+
+def _write_array(folder: Path, name: str, array: np.ndarray) -> Path:
+    path = folder / f"{name}_{'x'.join(str(size) for size in array.shape)}.npz"
+    with atomic_write(path) as temporary:
+        np.savez(temporary, arr_0=array)
+    return path
 
 
 def write_manifest(subject: Subject, manifest: dict[str, Any]) -> Path:

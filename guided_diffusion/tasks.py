@@ -1,96 +1,148 @@
-"""Tasks over MPI ranks: rank 0 hands them out, takes the results as they come, and hears of every step.
+"""Tasks over MPI ranks: rank 0 hands them out in order, takes the results as they come, and hears of every step.
 
-No rank computes a task twice, a rank without tasks is free at once, and nobody burns a core while waiting.
+No rank computes a task twice, a rank is given its next task before it has finished the last, and nobody burns a core
+while waiting. Tasks are made as they are handed out, and none is handed out that lies further than `window` behind the
+oldest unfinished one: however many there are, rank 0 holds only so many at a time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from guided_diffusion.dist_util import communicator, meet, wait_until
 
 _TASK, _STEP, _RESULT = 1, 2, 3
+_HELD = 2  # tasks that a rank has been given: one at work, the next at hand
 
 Compute = Callable[[Any, Callable[[], None]], Any]
 
 
 def share_tasks(
-    tasks: Sequence[Any] | None,
+    tasks: Iterable[Any] | None,
     compute: Compute,
     on_result: Callable[[int, Any], None],
     on_step: Callable[[], None],
 ) -> None:
     """Compute every task on one of the ranks. All ranks call this together.
 
-    tasks: on rank 0, the tasks in order, to be shared out in contiguous blocks; None elsewhere. compute(task, step): on
-    whichever rank has the task; returns its result and calls step() after each unit of work. on_result(number, result)
-    and on_step(): called on rank 0, results in order of arrival.
+    tasks: on rank 0, the tasks in order; None elsewhere. compute(task, step): on whichever rank has the task; returns
+    its result and calls step() after each unit of work. on_result(number, result) and on_step(): called on rank 0,
+    results in order of arrival.
     """
     comm = communicator()
     if comm.size == 1:
         for number, task in enumerate(tasks):
             on_result(number, compute(task, on_step))
     elif comm.rank == 0:
-        _lead(comm, tasks, compute, on_result, on_step)
+        _Lead(comm, tasks, on_result, on_step).run(compute)
     else:
         _follow(comm, compute)
 
 
+def window(ranks: int) -> int:
+    """How many tasks in a row, from the oldest unfinished one, may have been handed out."""
+    return 1 if ranks == 1 else _HELD * ranks
+
+
 def block_of(rank: int, ranks: int, tasks: int) -> range:
-    """The tasks of one rank: contiguous blocks whose sizes differ by one at most."""
+    """The tasks of one rank where each has a contiguous block; blocks differ by one task at most."""
     size, larger = divmod(tasks, ranks)
     first = rank * size + min(rank, larger)
     return range(first, first + size + (rank < larger))
 
 
-def _lead(comm: Any, tasks: Sequence[Any], compute: Compute, on_result: Callable, on_step: Callable) -> None:
-    """Rank 0: send, compute its own share while listening, then wait for the others."""
-    from mpi4py import MPI
+class _Lead:
+    """Rank 0: deals tasks out and listens, between the steps of tasks that it computes itself."""
 
-    sends = []
-    for rank in range(1, comm.size):
-        block = block_of(rank, comm.size, len(tasks))
-        sends.append(comm.isend(len(block), dest=rank, tag=_TASK))
-        sends += [comm.isend((number, tasks[number]), dest=rank, tag=_TASK) for number in block]
-    mine = block_of(0, comm.size, len(tasks))
-    outstanding = len(tasks) - len(mine)
-    status = MPI.Status()
+    def __init__(self, comm: Any, tasks: Iterable[Any], on_result: Callable, on_step: Callable):
+        self._comm = comm
+        self._tasks = enumerate(tasks)
+        self._on_result, self._on_step = on_result, on_step
+        self._sends: list[Any] = []
+        self._held = [0] * comm.size
+        self._handed_out = 0
+        self._oldest = 0  # the oldest unfinished task
+        self._finished: set[int] = set()  # those after it
 
-    def receive() -> None:
-        nonlocal outstanding
-        message = comm.recv(source=MPI.ANY_SOURCE, tag=MPI.ANY_TAG, status=status)
-        if status.Get_tag() == _STEP:
-            on_step()
-        else:
-            outstanding -= 1
-            on_result(*message)
+    def run(self, compute: Compute) -> None:
+        """Return when every task is finished and every rank has left."""
+        mine = self._take(0)
+        self._deal()
+        while any(self._held):
+            if mine is None:
+                wait_until(self._message_waits)
+                self._listen()
+            else:
+                number, task = mine
+                self._finish(0, number, compute(task, self._step))
+            mine = self._take(0)
+        self._sends += [self._comm.isend(None, dest=rank, tag=_TASK) for rank in range(1, self._comm.size)]
+        wait_until(lambda: all(send.Test() for send in self._sends))
+        meet()
 
-    def step() -> None:
-        on_step()
-        while comm.iprobe(source=MPI.ANY_SOURCE, tag=MPI.ANY_TAG):
-            receive()
+    def _take(self, rank: int) -> tuple[int, Any] | None:
+        """The next task and its number, for `rank`; None if there is none for now."""
+        if self._handed_out >= self._oldest + window(self._comm.size):
+            return None
+        task = next(self._tasks, None)
+        if task is not None:
+            self._handed_out += 1
+            self._held[rank] += 1
+        return task
 
-    for number in mine:
-        on_result(number, compute(tasks[number], step))
-    while outstanding:
-        wait_until(lambda: comm.iprobe(source=MPI.ANY_SOURCE, tag=MPI.ANY_TAG))
-        receive()
-    MPI.Request.waitall(sends)
-    meet()
+    def _deal(self) -> None:
+        """Give the other ranks what they may have: first to those who have nothing."""
+        self._sends = [send for send in self._sends if not send.Test()]
+        for held in range(_HELD):
+            for rank in range(1, self._comm.size):
+                task = self._take(rank) if self._held[rank] == held else None
+                if task is not None:
+                    self._sends.append(self._comm.isend(task, dest=rank, tag=_TASK))
+
+    def _message_waits(self) -> bool:
+        from mpi4py import MPI
+
+        return self._comm.iprobe(source=MPI.ANY_SOURCE, tag=MPI.ANY_TAG)
+
+    def _step(self) -> None:
+        self._on_step()
+        self._listen()
+
+    def _listen(self) -> None:
+        """Receive what has arrived."""
+        from mpi4py import MPI
+
+        status = MPI.Status()
+        while self._message_waits():
+            message = self._comm.recv(source=MPI.ANY_SOURCE, tag=MPI.ANY_TAG, status=status)
+            if status.Get_tag() == _STEP:
+                self._on_step()
+            else:
+                self._finish(status.Get_source(), *message)
+
+    def _finish(self, rank: int, number: int, result: Any) -> None:
+        self._on_result(number, result)
+        self._held[rank] -= 1
+        self._finished.add(number)
+        while self._oldest in self._finished:
+            self._finished.remove(self._oldest)
+            self._oldest += 1
+        self._deal()
 
 
 def _follow(comm: Any, compute: Compute) -> None:
     """Any other rank: receive, compute, send back."""
-    from mpi4py import MPI
-
     sends = []
 
     def step() -> None:
         sends.append(comm.isend(None, dest=0, tag=_STEP))
         sends[:] = [send for send in sends if not send.Test()]
 
-    for _ in range(comm.recv(source=0, tag=_TASK)):
-        number, task = comm.recv(source=0, tag=_TASK)
-        result = compute(task, step)
-        sends.append(comm.isend((number, result), dest=0, tag=_RESULT))
-    wait_until(lambda: MPI.Request.Testall(sends))
+    def next_task() -> tuple[int, Any] | None:
+        wait_until(lambda: comm.iprobe(source=0, tag=_TASK))
+        return comm.recv(source=0, tag=_TASK)
+
+    while (received := next_task()) is not None:
+        number, task = received
+        sends.append(comm.isend((number, compute(task, step)), dest=0, tag=_RESULT))
+    wait_until(lambda: all(send.Test() for send in sends))
     meet()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from guided_diffusion import logger
+from guided_diffusion import logger, planning
 from guided_diffusion.checkpoints import digest
 from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.dist_util import communicator, device, on_root, share_cores
@@ -15,6 +15,7 @@ from guided_diffusion.inference import PUBLISHED_GRID, Denoised, denoise_volume
 from guided_diffusion.loading import LoadedModel, load_model
 from guided_diffusion.manifest import describe_run
 from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.patch_sampling import FUSIONS
 from guided_diffusion.pet.dicom_writer import save_dicom_series
 from guided_diffusion.pet.flags import add_input_flags, overrides_from
 from guided_diffusion.pet.suv import SUVOverrides
@@ -146,6 +147,21 @@ def create_parser(description: str) -> Parser:
         help="number of patches, as published scripts state it; checked against the plan",
         **given,
     )
+    sampling.add_argument(
+        "--fuse",
+        choices=FUSIONS,
+        help="when patches are blended: at the end, each finished by itself; or neighbours after each_step, so that the"
+        " volume is sampled as one (default: end)",
+        **given,
+    )
+    sampling.add_argument(
+        "--realisations",
+        type=int,
+        metavar="K",
+        help="volumes to sample, each with noise of its own; the result is their mean, and their voxelwise standard"
+        " deviation is written beside it (default: 1)",
+        **given,
+    )
     work = parser.add_argument_group("computing")
     work.add_argument("--batch_size", type=int, metavar="N", help="patches computed together (default: 1)", **given)
     work.add_argument(
@@ -157,6 +173,15 @@ def create_parser(description: str) -> Parser:
         default=False,
         metavar="True|False",
         help="continue an interrupted run: take over its finished patches and subjects (default: False)",
+    )
+    work.add_argument(
+        "--info",
+        type=str2bool,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="True|False",
+        help="only say how the volume would be cut into patches and what memory they would take (default: False)",
     )
     work.add_argument(
         "--threads", type=int, default=0, metavar="N", help="CPU threads per rank (default: cores / ranks)"
@@ -193,6 +218,9 @@ def _check_model_path(path: str) -> None:
 def _denoise_subject(subject: Subject, run: Run) -> None:
     """One subject from file to files."""
     began = time.perf_counter()
+    if run.flags["info"]:
+        _inform(subject, run)
+        return
     opened = on_root(_open_subject, subject, run)
     if communicator().bcast(opened is not None and opened.done):
         logger.log(f"{subject.folder}: finished already")
@@ -206,6 +234,7 @@ def _denoise_subject(subject: Subject, run: Run) -> None:
         above_cap=run.flags["above_cap"],
         expected_patches=run.flags.get("num_samples"),
         finished=opened.finished if opened else None,
+        fit_memory="patch_size" not in run.flags,
     )
     if denoised is None:
         return
@@ -227,15 +256,36 @@ def _denoise_subject(subject: Subject, run: Run) -> None:
     opened.finished.remove()
 
 
-def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
-    """The subject's volume, and how far an earlier run got with it. Raises InputError for all that can be checked."""
-    volume = load_volume(
+def _inform(subject: Subject, run: Run) -> None:
+    """Say what denoising would take, without doing it. All ranks call this together."""
+    model, settings = run.loaded.model, run.loaded.settings
+    free = planning.free_bytes_per_rank(device())
+
+    def inform() -> None:
+        on_grid = planning.to_grid(_load(subject, run), settings.preprocessing)
+        fitted = free if "patch_size" not in run.flags else None
+        plan = planning.make_plan(
+            on_grid, model, settings.sampling, settings.preprocessing, run.flags.get("num_samples"), fitted
+        )
+        logger.log(f"{subject.path}: {planning.describe(on_grid, plan, model, settings.sampling, free)}")
+
+    on_root(inform)
+
+
+def _load(subject: Subject, run: Run) -> Volume:
+    """The subject's scan."""
+    return load_volume(
         subject.path,
         bare_voxel_mm=run.loaded.settings.preprocessing.voxel_mm,
         bare_axis_codes=run.loaded.settings.preprocessing.axis_codes,
         series=run.flags["series"],
         overrides=_overrides(run.flags),
     )
+
+
+def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
+    """The subject's volume, and how far an earlier run got with it. Raises InputError for all that can be checked."""
+    volume = _load(subject, run)
     if run.flags["write_dicom"] and volume.source.get("format") != "DICOM":
         raise InputError(f"{subject.path}: --write_dicom needs a DICOM input, whose headers the new series takes over")
     in_suv_basis(volume, run.flags["suv_basis"])

@@ -14,11 +14,12 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from guided_diffusion import inference
+from guided_diffusion import independent
 from guided_diffusion.checkpoints import save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from guided_diffusion.memory_estimate import network_bytes
 from guided_diffusion.noise import axial_noise
 from guided_diffusion.pet.patches import plan_axial_patches
 from guided_diffusion.pet.suv import SUVOverrides
@@ -236,7 +237,7 @@ def test_a_walk_from_the_low_dose_image_takes_the_steps_that_are_left(small, tmp
         bars.append(tqdm(**options | {"disable": False}))
         return bars[0]
 
-    monkeypatch.setattr(inference, "tqdm", shown)
+    monkeypatch.setattr(independent, "tqdm", shown)
     start = ("--start_from", "low_dose", "--start_step", 400, "--timestep_respacing", 5, "--sampler", "ddim")
     ours = samples_in(denoise(small / "scan.npz", small / "small.pt", tmp_path, *start, "--batch_size", batch_size))
     low_dose = np.pad(np.clip(np.load(small / "scan.npz")["arr_0"][0], 0, 16) / 16, ((0, 0), (0, 1), (0, 0)))
@@ -298,7 +299,7 @@ def test_a_folder_of_subjects_and_a_rerun(small, tmp_path):
 def test_an_interrupted_run_is_continued_to_the_same_bits(small, tmp_path, monkeypatch):
     arguments = (small / "scan.npz", small / "small.pt", tmp_path / "out", "--resume", True)
     whole = samples_in(denoise(small / "scan.npz", small / "small.pt", tmp_path / "whole"))
-    sample, calls = inference.sample_batch, []
+    sample, calls = independent.sample_batch, []
 
     def failing(task, *rest):
         calls.append(task.starts)
@@ -306,7 +307,7 @@ def test_an_interrupted_run_is_continued_to_the_same_bits(small, tmp_path, monke
             raise RuntimeError("the power is out")
         return sample(task, *rest)
 
-    monkeypatch.setattr(inference, "sample_batch", failing)
+    monkeypatch.setattr(independent, "sample_batch", failing)
     with pytest.raises(RuntimeError, match="power"):
         denoise(*arguments)
     assert not list((tmp_path / "out").glob("samples*"))
@@ -318,6 +319,47 @@ def test_an_interrupted_run_is_continued_to_the_same_bits(small, tmp_path, monke
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["log.txt", "run.json", "samples_18x21x73.npz"]
     denoise(*arguments, "--seed", 11)
     assert len(calls) == 13
+
+
+@needs_mpiexec
+def test_realisations_are_the_same_on_any_number_of_ranks_and_go_on_after_a_break(small, tmp_path, monkeypatch):
+    arguments = (small / "scan.nii.gz", small / "small.pt")
+    more = ("--realisations", 3, "--timestep_respacing", "1", "--resume", True)
+    denoise_on(4, *arguments, tmp_path / "ranks", *more)
+    sample, calls = independent.sample_batch, []
+
+    def failing(task, *rest):
+        calls.append(task)
+        if len(calls) == 5:
+            raise RuntimeError("the power is out")
+        return sample(task, *rest)
+
+    monkeypatch.setattr(independent, "sample_batch", failing)
+    with pytest.raises(RuntimeError, match="power"):
+        denoise(*arguments, tmp_path / "alone", *more)
+    denoise(*arguments, tmp_path / "alone", *more)
+    assert len(calls) == 10
+    names = sorted(file.name for file in (tmp_path / "alone").iterdir())
+    grid = "x".join(map(str, samples_in(tmp_path / "alone").shape))
+    arrays = [f"samples_{grid}.npz", f"uncertainty_{grid}.npz"]
+    assert names == ["denoised.nii.gz", "log.txt", "run.json", arrays[0], "uncertainty.nii.gz", arrays[1]]
+    for name in arrays:
+        loaded = [np.load(tmp_path / folder / name)["arr_0"] for folder in ("ranks", "alone")]
+        np.testing.assert_array_equal(*loaded)
+    for name in ("denoised.nii.gz", "uncertainty.nii.gz"):
+        images = [nib.load(tmp_path / folder / name) for folder in ("ranks", "alone")]
+        np.testing.assert_array_equal(*(image.get_fdata() for image in images))
+        assert images[0].shape == (20, 24, 40)
+    assert images[0].get_fdata().mean() > 0.01
+
+
+def test_info_says_what_memory_a_run_would_take_and_computes_nothing(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(independent, "sample_batch", None)
+    denoise(small / "scan.npz", small / "small.pt", tmp_path, "--info", "--batch_size", 2)
+    assert [file.name for file in tmp_path.iterdir()] == ["log.txt"]
+    said = (tmp_path / "log.txt").read_text()
+    expected = network_bytes(SMALL_MODEL, (16, 18, 22), 2, torch.float32) / 2**30
+    assert f"6 patches of 16 x 18 x 22, 2 at a time: a network call takes about {expected:.2f} GiB" in said
 
 
 def test_a_mistake_leaves_earlier_results_and_patches_alone(small, tmp_path):
@@ -463,6 +505,8 @@ def test_wrong_number_of_samples_is_refused(golden_files, tmp_path):
         (("--start_from", "low_dose", "--start_step", "1000"), "--start_step 1000: not a timestep of 0 to 999"),
         (("--batch_size", "0"), "batch_size"),
         (("--seed", "-1"), "seed"),
+        (("--realisations", "0"), "realisations"),
+        (("--fuse", "each_step", "--noise", "per_patch"), "--noise field"),
         (("--threads", "-1"), "threads"),
         (("--model_path", "nowhere://model.pt"), "cannot be fetched"),
         (("--write_dicom", "True"), "needs a DICOM input"),

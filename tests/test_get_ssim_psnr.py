@@ -80,6 +80,12 @@ def test_a_file_that_is_still_being_written_is_left_alone(study, run):
     assert read_table(study.csv)["a"]["psnr"] == pytest.approx(study.expected("a")[1], abs=1e-4)
 
 
+def test_the_uncertainty_beside_a_result_is_not_evaluated(study, run):
+    np.savez(study.gen_dir / "a" / "uncertainty_12x14x16.npz", np.ones((12, 14, 16)))
+    run(study.arguments("--csv", str(study.csv)))
+    assert read_table(study.csv)["a"]["psnr"] == pytest.approx(study.expected("a")[1], abs=1e-4)
+
+
 def test_equal_volumes_have_a_psnr_of_100(study, run):
     study.write_generated("a", study.reference["a"] / 16)
     run(study.published("--csv", str(study.csv)))

@@ -1,12 +1,13 @@
 """Tasks over ranks: each computed once, steps reported, nobody left waiting."""
 
+import ast
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guided_diffusion.tasks import block_of, share_tasks
+from guided_diffusion.tasks import block_of, share_tasks, window
 from tests.mpi import needs_mpiexec, run_script
 
 SHARING = """
@@ -55,11 +56,58 @@ def test_one_rank_computes_everything_in_order():
 
 @needs_mpiexec
 @pytest.mark.parametrize(("ranks", "tasks"), [(3, 7), (4, 2)])
-def test_every_task_is_computed_once_on_its_rank(ranks, tasks, tmp_path):
+def test_every_task_is_computed_once_and_no_rank_is_left_out(ranks, tasks, tmp_path):
     done = share(tmp_path, ranks=ranks, tasks=tasks)
     assert done.returncode == 0, done.stderr
-    owners = {number: rank for rank in range(ranks) for number in block_of(rank, ranks, tasks)}
-    assert done.stdout.strip() == f"{[(n, n * 10, owners[n]) for n in range(tasks)]} {2 * tasks}"
+    results, steps = done.stdout.strip().rsplit(" ", 1)
+    results = ast.literal_eval(results)
+    assert [result[:2] for result in results] == [(number, number * 10) for number in range(tasks)]
+    assert {rank for _, _, rank in results} == set(range(min(ranks, tasks)))
+    assert int(steps) == 2 * tasks
+
+
+SLOW_FIRST = """
+import time
+from guided_diffusion.dist_util import communicator, run_main
+from guided_diffusion.tasks import share_tasks
+
+handed_out = []
+
+def tasks():
+    for number in range(40):
+        handed_out.append(number)
+        yield number
+
+def compute(task, step):
+    if task == {slow}:
+        time.sleep(2)
+    return len(handed_out)
+
+def main():
+    results = {{}}
+    at_slow = []
+    def on_result(number, result):
+        results[number] = result
+        if number == {slow}:
+            at_slow.append(len(handed_out))
+    share_tasks(tasks() if communicator().rank == 0 else None, compute, on_result, lambda: None)
+    if communicator().rank == 0:
+        print(len(results), at_slow[0])
+
+run_main(main)
+"""
+
+
+@needs_mpiexec
+def test_nothing_is_handed_out_far_beyond_an_unfinished_task(tmp_path):
+    """However many tasks there are, rank 0 holds results and tasks of a window only."""
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW_FIRST.format(slow=1))
+    done = run_script(script, ranks=3, timeout=120)
+    assert done.returncode == 0, done.stderr
+    results, handed_out = map(int, done.stdout.split())
+    assert results == 40
+    assert handed_out == 1 + window(3)
 
 
 @needs_mpiexec

@@ -1,0 +1,40 @@
+"""Mean and standard deviation of arrays that are seen once, one after another.
+
+Welford, Note on a method for calculating corrected sums of squares and products, Technometrics 4 (1962) 419.
+"""
+
+import numpy as np
+
+
+class RunningStatistics:
+    """Voxelwise mean and standard deviation, float32, in the memory of two arrays however many are added.
+
+    Rounding makes the last bits depend on the order in which arrays are added.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean: np.ndarray | None = None
+        self._squares: np.ndarray | None = None  # sum of squared deviations from the mean
+
+    def add(self, values: np.ndarray) -> None:
+        """Take in an array of the same shape as the others."""
+        self.count += 1
+        if self.count == 1:
+            self._mean = values.astype(np.float32)
+            return
+        if self.count == 2:
+            self._squares = np.zeros_like(self._mean)
+        deviation = values - self._mean
+        self._mean += deviation / np.float32(self.count)
+        self._squares += deviation * (values - self._mean)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Of what has been added, which must be one array at least."""
+        return self._mean
+
+    @property
+    def standard_deviation(self) -> np.ndarray | None:
+        """Of the sample (n - 1 in the denominator); None for fewer than two arrays."""
+        return None if self.count < 2 else np.sqrt(self._squares / np.float32(self.count - 1))

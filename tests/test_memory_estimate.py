@@ -1,0 +1,80 @@
+"""The estimate of a network call's memory against what the process really took."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from guided_diffusion.config import DEMO_MODEL, RELEASED_MODEL
+from guided_diffusion.memory_estimate import fitting_patch_size, network_bytes, shorter
+
+PROBE = """
+import re, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from guided_diffusion.config import DEMO_MODEL, RELEASED_MODEL, DiffusionConfig
+from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.memory_estimate import network_bytes
+from guided_diffusion.script_util import create_model
+
+def status(name):
+    return 1024 * int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+config = replace({config}, num_channels=32)
+dtype = torch.{dtype}
+keep_freed_memory()
+model = create_model(config, DiffusionConfig(learn_sigma=True)).to(dtype).eval()
+x, low_res = torch.rand(2, {batch}, 1, {depth}, 96, 96)
+t = torch.full(({batch},), 10)
+with torch.no_grad():
+    model(x[..., :2, :16, :16], t, low_res=low_res[..., :2, :16, :16])
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    model(x, t, low_res=low_res)
+print(status("VmHWM") - before, network_bytes(config, ({depth}, 96, 96), {batch}, dtype))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"config": "DEMO_MODEL", "depth": 32, "batch": 1, "dtype": "float32"},
+        pytest.param({"config": "DEMO_MODEL", "depth": 16, "batch": 2, "dtype": "float32"}, marks=pytest.mark.slow),
+        pytest.param({"config": "DEMO_MODEL", "depth": 48, "batch": 1, "dtype": "bfloat16"}, marks=pytest.mark.slow),
+        pytest.param({"config": "RELEASED_MODEL", "depth": 32, "batch": 1, "dtype": "float32"}, marks=pytest.mark.slow),
+    ],
+    ids=lambda case: f"{case['config']}-{case['batch']}x{case['depth']}-{case['dtype']}",
+)
+def test_the_estimate_is_within_15_percent_of_the_peak(case):
+    done = subprocess.run([sys.executable, "-c", PROBE.format(**case)], capture_output=True, text=True, check=True)
+    measured, estimated = map(int, done.stdout.split())
+    assert estimated == pytest.approx(measured, rel=0.15)
+
+
+def test_the_estimate_by_hand():
+    """The released network is widest where its last level but one block joins 2 x 128 channels at full resolution,
+
+    while two tensors of 128 channels wait: 128 (3 x 2 + 6 x 1 + 2) values per voxel.
+    """
+    deepest = 128 * (3 * 2 + 6 + 3)
+    assert network_bytes(RELEASED_MODEL, (96, 192, 288), 1, torch.float32) == deepest * 96 * 192 * 288 * 4
+    assert network_bytes(RELEASED_MODEL, (48, 192, 288), 3, torch.bfloat16) == deepest * 48 * 192 * 288 * 3 * 2
+
+
+def test_patches_are_halved_until_they_fit():
+    def fitting(free_bytes, overlap=10):
+        return fitting_patch_size(
+            DEMO_MODEL, (96, 96), 1, torch.float32, free_bytes=free_bytes, patch_size=96, overlap=overlap
+        )
+
+    needed = network_bytes(DEMO_MODEL, (96, 96, 96), 1, torch.float32)
+    assert fitting(1.3 * needed) == 96
+    assert fitting(1.2 * needed) == 48
+    assert fitting(0.6 * needed) == 24
+    assert fitting(0) == 24, "24 slices are the fewest of which 10 can overlap on either side"
+    assert fitting(0, overlap=0) == 1
+    assert shorter(39, 10) is None
+    assert shorter(40, 10) == 20
