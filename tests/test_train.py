@@ -20,7 +20,7 @@ from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.image_datasets import CropSource, find_pairs
 from guided_diffusion.script_util import create_model
 from guided_diffusion.train_config import settle
-from guided_diffusion.train_util import effective_ema_rate
+from guided_diffusion.train_averages import effective_ema_rate
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "train.py"
