@@ -56,22 +56,23 @@ def train(parser: Parser) -> None:
 def train_with(settings: TrainSettings, folder: Path) -> None:
     """Train until a limit is reached; `folder` exists. Called by all ranks, with the same settings."""
     keep_freed_memory()
-    if settings.model.use_fp16 and device().type == "cpu":
+    place = device()
+    if settings.model.use_fp16 and place.type == "cpu":
         settings = without_half_precision(settings)
         logger.log("notice: use_fp16 on a CPU means bfloat16")
     threads = share_cores(settings.run.threads)
     pairs = root_first(find_pairs, settings.data.data_dir, "train", settings.preprocessing.voxel_mm)
     source = CropSource(pairs, settings.crop_size, settings.preprocessing.suv_max, settings.optimisation.seed)
     start = root_first(_find_start, settings, folder)
-    model = root_first(_create_model, settings, start)
+    model = root_first(_create_model, settings, start, place)
     validator = on_root(_validator, settings)
-    with process_group(device()):
+    with process_group(place):
         provenance = _provenance(settings, pairs, threads, start)
         loop = TrainLoop(settings, model, source, validator, start, provenance)
         size, ranks = sum(parameter.numel() for parameter in model.parameters()), communicator().size
         logger.log(
             f"{size:,} parameters, {_count(pairs)}, {loop.global_batch} crops per step on {ranks} rank(s),"
-            f" {device().type} with {threads} threads each; "
+            f" {place.type} with {threads} threads each; "
             + (f"continuing {start.weights_path} at step {loop.step}" if start else "from the first step")
         )
         loop.run()
@@ -85,13 +86,13 @@ def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
     return start
 
 
-def _create_model(settings: TrainSettings, start: Start | None) -> SuperResModel:
-    """The network on its device with its first weights."""
+def _create_model(settings: TrainSettings, start: Start | None, place: torch.device) -> SuperResModel:
+    """The network with its first weights."""
     torch.manual_seed(settings.optimisation.seed)
     model = create_model(settings.model, settings.diffusion)
     if start is not None:
         load_weights(model, start.weights.state_dict, str(start.weights_path))
-    return model.to(device=device(), dtype=torch.float32)
+    return model.to(device=place, dtype=torch.float32)
 
 
 def _validator(settings: TrainSettings) -> Validator | None:
