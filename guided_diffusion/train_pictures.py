@@ -40,7 +40,7 @@ def draw_example(path: Path, images: np.ndarray, suv_max: float, voxel_mm: Seque
 
     images: low dose, denoised and normal dose, normalised [3, X, Y]. All share one SUV window, which the normal dose
     sets, so that pictures of one run can be compared. Slices are axial because they show no face, whoever the
-    patient is.
+    patient is; anterior is at the top, and the sides are not marked because crops may be mirrored.
     """
     images = images * suv_max
     top = max(1.0, float(np.ceil(np.quantile(images[2], WINDOW_QUANTILE))))
