@@ -74,6 +74,11 @@ def _node() -> Any:
     return comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
 
 
+def ranks_per_node() -> int:
+    """How many ranks share this rank's node."""
+    return _node().size
+
+
 def device() -> torch.device:
     """This rank's GPU, one per rank of a node as far as they go, or the CPU."""
     rank = _node().rank  # on every rank, GPU or not: finding out takes all of them
@@ -145,6 +150,14 @@ def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
     if exit_code is not None:
         raise SystemExit(exit_code)
     return result
+
+
+def raise_together(mistake: InputError | None) -> None:
+    """Raise on every rank the first of the ranks' mistakes, if there is one. Every rank must call this."""
+    meet()
+    messages = [message for message in communicator().allgather(mistake and str(mistake)) if message]
+    if messages:
+        raise _SharedError(messages[0])
 
 
 def root_first(function: Callable[..., T], *args: Any) -> T:

@@ -16,15 +16,18 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from guided_diffusion import logger
 from guided_diffusion.atomic import writable_folder
 from guided_diffusion.checkpoints import load_weights
-from guided_diffusion.dist_util import communicator, device, on_root, share_cores
+from guided_diffusion.dist_util import communicator, device, on_root, root_first, share_cores
 from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import CropSource, Pair, find_pairs
+from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.methods import METHODS
 from guided_diffusion.presets import RUN_FLAGS
 from guided_diffusion.script_util import Parser, add_config_flags
 from guided_diffusion.train_config import FLAG_GROUPS, PRESETS, TrainSettings, settle, without_half_precision
 from guided_diffusion.train_files import Start, find_start
+from guided_diffusion.train_ranks import process_group
 from guided_diffusion.train_util import TrainLoop
+from guided_diffusion.unet import UNetModel
 from guided_diffusion.validation import Validator
 
 
@@ -46,42 +49,52 @@ def create_parser(description: str) -> Parser:
 
 def train(parser: Parser) -> None:
     """Parse the command line and train until a limit is reached."""
-    settings = on_root(lambda: settle(vars(parser.parse_args())))
-    on_root(_check_alone, communicator().size)
-    folder = writable_folder(settings.run.save_dir)
+    settings = root_first(lambda: settle(vars(parser.parse_args())))
+    folder = root_first(writable_folder, settings.run.save_dir)
     with logger.to_folder(folder), logging_redirect_tqdm([logging.getLogger("guided_diffusion")]):
         train_with(settings, folder)
 
 
-def _check_alone(ranks: int) -> None:
-    if ranks > 1:
-        raise InputError(f"training runs on one rank so far, not on {ranks}: start it without mpiexec")
-
-
 def train_with(settings: TrainSettings, folder: Path) -> None:
-    """Train until a limit is reached; `folder` exists."""
-    if settings.model.use_fp16 and device().type == "cpu":
+    """Train until a limit is reached; `folder` exists. Called by all ranks, with the same settings."""
+    keep_freed_memory()
+    place = device()
+    if settings.model.use_fp16 and place.type == "cpu":
         settings = without_half_precision(settings)
         logger.log("notice: use_fp16 on a CPU means bfloat16")
     threads = share_cores(settings.run.threads)
-    voxel_mm = settings.preprocessing.voxel_mm
-    pairs = find_pairs(settings.data.data_dir, "train", voxel_mm)
-    seed, suv_max = settings.optimisation.seed, settings.preprocessing.suv_max
-    source = CropSource(pairs, settings.crop_size, suv_max, seed)
-    start = find_start(folder, settings.run.resume_checkpoint, settings.ema_rates)
+    pairs = root_first(find_pairs, settings.data.data_dir, "train", settings.preprocessing.voxel_mm)
+    source = CropSource(pairs, settings.crop_size, settings.preprocessing.suv_max, settings.optimisation.seed)
+    start = root_first(_find_start, settings, folder)
+    model = root_first(_create_model, settings, start, place)
+    validator = on_root(_validator, settings)
+    with process_group(place):
+        provenance = _provenance(settings, pairs, threads, start)
+        loop = TrainLoop(settings, model, source, validator, start, provenance)
+        size, ranks = sum(parameter.numel() for parameter in model.parameters()), communicator().size
+        logger.log(
+            f"{size:,} parameters, {_count(pairs)}, {loop.global_batch} crops per step on {ranks} rank(s),"
+            f" {place.type} with {threads} threads each; "
+            + (f"continuing {start.weights_path} at step {loop.step}" if start else "from the first step")
+        )
+        loop.run()
+
+
+def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
+    """Where to begin; the moving averages are on rank 0 only. Raises InputError for weights that do not fit."""
+    rates = settings.ema_rates if communicator().rank == 0 else ()
+    start = find_start(folder, settings.run.resume_checkpoint, rates)
     _check_same_network(settings, start)
-    torch.manual_seed(seed)
+    return start
+
+
+def _create_model(settings: TrainSettings, start: Start | None, place: torch.device) -> UNetModel:
+    """The network with its first weights."""
+    torch.manual_seed(settings.optimisation.seed)
     model = METHODS[settings.optimisation.method].create_model(settings.model, settings.diffusion)
     if start is not None:
         load_weights(model, start.weights.state_dict, str(start.weights_path))
-    model = model.to(device=device(), dtype=torch.float32)
-    loop = TrainLoop(settings, model, source, _validator(settings), start, _provenance(settings, pairs, threads, start))
-    size = sum(parameter.numel() for parameter in model.parameters())
-    logger.log(
-        f"{size:,} parameters, {_count(pairs)}, on {device()} with {threads} threads; "
-        + (f"continuing {start.weights_path} at step {loop.step}" if start else "from the first step")
-    )
-    loop.run()
+    return model.to(device=place, dtype=torch.float32)
 
 
 def _validator(settings: TrainSettings) -> Validator | None:
@@ -137,6 +150,7 @@ def _provenance(settings: TrainSettings, pairs: list[Pair], threads: int, start:
         },
         "seed": settings.optimisation.seed,
         "started_from": start.weights_path.name if start else None,
+        "ranks": communicator().size,
         "threads": threads,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__},
     }

@@ -46,8 +46,8 @@ class OptimisationFlags:
         "uniform",
         f"how crops count: {' or '.join(WEIGHTINGS)}; balanced divides a loss by the root of the low dose's error",
     )
-    batch_size: int = flag(1, "crops per step")
-    microbatch: int = flag(-1, "crops that go through the network together, to save memory; -1: all of a batch")
+    batch_size: int = flag(1, "crops per step on each rank")
+    microbatch: int = flag(-1, "crops that go through the network together, to save memory; -1: all of a rank's batch")
     lr: float = flag(1e-4, "learning rate of AdamW")
     weight_decay: float = flag(0.0, "weight decay of AdamW")
     lr_anneal_steps: int = flag(0, "the learning rate falls linearly to 0 at this step, which ends the run; 0: no")
@@ -75,7 +75,7 @@ class RunFlags:
     validation_crops: int = flag(8, "fixed crops that validation denoises")
     max_steps: int = flag(0, "end, saving, once this many steps are done in all; 0: no limit")
     max_minutes: float = flag(0.0, "end, saving, after this long; the same command then continues; 0: no limit")
-    threads: int = flag(0, "CPU threads; 0: all cores")
+    threads: int = flag(0, "CPU threads per rank; 0: the ranks of a node share its cores")
 
 
 FLAG_GROUPS = {

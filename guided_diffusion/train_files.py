@@ -81,13 +81,14 @@ class ProgressTable:
     def __init__(self, path: Path, columns: Iterable[str], step: int):
         self._path = path
         self._columns = list(columns)
-        kept = [row for row in self._read() if int(row["step"]) <= step]
+        kept = [row for row in self.read() if int(row["step"]) <= step]
         with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns, lineterminator="\n", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
 
-    def _read(self) -> list[dict[str, str]]:
+    def read(self) -> list[dict[str, str]]:
+        """The rows as text; none where there is no file. Raises InputError for another kind of file."""
         if not self._path.exists():
             return []
         with open(self._path, newline="", encoding="utf-8") as file:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from guided_diffusion import samplers
@@ -11,21 +12,42 @@ from guided_diffusion.config import SamplerConfig
 from guided_diffusion.image_datasets import CropSource
 from guided_diffusion.methods import Process
 
+# Voxels along every axis of SSIM's window: scikit-image's default, which the published evaluation uses.
+SSIM_WINDOW = 7
+
 # Names the random numbers of sampling, apart from those of the crops.
 SAMPLING_STREAM = 2
 
 
 @dataclass(frozen=True)
 class Score:
-    """PSNR in dB, peak suv_max, over all voxels of the validation crops: of the low dose and of the denoised images."""
+    """How near the low dose and the denoised images are to the normal dose, on the validation crops.
+
+    low_dose, denoised: PSNR in dB, peak suv_max, over all their voxels. ssim_*: mean over the crops. example: the
+    middle axial slice of the first crop, low dose, denoised and normal dose, normalised float32 [3, X, Y].
+    """
 
     low_dose: float
     denoised: float
+    ssim_low_dose: float
+    ssim_denoised: float
+    example: np.ndarray
 
 
 def psnr(image: Tensor, truth: Tensor) -> float:
     """PSNR in dB of normalised images, whose peak is 1, over all their voxels."""
     return -10.0 * torch.log10((image - truth).square().mean()).item()
+
+
+def ssim(images: Tensor, truth: Tensor) -> float:
+    """Mean structural similarity of normalised images [N, 1, Z, X, Y] with scikit-image's settings, data range 1.
+
+    The window has 7 voxels along every axis; crops that are thinner get the largest odd window that fits.
+    """
+    shortest = min(truth.shape[2:])
+    window = min(SSIM_WINDOW, shortest - 1 + shortest % 2)
+    pairs = zip(images[:, 0].numpy(), truth[:, 0].numpy(), strict=True)
+    return float(np.mean([structural_similarity(one, two, win_size=window, data_range=1.0) for one, two in pairs]))
 
 
 class Validator:
@@ -48,9 +70,13 @@ class Validator:
         """Denoise every crop, one after the other, with a model in evaluation mode on any device."""
         device = next(model.parameters()).device
         denoised = torch.cat([self._denoise(model, item, device) for item in range(len(self._noise))])
+        middle = self._normal_dose.shape[2] // 2
         return Score(
             low_dose=psnr(self._low_dose, self._normal_dose),
             denoised=psnr(denoised, self._normal_dose),
+            ssim_low_dose=ssim(self._low_dose, self._normal_dose),
+            ssim_denoised=ssim(denoised, self._normal_dose),
+            example=torch.cat([self._low_dose[0], denoised[0], self._normal_dose[0]])[:, middle].numpy(),
         )
 
     def _denoise(self, model: nn.Module, item: int, device: torch.device) -> Tensor:

@@ -1,0 +1,57 @@
+"""Ranks that train one network together: PyTorch's process group, made from the MPI ranks.
+
+MPI starts the ranks, finds out where they are and spreads mistakes; gradients go through PyTorch, which overlaps their
+sum with the backward pass and knows the GPUs' own links.
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from guided_diffusion.dist_util import communicator, meet, ranks_per_node
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Within the block the ranks are a process group, gloo for tensors on the CPU and NCCL for those on GPUs.
+
+    Rank 0 listens on a port that the system picks, and tells the others which. One rank alone needs no group.
+    """
+    comm = communicator()
+    if comm.size == 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    host = "localhost" if ranks_per_node() == comm.size else socket.gethostname()
+    listening = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False) if comm.rank == 0 else None
+    host, port = comm.bcast((host, listening.port) if listening else None)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=listening or dist.TCPStore(host, port, is_master=False),
+        rank=comm.rank,
+        world_size=comm.size,
+    )
+    yield
+    # Not after an exception: a rank that waits for this one would fail on the closed connection and hide the reason.
+    meet()
+    dist.destroy_process_group()
+
+
+def gathered(values: Tensor) -> Tensor:
+    """The tensors of all ranks [ranks, ...] on every rank; they are on the CPU and have one shape."""
+    if not dist.is_initialized():
+        return values[None]
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values)
+    return torch.stack(parts)
+
+
+def data_parallel(model: nn.Module) -> nn.Module:
+    """The model with rank 0's weights, whose gradients are averaged over the ranks during `backward`."""
+    return DistributedDataParallel(model, gradient_as_bucket_view=True) if dist.is_initialized() else model
