@@ -7,17 +7,17 @@ import torch
 
 from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, load_weights
 from guided_diffusion.dist_util import device, root_first
+from guided_diffusion.fast_unet import FastSuperResModel
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.presets import Settings, settle
 from guided_diffusion.script_util import create_model
-from guided_diffusion.unet import SuperResModel
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A network in evaluation mode on this rank's device, its (shortened) process, and the settings behind both."""
 
-    model: SuperResModel
+    model: FastSuperResModel
     diffusion: GaussianDiffusion
     settings: Settings
 
@@ -34,9 +34,9 @@ def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
     return LoadedModel(root_first(_fill, checkpoint, settings, path), diffusion, settings)
 
 
-def _fill(checkpoint: Checkpoint, settings: Settings, path: str) -> SuperResModel:
-    """The network with its weights, made without memory for weights of its own."""
+def _fill(checkpoint: Checkpoint, settings: Settings, path: str) -> FastSuperResModel:
+    """The network with its weights, in the form that is made for inference."""
     with torch.device("meta"):
         model = create_model(settings.model, settings.diffusion)
     load_weights(model, checkpoint.state_dict, path)
-    return model.to(device=device(), dtype=settings.dtype).eval()
+    return FastSuperResModel(model.to(device()).eval(), settings.dtype).eval()

@@ -1,0 +1,184 @@
+"""Layers for inference: the same functions as in `nn`, arranged for speed and little memory.
+
+Feature maps are [1, C, Z, X, Y] in torch.channels_last_3d, the layout in which convolutions need no reordering, and in
+the network's precision. Statistics of norms are float32. On a CPU no bit depends on the number of threads.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from guided_diffusion.nn import GroupNorm32
+
+LAYOUT = torch.channels_last_3d
+
+# Below this many voxels the CPU's norm reads channels-last data badly; slices are taken together until they have as many.
+_FEWEST_VOXELS_OF_A_NORM = 1024
+
+# As many at a time as stay in the cache: what the library's norm puts out beside its statistics is thrown away.
+_BLOCKS_PER_THREAD = 4
+
+
+def voxel_rows(x: Tensor) -> Tensor:
+    """[1, C, Z, X, Y] seen as the matrix [voxels, C] that it is in memory."""
+    return x.permute(0, 2, 3, 4, 1).reshape(-1, x.shape[1])
+
+
+def _packs(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether oneDNN can keep weights of this precision in its own order."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class FastConv:
+    """A 3D convolution whose weights are put into the kernel's order once, and which can add to its result for free."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...], stride: tuple[int, ...]):
+        """weight: [out, in, kz, kx, ky] in the precision and on the device of the maps to come."""
+        self._geometry = (padding, stride, (1, 1, 1), 1)
+        self._bias = None if bias is None else bias.detach()
+        self._packed = _packs(weight.dtype, weight.device)
+        if self._packed:
+            reorder = torch._C._nn.mkldnn_reorder_conv3d_weight
+            self._weight = reorder(weight.to_mkldnn(), *self._geometry)
+        else:
+            self._weight = weight.contiguous(memory_format=LAYOUT)
+
+    def __call__(self, x: Tensor, plus: Tensor | None = None, *, overwrite: bool = False) -> Tensor:
+        """The convolution of x, plus a map of the result's shape where one is given, which may be told to hold it."""
+        padding, stride, dilation, groups = self._geometry
+        if not self._packed:
+            y = F.conv3d(x, self._weight, self._bias, stride, padding, dilation, groups)
+            return y if plus is None else y.add_(plus)
+        what = (self._weight, self._bias, *self._geometry)
+        if plus is None:
+            return torch.ops.mkldnn._convolution_pointwise(x, *what, "none", [], "")
+        if overwrite:
+            return torch.ops.mkldnn._convolution_pointwise_.binary(plus, x, *what, "add", None, None, [], None)
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, plus, *what, "add", None, None, [], None)
+
+
+def fast_conv(layer: nn.Conv3d, dtype: torch.dtype, inputs: slice = slice(None), *, bias: bool = True) -> FastConv:
+    """A trained layer made fast; `inputs` takes some of its input channels only."""
+    weight = layer.weight[:, inputs].to(dtype)
+    return FastConv(weight, layer.bias.to(dtype) if bias else None, layer.padding, layer.stride)
+
+
+class FastUpConv:
+    """Nearest-neighbour doubling of X and Y followed by a 3 x 3 x 3 convolution, without the doubled map.
+
+    Every voxel of the doubled map sees two different neighbours per axis only, so that a 3 x 2 x 2 kernel on the small
+    map gives it, one for each of the four positions in its 2 x 2 block: 12 instead of 27 products.
+    """
+
+    def __init__(self, layer: nn.Conv3d, dtype: torch.dtype):
+        kernels = [_merged(_merged(layer.weight, 3, odd_x), 4, odd_y) for odd_x in (0, 1) for odd_y in (0, 1)]
+        self._conv = FastConv(torch.cat(kernels).to(dtype), layer.bias.repeat(4).to(dtype), (1, 1, 1), (1, 1, 1))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        _, _, length, height, width = x.shape
+        phases = self._conv(x).chunk(4, dim=1)
+        shape = (1, phases[0].shape[1], length, 2 * height, 2 * width)
+        doubled = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=LAYOUT)
+        for number, phase in enumerate(phases):
+            odd_x, odd_y = divmod(number, 2)
+            inside = phase[..., odd_x : odd_x + height, odd_y : odd_y + width]
+            doubled[..., odd_x::2, odd_y::2] = inside
+        return doubled
+
+
+def _merged(kernel: Tensor, axis: int, odd: int) -> Tensor:
+    """The kernel's three taps along an axis as the two that an even or odd voxel of a doubled map needs."""
+    first, second, third = kernel.split(1, dim=axis)
+    return torch.cat([first + second, third] if odd else [first, second + third], dim=axis)
+
+
+class FastPointwise:
+    """A 1 x 1 x 1 convolution of maps side by side, as matrix products that are summed."""
+
+    def __init__(self, layer: nn.Conv3d, dtype: torch.dtype, parts: int):
+        weights = layer.weight.flatten(1).to(dtype).chunk(parts, dim=1)
+        self._weights = [weight.t().contiguous() for weight in weights]
+        self._bias = layer.bias.to(dtype)
+
+    def __call__(self, parts: list[Tensor]) -> Tensor:
+        rows = self._bias
+        for part, weight in zip(parts, self._weights, strict=True):
+            rows = torch.addmm(rows, voxel_rows(part), weight)
+        _, _, length, height, width = parts[0].shape
+        return rows.reshape(1, length, height, width, -1).permute(0, 4, 1, 2, 3)
+
+
+class FastNorm:
+    """Group norm, scale and shift by the timestep, and SiLU: statistics first, then one affine map per channel."""
+
+    def __init__(self, norm: GroupNorm32, part: int = 0, parts: int = 1):
+        """part: which of `parts` equal shares of the channels this is. Groups must not straddle their borders."""
+        self._groups = norm.num_groups // parts
+        self._weight = norm.weight.detach().float().chunk(parts)[part]
+        self._bias = norm.bias.detach().float().chunk(parts)[part]
+        self._eps = norm.eps
+
+    def __call__(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """SiLU(norm(x) (1 + scale) + shift). scale and shift: float32 [C]."""
+        weight, bias = self._weight, self._bias
+        if scale is not None:
+            weight, bias = weight * (1 + scale), bias * (1 + scale) + shift
+        if x.device.type != "cpu":
+            return F.silu(F.group_norm(x, self._groups, weight.to(x), bias.to(x), self._eps), inplace=True)
+        mean, variance = group_moments(x, self._groups)
+        return affine_silu(x, mean, variance, weight, bias, self._eps)
+
+
+def affine_silu(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """SiLU of (x - mean) / sqrt(variance + eps) * weight + bias, all per channel.
+
+    PyTorch's batch norm with given statistics is just that, and keeps float32 inside for any precision of x.
+    """
+    return F.silu(F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps), inplace=True)
+
+
+def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and (population) variance of each group, float32 [C]: that of its group for every channel.
+
+    x: [1, C, Z, X, Y] channels last, on the CPU. The library's norm divides its voxels among threads and sums what they
+    found, so that its last bits depend on their number. Here every thread gets whole blocks of slices.
+    """
+    channels, length, height, width = x.shape[1:]
+    slices = -(-_FEWEST_VOXELS_OF_A_NORM // (height * width))
+    whole = length // slices
+    images = voxel_rows(x)[: whole * slices * height * width].reshape(whole, slices * height, width, channels)
+    moments = _block_moments(images.permute(0, 3, 1, 2), groups)
+    if length % slices:
+        rest = voxel_rows(x)[whole * slices * height * width :].reshape(1, -1, width, channels)
+        moments += _block_moments(rest.permute(0, 3, 1, 2), groups)
+    voxels, means, variances = (torch.cat(values) for values in zip(*moments, strict=True))
+    share = (voxels / voxels.sum())[:, None]
+    mean = (share * means).sum(0)
+    variance = (share * (variances + (means - mean).square())).sum(0)
+    return tuple(moment.float().repeat_interleave(channels // groups) for moment in (mean, variance))
+
+
+def _block_moments(images: Tensor, groups: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Voxels [blocks], means and variances [blocks, groups] in float64 of blocks [blocks, C, X, Y], channels last."""
+    threads = torch.get_num_threads()
+    even = len(images) - len(images) % threads
+    moments = [_moments(blocks, groups) for blocks in images[:even].split(_BLOCKS_PER_THREAD * threads) if len(blocks)]
+    if even < len(images):
+        torch.set_num_threads(len(images) - even)
+        try:
+            moments.append(_moments(images[even:], groups))
+        finally:
+            torch.set_num_threads(threads)
+    return moments
+
+
+def _moments(blocks: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`_block_moments` of as many blocks as can be divided evenly among the threads."""
+    count, channels, height, width = blocks.shape
+    # The weights make the statistics float32; without an epsilon the variance can be had back from its root's inverse.
+    ones, zeros = torch.ones(channels), torch.zeros(channels)
+    _, mean, inverse = torch.native_group_norm(blocks, ones, zeros, count, channels, height * width, groups, 0.0)
+    voxels = torch.full((count,), height * width, dtype=torch.float64)
+    return voxels, mean.double(), inverse.double().pow(-2)
