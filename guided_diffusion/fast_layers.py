@@ -4,6 +4,8 @@ Feature maps are [1, C, Z, X, Y] in torch.channels_last_3d, the layout in which 
 the network's precision. Statistics of norms are float32. On a CPU no bit depends on the number of threads.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from guided_diffusion.nn import GroupNorm32
 
 LAYOUT = torch.channels_last_3d
 
-# Below this many voxels the CPU's norm reads channels-last data badly; slices are taken together until they have as many.
+# Below this many voxels the CPU's norm reads channels-last data badly: slices are taken together until they have them.
 _FEWEST_VOXELS_OF_A_NORM = 1024
 
 # As many at a time as stay in the cache: what the library's norm puts out beside its statistics is thrown away.
@@ -110,11 +112,40 @@ class FastPointwise:
         return rows.reshape(1, length, height, width, -1).permute(0, 4, 1, 2, 3)
 
 
-class FastNorm:
-    """Group norm, scale and shift by the timestep, and SiLU: statistics first, then one affine map per channel."""
+def affine_silu(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """SiLU of (x - mean) / sqrt(variance + eps) * weight + bias, all per channel.
 
-    def __init__(self, norm: GroupNorm32, part: int = 0, parts: int = 1):
+    PyTorch's batch norm with given statistics is just that, and keeps float32 inside for any precision of x.
+    """
+    return F.silu(F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps), inplace=True)
+
+
+def library_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """The library's group norm with float32 statistics, then SiLU."""
+    return F.silu(F.group_norm(x, groups, weight.to(x), bias.to(x), eps), inplace=True)
+
+
+def steady_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """`library_norm_silu` on a CPU, with the same bits for every number of threads."""
+    return affine_silu(x, *group_moments(x, groups), weight, bias, eps)
+
+
+def norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """SiLU of the group norm of x, scaled by `weight` and shifted by `bias` (float32 [C])."""
+    function = steady_norm_silu if x.device.type == "cpu" else library_norm_silu
+    return function(x, groups, weight, bias, eps)
+
+
+# A function such as `norm_silu`.
+NormSilu = Callable[[Tensor, int, Tensor, Tensor, float], Tensor]
+
+
+class FastNorm:
+    """Group norm, scale and shift by the timestep, and SiLU."""
+
+    def __init__(self, norm: GroupNorm32, part: int = 0, parts: int = 1, function: NormSilu = norm_silu):
         """part: which of `parts` equal shares of the channels this is. Groups must not straddle their borders."""
+        self._function = function
         self._groups = norm.num_groups // parts
         self._weight = norm.weight.detach().float().chunk(parts)[part]
         self._bias = norm.bias.detach().float().chunk(parts)[part]
@@ -125,18 +156,7 @@ class FastNorm:
         weight, bias = self._weight, self._bias
         if scale is not None:
             weight, bias = weight * (1 + scale), bias * (1 + scale) + shift
-        if x.device.type != "cpu":
-            return F.silu(F.group_norm(x, self._groups, weight.to(x), bias.to(x), self._eps), inplace=True)
-        mean, variance = group_moments(x, self._groups)
-        return affine_silu(x, mean, variance, weight, bias, self._eps)
-
-
-def affine_silu(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """SiLU of (x - mean) / sqrt(variance + eps) * weight + bias, all per channel.
-
-    PyTorch's batch norm with given statistics is just that, and keeps float32 inside for any precision of x.
-    """
-    return F.silu(F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps), inplace=True)
+        return self._function(x, self._groups, weight, bias, self._eps)
 
 
 def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -145,19 +165,34 @@ def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     x: [1, C, Z, X, Y] channels last, on the CPU. The library's norm divides its voxels among threads and sums what they
     found, so that its last bits depend on their number. Here every thread gets whole blocks of slices.
     """
-    channels, length, height, width = x.shape[1:]
-    slices = -(-_FEWEST_VOXELS_OF_A_NORM // (height * width))
-    whole = length // slices
-    images = voxel_rows(x)[: whole * slices * height * width].reshape(whole, slices * height, width, channels)
-    moments = _block_moments(images.permute(0, 3, 1, 2), groups)
-    if length % slices:
-        rest = voxel_rows(x)[whole * slices * height * width :].reshape(1, -1, width, channels)
-        moments += _block_moments(rest.permute(0, 3, 1, 2), groups)
+    channels, width = x.shape[1], x.shape[4]
+    moments = []
+    for blocks in blocks_of_slices(x):
+        images = blocks.unflatten(1, (-1, width)).permute(0, 3, 1, 2)
+        moments += _block_moments(images, groups)
     voxels, means, variances = (torch.cat(values) for values in zip(*moments, strict=True))
+    return merged_moments(voxels, means, variances, channels)
+
+
+def blocks_of_slices(x: Tensor) -> list[Tensor]:
+    """[1, C, Z, X, Y] as one or two tensors [blocks, voxels, C]: as many slices in a block as a norm reads well.
+
+    What is left at the end is a block of its own. The division depends on nothing but the map's size.
+    """
+    _, height, width = x.shape[2:]
+    size = -(-_FEWEST_VOXELS_OF_A_NORM // (height * width)) * height * width
+    rows = voxel_rows(x)
+    even = len(rows) - len(rows) % size
+    whole, rest = rows[:even].reshape(len(rows) // size, size, x.shape[1]), rows[None, even:]
+    return [blocks for blocks in (whole, rest) if blocks.numel()]
+
+
+def merged_moments(voxels: Tensor, means: Tensor, variances: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of all blocks, float32 [C], from those of each, float64 [blocks, groups]."""
     share = (voxels / voxels.sum())[:, None]
     mean = (share * means).sum(0)
     variance = (share * (variances + (means - mean).square())).sum(0)
-    return tuple(moment.float().repeat_interleave(channels // groups) for moment in (mean, variance))
+    return tuple(moment.float().repeat_interleave(channels // len(mean)) for moment in (mean, variance))
 
 
 def _block_moments(images: Tensor, groups: int) -> list[tuple[Tensor, Tensor, Tensor]]:

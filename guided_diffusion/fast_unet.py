@@ -1,17 +1,26 @@
 """The conditional 3D network for inference: the function of `unet.SuperResModel`, made from its trained layers.
 
-What is different is the cost. Weights are put into the kernels' order once; all projections of a timestep are one product,
-kept for its next use; the halves of a decoder's input are never put side by side; an upsampled map is never convolved
-at full size; a skip connection is given up by the block that uses it. There is no way to train it.
+What is different is the cost. Weights are put into the kernels' order once; all projections of a timestep are one
+product, kept for its next use; the halves of a decoder's input are never put side by side; an upsampled map is never
+convolved at full size; a skip connection is given up by the block that uses it. There is no way to train it.
 """
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from guided_diffusion.fast_layers import LAYOUT, FastNorm, FastPointwise, FastUpConv, fast_conv
+from guided_diffusion.fast_layers import (
+    LAYOUT,
+    FastNorm,
+    FastPointwise,
+    FastUpConv,
+    NormSilu,
+    fast_conv,
+    norm_silu,
+)
 from guided_diffusion.nn import nearest_up_in_plane, timestep_embedding
 from guided_diffusion.unet import AttentionBlock, Downsample, ResBlock, SuperResModel, Upsample
 
@@ -20,15 +29,23 @@ from guided_diffusion.unet import AttentionBlock, Downsample, ResBlock, SuperRes
 Layer = Callable[[list[Tensor], Iterator[Tensor]], Tensor]
 
 
+@dataclass(frozen=True)
+class Build:
+    """How all layers of a network are made: the precision of maps and convolutions, and the function of the norms."""
+
+    dtype: torch.dtype
+    norm_silu: NormSilu = norm_silu
+
+
 class FastSuperResModel(nn.Module):
     """Called as a `SuperResModel` is: x and low_res [N, 1, Z, X, Y], timesteps [N] -> float32 [N, out, Z, X, Y].
 
     model: in evaluation mode, on the device on which this one is to stay. dtype: precision of feature maps and
-    convolutions; timesteps and norms are float32 whatever it is. Patches of a batch are computed one after the
-    other: they do not share any work, but would share the memory.
+    convolutions; timesteps and norms are float32 whatever it is. norm_silu: what `compiled.compiled_norm_silu` gives,
+    for instance. Patches of a batch are computed one after the other: they share no work, but would share the memory.
     """
 
-    def __init__(self, model: SuperResModel, dtype: torch.dtype):
+    def __init__(self, model: SuperResModel, dtype: torch.dtype, norm_silu: NormSilu = norm_silu):
         super().__init__()
         if model.config.dims != 3 or model.config.class_cond:
             raise ValueError("only 3D networks without class labels can be made fast")
@@ -41,11 +58,12 @@ class FastSuperResModel(nn.Module):
         self.register_buffer("_projection", torch.cat([linear.weight.float() for linear in linears]).detach())
         self.register_buffer("_projection_bias", torch.cat([linear.bias.float() for linear in linears]).detach())
         self._projected: dict[float, tuple[Tensor, ...]] = {}
+        build = Build(dtype, norm_silu)
         with torch.no_grad():
-            self._encoder = [_stage(block, dtype) for block in model.input_blocks]
-            self._middle = _stage(model.middle_block, dtype)
-            self._decoder = [_stage(block, dtype, parts=2) for block in model.output_blocks]
-            self._out_norm = FastNorm(model.out[0])
+            self._encoder = [_stage(block, build) for block in model.input_blocks]
+            self._middle = _stage(model.middle_block, build)
+            self._decoder = [_stage(block, build, parts=2) for block in model.output_blocks]
+            self._out_norm = FastNorm(model.out[0], function=norm_silu)
             self._out_conv = fast_conv(model.out[2], dtype)
 
     @torch.no_grad()
@@ -85,10 +103,10 @@ class FastSuperResModel(nn.Module):
         return self._projected[timestep]
 
 
-def _stage(layers: nn.Sequential, dtype: torch.dtype, parts: int = 1) -> Layer:
+def _stage(layers: nn.Sequential, build: Build, parts: int = 1) -> Layer:
     """The layers of one block of the network in turn; the first is given so many maps."""
     first, *others = layers
-    fast_layers = [_fast_layer(first, dtype, parts), *[_fast_layer(layer, dtype) for layer in others]]
+    fast_layers = [_fast_layer(first, build, parts), *[_fast_layer(layer, build) for layer in others]]
 
     def run(maps: list[Tensor], projections: Iterator[Tensor]) -> Tensor:
         for layer in fast_layers:
@@ -98,15 +116,15 @@ def _stage(layers: nn.Sequential, dtype: torch.dtype, parts: int = 1) -> Layer:
     return run
 
 
-def _fast_layer(layer: nn.Module, dtype: torch.dtype, parts: int = 1) -> Layer:
+def _fast_layer(layer: nn.Module, build: Build, parts: int = 1) -> Layer:
     """The fast form of a trained layer."""
     if isinstance(layer, ResBlock):
-        return FastResBlock(layer, dtype, parts)
+        return FastResBlock(layer, build, parts)
     if isinstance(layer, AttentionBlock):
-        return _of_one_map(copy.deepcopy(layer).to(dtype))
+        return _of_one_map(copy.deepcopy(layer).to(build.dtype))
     if isinstance(layer, Upsample):
-        return _of_one_map(FastUpConv(layer.conv, dtype))
-    return _of_one_map(fast_conv(layer.op if isinstance(layer, Downsample) else layer, dtype))
+        return _of_one_map(FastUpConv(layer.conv, build.dtype))
+    return _of_one_map(fast_conv(layer.op if isinstance(layer, Downsample) else layer, build.dtype))
 
 
 def _of_one_map(function: Callable[[Tensor], Tensor]) -> Layer:
@@ -125,21 +143,21 @@ class FastResBlock:
     convolutions add up.
     """
 
-    def __init__(self, block: ResBlock, dtype: torch.dtype, parts: int):
+    def __init__(self, block: ResBlock, build: Build, parts: int):
         in_norm, in_conv = block.in_layers[0], block.in_layers[-1]
         width = in_conv.in_channels // parts
         shares = [slice(part * width, (part + 1) * width) for part in range(parts)]
-        self._in_norms = [FastNorm(in_norm, part, parts) for part in range(parts)]
+        self._in_norms = [FastNorm(in_norm, part, parts, build.norm_silu) for part in range(parts)]
         self._resample = block.resample
         if block.resample is nearest_up_in_plane:
-            self._in_convs: list[Callable[..., Tensor]] = [FastUpConv(in_conv, dtype)]
+            self._in_convs: list[Callable[..., Tensor]] = [FastUpConv(in_conv, build.dtype)]
         else:
-            self._in_convs = [fast_conv(in_conv, dtype, share, bias=share.start == 0) for share in shares]
+            self._in_convs = [fast_conv(in_conv, build.dtype, share, bias=share.start == 0) for share in shares]
         self._scale_shift = block.use_scale_shift_norm
-        self._out_norm = FastNorm(block.out_layers[0])
-        self._out_conv = fast_conv(block.out_layers[-1], dtype)
+        self._out_norm = FastNorm(block.out_layers[0], function=build.norm_silu)
+        self._out_conv = fast_conv(block.out_layers[-1], build.dtype)
         same_width = isinstance(block.skip_connection, nn.Identity)
-        self._pointwise = None if same_width else FastPointwise(block.skip_connection, dtype, parts)
+        self._pointwise = None if same_width else FastPointwise(block.skip_connection, build.dtype, parts)
 
     def __call__(self, maps: list[Tensor], projections: Iterator[Tensor]) -> Tensor:
         """maps: emptied, so that nothing keeps them in memory while the second half of the block is computed."""

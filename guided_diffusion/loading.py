@@ -1,12 +1,15 @@
 """A checkpoint made ready to run: the network in the right precision on the right device, and how to sample it."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, load_weights
+from guided_diffusion.compiled import compiled_norm_silu
 from guided_diffusion.dist_util import device, root_first
+from guided_diffusion.fast_layers import NormSilu, norm_silu
 from guided_diffusion.fast_unet import FastSuperResModel
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.presets import Settings, settle
@@ -15,11 +18,15 @@ from guided_diffusion.script_util import create_model
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network in evaluation mode on this rank's device, its (shortened) process, and the settings behind both."""
+    """A network in evaluation mode on this rank's device, its (shortened) process, and the settings behind both.
+
+    compile_seconds: how long compiling took, where it was asked for.
+    """
 
     model: FastSuperResModel
     diffusion: GaussianDiffusion
     settings: Settings
+    compile_seconds: float | None = None
 
 
 def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
@@ -31,12 +38,24 @@ def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
     checkpoint = root_first(load_checkpoint, path)
     settings = root_first(settle, flags or {}, checkpoint.header, device().type == "cuda")
     diffusion = root_first(GaussianDiffusion, settings.diffusion)
-    return LoadedModel(root_first(_fill, checkpoint, settings, path), diffusion, settings)
+    if not (flags or {}).get("compile", False):
+        return LoadedModel(root_first(_fill, checkpoint, settings, path, norm_silu), diffusion, settings)
+    model = root_first(_fill, checkpoint, settings, path, root_first(compiled_norm_silu))
+    return LoadedModel(model, diffusion, settings, warm_up(model))
 
 
-def _fill(checkpoint: Checkpoint, settings: Settings, path: str) -> FastSuperResModel:
+def _fill(checkpoint: Checkpoint, settings: Settings, path: str, norm: NormSilu) -> FastSuperResModel:
     """The network with its weights, in the form that is made for inference."""
     with torch.device("meta"):
         model = create_model(settings.model, settings.diffusion)
     load_weights(model, checkpoint.state_dict, path)
-    return FastSuperResModel(model.to(device()).eval(), settings.dtype).eval()
+    return FastSuperResModel(model.to(device()).eval(), settings.dtype, norm).eval()
+
+
+def warm_up(model: FastSuperResModel) -> float:
+    """Call the network on a small patch, which compiles what is to be compiled; returns the seconds it took."""
+    began = time.perf_counter()
+    size = 8 * model.config.in_plane_multiple
+    patch = torch.zeros(1, 1, 8, size, size, device=device())
+    model(patch, torch.zeros(1), low_res=patch)
+    return time.perf_counter() - began

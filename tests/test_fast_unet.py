@@ -4,21 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from guided_diffusion.config import (
     DEMO_DIFFUSION,
     DEMO_MODEL,
     RELEASED_DIFFUSION,
     RELEASED_MODEL,
-    DiffusionConfig,
     ModelConfig,
 )
-from guided_diffusion.fast_layers import LAYOUT, FastNorm, FastUpConv, fast_conv, group_moments
 from guided_diffusion.fast_unet import FastSuperResModel
-from guided_diffusion.nn import GroupNorm32, nearest_up_in_plane
 from guided_diffusion.script_util import create_model
-from tests.golden_weights import CASES, fill
+from tests.golden_weights import fill
 
 CONFIGS = {
     "demo": DEMO_MODEL,
