@@ -4,7 +4,7 @@ Feature maps are [1, C, Z, X, Y] in torch.channels_last_3d, the layout in which 
 the network's precision. Statistics of norms are float32. On a CPU no bit depends on the number of threads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ LAYOUT = torch.channels_last_3d
 # Below this many voxels the CPU's norm reads channels-last data badly: slices are taken together until they have them.
 _FEWEST_VOXELS_OF_A_NORM = 1024
 
-# As many at a time as stay in the cache: what the library's norm puts out beside its statistics is thrown away.
+# As many at a time as stay in the cache, in which they wait for the next operation on them.
 _BLOCKS_PER_THREAD = 4
 
 
@@ -105,19 +105,11 @@ class FastPointwise:
         self._bias = layer.bias.to(dtype)
 
     def __call__(self, parts: list[Tensor]) -> Tensor:
-        rows = self._bias
-        for part, weight in zip(parts, self._weights, strict=True):
-            rows = torch.addmm(rows, voxel_rows(part), weight)
+        rows = torch.addmm(self._bias, voxel_rows(parts[0]), self._weights[0])
+        for part, weight in zip(parts[1:], self._weights[1:], strict=True):
+            rows.addmm_(voxel_rows(part), weight)
         _, _, length, height, width = parts[0].shape
         return rows.reshape(1, length, height, width, -1).permute(0, 4, 1, 2, 3)
-
-
-def affine_silu(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """SiLU of (x - mean) / sqrt(variance + eps) * weight + bias, all per channel.
-
-    PyTorch's batch norm with given statistics is just that, and keeps float32 inside for any precision of x.
-    """
-    return F.silu(F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps), inplace=True)
 
 
 def library_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -126,8 +118,17 @@ def library_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps:
 
 
 def steady_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """`library_norm_silu` on a CPU, with the same bits for every number of threads."""
-    return affine_silu(x, *group_moments(x, groups), weight, bias, eps)
+    """`library_norm_silu` on a CPU, with the same bits for every number of threads.
+
+    With the statistics at hand, batch norm is just the affine map that is left to do, in float32 for any x.
+    """
+    moments = group_moments(x, groups)
+    y = torch.empty(x.shape, dtype=x.dtype, memory_format=LAYOUT)
+    for images, results in zip(_images(x), _images(y), strict=True):
+        for share in _even_shares(len(images)):
+            normed = F.batch_norm(images[share], *moments, weight, bias, training=False, eps=eps)
+            torch.ops.aten.silu.out(normed, out=results[share])
+    return y
 
 
 def norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -162,16 +163,11 @@ class FastNorm:
 def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Mean and (population) variance of each group, float32 [C]: that of its group for every channel.
 
-    x: [1, C, Z, X, Y] channels last, on the CPU. The library's norm divides its voxels among threads and sums what they
-    found, so that its last bits depend on their number. Here every thread gets whole blocks of slices.
+    x: [1, C, Z, X, Y] channels last, on the CPU.
     """
-    channels, width = x.shape[1], x.shape[4]
-    moments = []
-    for blocks in blocks_of_slices(x):
-        images = blocks.unflatten(1, (-1, width)).permute(0, 3, 1, 2)
-        moments += _block_moments(images, groups)
+    moments = [_moments(images[share], groups) for images in _images(x) for share in _even_shares(len(images))]
     voxels, means, variances = (torch.cat(values) for values in zip(*moments, strict=True))
-    return merged_moments(voxels, means, variances, channels)
+    return merged_moments(voxels, means, variances, x.shape[1])
 
 
 def blocks_of_slices(x: Tensor) -> list[Tensor]:
@@ -195,22 +191,32 @@ def merged_moments(voxels: Tensor, means: Tensor, variances: Tensor, channels: i
     return tuple(moment.float().repeat_interleave(channels // len(mean)) for moment in (mean, variance))
 
 
-def _block_moments(images: Tensor, groups: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Voxels [blocks], means and variances [blocks, groups] in float64 of blocks [blocks, C, X, Y], channels last."""
+def _images(x: Tensor) -> list[Tensor]:
+    """`blocks_of_slices` as images [blocks, C, slices X, Y], channels last."""
+    return [blocks.unflatten(1, (-1, x.shape[4])).permute(0, 3, 1, 2) for blocks in blocks_of_slices(x)]
+
+
+def _even_shares(count: int) -> Iterator[slice]:
+    """`count` blocks in runs that the threads can share evenly; so many threads run while the consumer has a run.
+
+    The library cuts its work into as many equal pieces as there are threads. Sums of pieces and the ends of vector
+    loops give other last bits when it is cut elsewhere, so that here it never cuts within a block.
+    """
     threads = torch.get_num_threads()
-    even = len(images) - len(images) % threads
-    moments = [_moments(blocks, groups) for blocks in images[:even].split(_BLOCKS_PER_THREAD * threads) if len(blocks)]
-    if even < len(images):
-        torch.set_num_threads(len(images) - even)
+    even = count - count % threads
+    step = _BLOCKS_PER_THREAD * threads
+    for first in range(0, even, step):
+        yield slice(first, min(first + step, even))
+    if even < count:
+        torch.set_num_threads(count - even)
         try:
-            moments.append(_moments(images[even:], groups))
+            yield slice(even, count)
         finally:
             torch.set_num_threads(threads)
-    return moments
 
 
 def _moments(blocks: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    """`_block_moments` of as many blocks as can be divided evenly among the threads."""
+    """Voxels [blocks], means and variances [blocks, groups] in float64 of blocks [blocks, C, X, Y], channels last."""
     count, channels, height, width = blocks.shape
     # The weights make the statistics float32; without an epsilon the variance can be had back from its root's inverse.
     ones, zeros = torch.ones(channels), torch.zeros(channels)

@@ -35,13 +35,19 @@ def measure_network(rounds: int, size: Size = (96, 64, 64)) -> Section:
         values=values,
         header=("network", "variant", "seconds: median (range)", "GFLOP/s", "of peak", "faster", "peak memory (MiB)"),
         rows=rows,
-        notes=(
-            f"{rounds} rounds in alternation on {torch.get_num_threads()} thread(s), each with the C library's allocator"
-            f" as it comes; with freed memory kept, as `scripts/test.py` has it kept, the {_MAIN} in float32 eager gains"
-            f" more than the others, and bfloat16 fast is {kept:.2f} times faster. GFLOP/s count the plain network's operations. Peak: a single convolution of 64"
-            f" channels in the same precision ({peaks['float32']:.0f} GFLOP/s in float32,"
-            f" {peaks['bfloat16']:.0f} in bfloat16). Memory: with weights, one call in a process of its own."
-        ),
+        notes=_notes(rounds, kept, peaks),
+    )
+
+
+def _notes(rounds: int, kept: float, peaks: dict[str, float]) -> str:
+    """What must be known to read the table."""
+    return (
+        f"{rounds} rounds in alternation on {torch.get_num_threads()} thread(s), with the C library's allocator as it"
+        " comes. With freed memory kept, as `scripts/test.py` has it kept, float32 eager gains most, and bfloat16 fast"
+        f" is {kept:.2f} times faster ({_MAIN}). GFLOP/s count the plain network's operations, of which the fast one"
+        " needs fewer. Peak: a single convolution of 64 channels in the same precision"
+        f" ({peaks['float32']:.0f} GFLOP/s in float32, {peaks['bfloat16']:.0f} in bfloat16). Memory: with weights, of"
+        " one call in a process of its own."
     )
 
 
