@@ -7,6 +7,7 @@ import torch
 
 from evaluation.benchmark.section import Section
 from guided_diffusion.checkpoints import load_checkpoint, load_weights
+from guided_diffusion.dist_util import device
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.inference import denoise_volume
 from guided_diffusion.loading import load_model
@@ -63,16 +64,20 @@ def _scan(shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]) -> 
 def _published_steps(model_path: str, timed_steps: int, shape: tuple[int, int, int]) -> tuple[int, float]:
     """How many steps the published chain has, and the mean seconds of one with the plain network in float32."""
     checkpoint = load_checkpoint(model_path)
-    settings = settle({"preset": "paper"}, checkpoint.header, on_gpu=False)
+    where = device()
+    settings = settle({"preset": "paper"}, checkpoint.header, on_gpu=where.type == "cuda")
     model = create_model(settings.model, settings.diffusion).eval()
     load_weights(model, checkpoint.state_dict, model_path)
+    model.to(where)
     diffusion = GaussianDiffusion(settings.diffusion)
-    x, low_res = torch.rand(2, 1, 1, shape[2], *shape[:2], generator=torch.Generator().manual_seed(0))
+    x, low_res = torch.rand(2, 1, 1, shape[2], *shape[:2], generator=torch.Generator().manual_seed(0)).to(where)
     seconds = []
     for step in range(diffusion.num_timesteps - 1, diffusion.num_timesteps - 2 - timed_steps, -1):
         began = time.perf_counter()
         with torch.no_grad():
-            out = diffusion.p_mean_variance(model, x, torch.tensor([step]), model_kwargs={"low_res": low_res})
+            t = torch.tensor([step], device=where)
+            out = diffusion.p_mean_variance(model, x, t, model_kwargs={"low_res": low_res})
             x = out["mean"] + torch.exp(0.5 * out["log_variance"]) * torch.randn_like(x)
+            float(x[0, 0, 0, 0, 0])  # waits for a GPU
         seconds.append(time.perf_counter() - began)
     return diffusion.num_timesteps, sum(seconds[1:]) / timed_steps
