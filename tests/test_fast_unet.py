@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,8 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.fast_layers import LAYOUT, FastConv, FastNorm, FastUpConv, fast_conv, group_moments
 from guided_diffusion.fast_unet import FastSuperResModel
 from guided_diffusion.nn import GroupNorm32, nearest_up_in_plane
-from guided_diffusion.script_util import create_model
-from tests.golden_weights import fill
+from guided_diffusion.script_util import create_model, sr_create_model_and_diffusion
+from tests.golden_weights import CASES, GOLDEN, fill
 
 CONFIGS = {
     "demo": DEMO_MODEL,
@@ -63,6 +64,16 @@ def test_float32_is_the_plain_network(name):
     assert expected.std() > 0.01
     torch.testing.assert_close(call(fast, *arguments), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(call(fast, *arguments), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES["unet"] if CASES["unet"][name]["flags"].get("dims", 3) == 3])
+def test_published_numbers(name):
+    case, numbers = CASES["unet"][name], np.load(GOLDEN / "unet_forward.npz")
+    model, _ = sr_create_model_and_diffusion(**case["flags"])
+    x, low_res, expected = (torch.from_numpy(numbers[f"{name}_{key}"]) for key in ("x", "low_res", "output"))
+    fast = FastSuperResModel(fill(model), torch.float32)
+    output = call(fast, x, torch.full((len(x),), case["timestep"]), low_res)
+    torch.testing.assert_close(output, expected, rtol=0, atol=2e-5)
 
 
 def test_bfloat16_is_as_close_as_the_plain_network_in_bfloat16():
