@@ -15,13 +15,12 @@ from tqdm import tqdm
 from guided_diffusion.assembly import Assembly
 from guided_diffusion.dist_util import communicator, meet, wait_until
 from guided_diffusion.fusion import Fusion
-from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.independent import make_task
 from guided_diffusion.memory import PatchesTooLarge, is_out_of_memory
+from guided_diffusion.methods import Network, Process
 from guided_diffusion.patch_sampling import PatchResult, PatchTask, Sampling, sample_batch
 from guided_diffusion.pet.patches import PatchPlan
 from guided_diffusion.tasks import block_of
-from guided_diffusion.unet import SuperResModel
 
 _WORK, _SAMPLES = 5, 6  # message tags
 
@@ -36,7 +35,7 @@ class _Work:
     realisations: list[int]
 
 
-def join(model: SuperResModel, diffusion: GaussianDiffusion, sampling: Sampling) -> None:
+def join(model: Network, diffusion: Process, sampling: Sampling) -> None:
     """The part of the ranks other than 0: walk with the others what rank 0 sends. Raises PatchesTooLarge as they do."""
     work: _Work = _receive(0, _WORK)
     for realisation in work.realisations:
@@ -54,8 +53,8 @@ def lead(
     plan: PatchPlan,
     batches: list[range],
     assembly: Assembly,
-    model: SuperResModel,
-    diffusion: GaussianDiffusion,
+    model: Network,
+    diffusion: Process,
     sampling: Sampling,
 ) -> list[dict]:
     """Rank 0's part: share the patches out, walk with the others, and fill the assembly.
@@ -105,8 +104,8 @@ def lead(
 def _walk(
     work: _Work,
     realisation: int,
-    model: SuperResModel,
-    diffusion: GaussianDiffusion,
+    model: Network,
+    diffusion: Process,
     sampling: Sampling,
     on_step: Callable[[], None] = lambda: None,
 ) -> PatchResult:

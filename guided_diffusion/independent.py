@@ -9,15 +9,14 @@ from tqdm import tqdm
 
 from guided_diffusion.assembly import Assembly
 from guided_diffusion.dist_util import communicator
-from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.memory import PatchesTooLarge, is_out_of_memory
+from guided_diffusion.methods import Network, Process
 from guided_diffusion.patch_sampling import PatchResult, PatchTask, Sampling, sample_batch
 from guided_diffusion.pet.patches import PatchPlan
 from guided_diffusion.tasks import share_tasks
-from guided_diffusion.unet import SuperResModel
 
 
-def join(model: SuperResModel, diffusion: GaussianDiffusion, sampling: Sampling) -> None:
+def join(model: Network, diffusion: Process, sampling: Sampling) -> None:
     """The part of the ranks other than 0: sample what rank 0 sends. Raises PatchesTooLarge when rank 0 does."""
     share_tasks(
         None,
@@ -33,8 +32,8 @@ def lead(
     plan: PatchPlan,
     batches: list[range],
     assembly: Assembly,
-    model: SuperResModel,
-    diffusion: GaussianDiffusion,
+    model: Network,
+    diffusion: Process,
     sampling: Sampling,
 ) -> list[dict]:
     """Rank 0's part: share what the assembly misses among the ranks, and fill it.
@@ -82,7 +81,7 @@ def make_task(padded: np.ndarray, plan: PatchPlan, patches: range, realisation: 
 
 
 def _sample(
-    model: SuperResModel, diffusion: GaussianDiffusion, sampling: Sampling, task: PatchTask, on_step: Callable[[], None]
+    model: Network, diffusion: Process, sampling: Sampling, task: PatchTask, on_step: Callable[[], None]
 ) -> PatchResult | None:
     """Sample one batch of patches, reporting each step; None if there is not enough memory."""
 

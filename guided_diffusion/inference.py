@@ -13,15 +13,14 @@ from guided_diffusion import fused, independent, planning
 from guided_diffusion.assembly import Assembly
 from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.dist_util import on_root
-from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.memory import PatchesTooLarge
+from guided_diffusion.methods import Network, Process
 from guided_diffusion.normalisation import denormalise, normalise
 from guided_diffusion.patch_sampling import PUBLISHED_ORDER, Sampling
 from guided_diffusion.pet.geometry import back_to_input_grid
 from guided_diffusion.pet.patches import PatchPlan, pad_in_plane
 from guided_diffusion.pet.volume import Volume
 from guided_diffusion.resume import FinishedPatches
-from guided_diffusion.unet import SuperResModel
 from guided_diffusion.welford import RunningStatistics
 
 PUBLISHED_GRID = PreprocessingConfig()
@@ -47,8 +46,8 @@ class Denoised:
 
 def denoise_volume(
     volume: Volume | None,
-    model: SuperResModel,
-    diffusion: GaussianDiffusion,
+    model: Network,
+    diffusion: Process,
     sampling: Sampling = PUBLISHED_ORDER,
     preprocessing: PreprocessingConfig = PUBLISHED_GRID,
     *,
@@ -83,8 +82,8 @@ def _denoise(
     volume: Volume,
     model_input: Volume,
     plan: PatchPlan,
-    model: SuperResModel,
-    diffusion: GaussianDiffusion,
+    model: Network,
+    diffusion: Process,
     sampling: Sampling,
     preprocessing: PreprocessingConfig,
     above_cap: str,

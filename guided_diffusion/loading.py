@@ -1,24 +1,31 @@
 """A checkpoint made ready to run: the network in the right precision on the right device, and how to sample it."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, load_weights
+from guided_diffusion.compiled import compiled_norm_silu
 from guided_diffusion.dist_util import device, root_first
+from guided_diffusion.fast_layers import NormSilu, norm_silu
+from guided_diffusion.fast_unet import FastUNet
 from guided_diffusion.methods import METHODS, Process
 from guided_diffusion.presets import Settings, settle
-from guided_diffusion.unet import UNetModel
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network in evaluation mode on this rank's device, its (shortened) process, and the settings behind both."""
+    """A network in evaluation mode on this rank's device, its (shortened) process, and the settings behind both.
 
-    model: UNetModel
+    compile_seconds: how long compiling took, where it was asked for.
+    """
+
+    model: FastUNet
     diffusion: Process
     settings: Settings
+    compile_seconds: float | None = None
 
 
 def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
@@ -31,12 +38,25 @@ def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
     settings = root_first(settle, flags or {}, checkpoint.header, device().type == "cuda")
     create_process = METHODS[settings.method].create_process
     diffusion = root_first(create_process, settings.diffusion, settings.sampling.start_step)
-    return LoadedModel(root_first(_fill, checkpoint, settings, path), diffusion, settings)
+    if not (flags or {}).get("compile", False):
+        return LoadedModel(root_first(_fill, checkpoint, settings, path, norm_silu), diffusion, settings)
+    model = root_first(_fill, checkpoint, settings, path, root_first(compiled_norm_silu))
+    return LoadedModel(model, diffusion, settings, warm_up(model))
 
 
-def _fill(checkpoint: Checkpoint, settings: Settings, path: str) -> UNetModel:
-    """The network with its weights, made without memory for weights of its own."""
+def _fill(checkpoint: Checkpoint, settings: Settings, path: str, norm: NormSilu) -> FastUNet:
+    """The network with its weights, in the form that is made for inference."""
+    method = METHODS[settings.method]
     with torch.device("meta"):
-        model = METHODS[settings.method].create_model(settings.model, settings.diffusion)
+        model = method.create_model(settings.model, settings.diffusion)
     load_weights(model, checkpoint.state_dict, path)
-    return model.to(device=device(), dtype=settings.dtype).eval()
+    return method.make_fast(model.to(device()).eval(), settings.dtype, norm).eval()
+
+
+def warm_up(model: FastUNet) -> float:
+    """Call the network on a small patch, which compiles what is to be compiled; returns the seconds it took."""
+    began = time.perf_counter()
+    size = 8 * model.config.in_plane_multiple
+    patch = torch.zeros(1, 1, 8, size, size, device=device())
+    model(patch, torch.zeros(1), low_res=patch)
+    return time.perf_counter() - began

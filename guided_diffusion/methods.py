@@ -8,28 +8,38 @@ A method is a network and the process that it is walked through. All networks ar
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from guided_diffusion.baselines.unet3d import Regression, UNet3D
+import torch
+
+from guided_diffusion.baselines.unet3d import FastUNet3D, Regression, UNet3D
 from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.errors import InputError
+from guided_diffusion.fast_layers import NormSilu
+from guided_diffusion.fast_unet import FastSuperResModel, FastUNet
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.script_util import create_model
 from guided_diffusion.unet import UNetModel
 
+Network = UNetModel | FastUNet
 Process = GaussianDiffusion | Regression
 
 
 @dataclass(frozen=True)
 class Method:
-    """How a method's network and process are made. sampled: whether it is a chain of steps at all."""
+    """How a method's network and process are made.
+
+    make_fast: turns a trained network into its form for inference, in a precision, with a function for its norms.
+    sampled: whether the method is a chain of steps at all.
+    """
 
     create_model: Callable[[ModelConfig, DiffusionConfig], UNetModel]
+    make_fast: Callable[[UNetModel, torch.dtype, NormSilu], FastUNet]
     create_process: Callable[[DiffusionConfig, int | None], Process]
     sampled: bool
 
 
 METHODS = {
-    "ddpm3d": Method(create_model, GaussianDiffusion, sampled=True),
-    "unet3d": Method(lambda model, _diffusion: UNet3D(model), Regression, sampled=False),
+    "ddpm3d": Method(create_model, FastSuperResModel, GaussianDiffusion, sampled=True),
+    "unet3d": Method(lambda model, _diffusion: UNet3D(model), FastUNet3D, Regression, sampled=False),
 }
 
 

@@ -14,9 +14,8 @@ from torch import Tensor
 from guided_diffusion import samplers
 from guided_diffusion.dist_util import communicator
 from guided_diffusion.errors import InputError
-from guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from guided_diffusion.methods import Network, Process
 from guided_diffusion.noise import axial_noise
-from guided_diffusion.unet import SuperResModel
 
 PUBLISHED_SEED = 10
 FUSIONS = ("end", "each_step")
@@ -81,8 +80,8 @@ class PatchResult:
 
 def sample_batch(
     task: PatchTask,
-    model: SuperResModel,
-    diffusion: GaussianDiffusion,
+    model: Network,
+    diffusion: Process,
     sampling: Sampling,
     after_step: samplers.AfterStep,
 ) -> PatchResult:
@@ -102,7 +101,7 @@ def sample_batch(
     return PatchResult(np.ascontiguousarray(voxels), communicator().rank, time.perf_counter() - began)
 
 
-def _in_batches(model: SuperResModel, size: int, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:
+def _in_batches(model: Network, size: int, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:
     """The network's output for all patches, computed `size` patches at a time."""
     if len(x) <= size:
         return model(x, timesteps, low_res=low_res)
@@ -110,9 +109,7 @@ def _in_batches(model: SuperResModel, size: int, x: Tensor, timesteps: Tensor, l
     return torch.cat([model(part, t, low_res=low) for part, t, low in parts])
 
 
-def _noise_source(
-    task: PatchTask, low_res: Tensor, diffusion: GaussianDiffusion, sampling: Sampling
-) -> samplers.NoiseSource:
+def _noise_source(task: PatchTask, low_res: Tensor, diffusion: Process, sampling: Sampling) -> samplers.NoiseSource:
     """The noise of a batch, [N, 1, Z, X, Y] on its device, step by step."""
     count, _, length, *in_plane = low_res.shape
     if sampling.noise == "per_patch":

@@ -12,11 +12,11 @@ from guided_diffusion.dist_util import communicator, ranks_per_device
 from guided_diffusion.errors import InputError
 from guided_diffusion.memory import free_bytes
 from guided_diffusion.memory_estimate import fitting_patch_size, network_bytes, shorter
+from guided_diffusion.methods import Network
 from guided_diffusion.patch_sampling import Sampling
 from guided_diffusion.pet.geometry import to_model_grid
 from guided_diffusion.pet.patches import PatchPlan, plan_axial_patches
 from guided_diffusion.pet.volume import Volume
-from guided_diffusion.unet import SuperResModel
 
 
 def to_grid(volume: Volume, preprocessing: PreprocessingConfig) -> Volume:
@@ -35,7 +35,7 @@ def free_bytes_per_rank(device: torch.device) -> float | None:
 
 def make_plan(
     model_input: Volume,
-    model: SuperResModel,
+    model: Network,
     sampling: Sampling,
     preprocessing: PreprocessingConfig,
     expected_patches: int | None,
@@ -80,7 +80,7 @@ def shorter_plan(
     return _shortened(plan.length, size, preprocessing)
 
 
-def describe(model_input: Volume, plan: PatchPlan, model: SuperResModel, sampling: Sampling, free: float | None) -> str:
+def describe(model_input: Volume, plan: PatchPlan, model: Network, sampling: Sampling, free: float | None) -> str:
     """One line for the user: what a network call is expected to take, and what there is."""
     together = min(sampling.batch_size, len(plan.starts))
     x, y = network_plane(model_input, model)
@@ -92,7 +92,7 @@ def describe(model_input: Volume, plan: PatchPlan, model: SuperResModel, samplin
     )
 
 
-def network_plane(model_input: Volume, model: SuperResModel) -> tuple[int, int]:
+def network_plane(model_input: Volume, model: Network) -> tuple[int, int]:
     """X and Y of a patch as the network gets it."""
     multiple = model.config.in_plane_multiple
     x, y = (size + -size % multiple for size in model_input.data.shape[:2])

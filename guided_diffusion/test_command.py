@@ -168,6 +168,13 @@ def create_parser(description: str) -> Parser:
         "--precision", choices=tuple(PRECISIONS), help="of the network (default: --use_fp16 or the preset)", **given
     )
     work.add_argument(
+        "--compile",
+        type=str2bool,
+        default=False,
+        metavar="True|False",
+        help="compile the norms with torch.compile, which takes a C++ compiler and a minute or so (default: False)",
+    )
+    work.add_argument(
         "--resume",
         type=str2bool,
         default=False,
@@ -205,6 +212,8 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
     with logger.to_folder(flags["save_dir"]):
         for notice in loaded.settings.notices:
             logger.log(f"notice: {notice}")
+        if loaded.compile_seconds is not None:
+            logger.log(f"compiled the network's norms in {loaded.compile_seconds:.1f} s")
         run = Run(flags, loaded, on_root(digest, flags["model_path"]) or "", threads)
         for subject in subjects:
             _denoise_subject(subject, run)

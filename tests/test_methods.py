@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from guided_diffusion import train_command
-from guided_diffusion.baselines.unet3d import Regression, UNet3D
+from guided_diffusion.baselines.unet3d import FastUNet3D, Regression, UNet3D
 from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
 from guided_diffusion.errors import InputError
@@ -119,7 +119,7 @@ def test_training_writes_weights_that_inference_recognises(tmp_path):
     losses = np.genfromtxt(tmp_path / "run" / "progress.csv", delimiter=",", names=True)["loss"]
     assert losses[-1] < 0.8 * losses[0]
     loaded = load_model(str(tmp_path / "run" / "ema_0.5_000030.pt"))
-    assert isinstance(loaded.model, UNet3D)
+    assert isinstance(loaded.model, FastUNet3D)
     assert loaded.diffusion.num_timesteps == 1
     with pytest.raises(InputError, match="trained as unet3d, but --method is ddpm3d"):
         train_command.train_with(settle(settings.given | {"method": "ddpm3d"}), tmp_path / "run")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from guided_diffusion.config import DiffusionConfig, ModelConfig
+from guided_diffusion.fast_unet import FastUNet
 from guided_diffusion.gaussian_diffusion import mean_flat
 from guided_diffusion.unet import UNetModel
 
@@ -25,6 +26,15 @@ class UNet3D(UNetModel):
     def forward(self, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:  # noqa: ARG002
         scale = self.config.low_res_scale
         output = super().forward(scale * low_res, torch.zeros_like(timesteps)) / scale
+        return output + low_res.float() if self.config.add_low_res else output
+
+
+class FastUNet3D(FastUNet):
+    """The function of a `UNet3D`, made for inference."""
+
+    def _one(self, x: Tensor, timestep: float, low_res: Tensor) -> Tensor:  # noqa: ARG002
+        scale = self.config.low_res_scale
+        output = self._unet(scale * low_res, 0.0) / scale
         return output + low_res.float() if self.config.add_low_res else output
 
 

@@ -1,0 +1,75 @@
+"""What `scripts/benchmark.py` does: the chosen sections in turn, a Markdown report and JSON."""
+
+import argparse
+import json
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from evaluation.benchmark.gpu import measure_gpu
+from evaluation.benchmark.network import measure_network
+from evaluation.benchmark.ranks import measure_ranks, measure_startup
+from evaluation.benchmark.section import Section
+from evaluation.benchmark.volume import measure_volume
+from guided_diffusion.atomic import atomic_write
+from guided_diffusion.dist_util import share_cores
+from guided_diffusion.errors import InputError
+from guided_diffusion.script_util import Parser, str2bool
+
+# Each takes the parsed arguments; a further section is a further line here.
+SECTIONS: dict[str, Callable[[argparse.Namespace], Section]] = {
+    "network": lambda flags: measure_network(rounds=3 if flags.quick else 9),
+    "volume": lambda flags: measure_volume(flags.model_path, timed_steps=2 if flags.quick else 10),
+    "ranks": lambda flags: measure_ranks(flags.model_path, in_plane=32 if flags.quick else 64),
+    "startup": lambda _flags: measure_startup(),
+    "gpu": lambda flags: measure_gpu(rounds=3 if flags.quick else 9),
+}
+
+
+def create_parser(description: str) -> Parser:
+    """All flags of the benchmark."""
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--quick", nargs="?", const=True, default=False, type=str2bool, metavar="True|False", help="within five minutes"
+    )
+    parser.add_argument("--sections", default="", metavar="LIST", help=f"of {','.join(SECTIONS)} (default: all it can)")
+    parser.add_argument("--model_path", default="checkpoint/demo_ddpm3d.pt", metavar="FILE", help="weights to run")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: all cores)")
+    return parser
+
+
+def run_benchmark(parser: Parser, arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the tables as they come, and write the files that were asked for."""
+    flags = parser.parse_args(arguments)
+    chosen = _chosen(flags.sections)
+    threads = share_cores(flags.threads)
+    machine = f"{platform.processor() or platform.machine()}, {threads} thread(s), PyTorch {torch.__version__}"
+    print(f"{machine}\n", flush=True)
+    sections = []
+    for name in chosen:
+        sections.append(SECTIONS[name](flags))
+        print(f"{sections[-1].markdown()}\n", flush=True)
+    if flags.json:
+        values = {section.name: section.values for section in sections}
+        with atomic_write(flags.json) as temporary:
+            temporary.write_text(json.dumps({"machine": machine, **values}, indent=2) + "\n")
+    if flags.markdown:
+        with atomic_write(flags.markdown) as temporary:
+            temporary.write_text("\n\n".join([machine, *(section.markdown() for section in sections)]) + "\n")
+
+
+def _chosen(text: str) -> list[str]:
+    """The sections to run: those listed, or all that this machine can."""
+    if not text:
+        return [name for name in SECTIONS if name != "gpu" or torch.cuda.is_available()]
+    names = text.split(",")
+    unknown = [name for name in names if name not in SECTIONS]
+    if unknown:
+        raise InputError(f"--sections {text}: {unknown[0]!r} is unknown; choose from {', '.join(SECTIONS)}")
+    if "gpu" in names and not torch.cuda.is_available():
+        raise InputError("--sections gpu: there is no CUDA device on this machine")
+    return [name for name in SECTIONS if name in names]  # in this order: the first one's memory has its own rules

@@ -1,0 +1,40 @@
+"""The peak memory of one network call, in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from evaluation.benchmark import networks
+from guided_diffusion.memory import keep_freed_memory
+
+_STATUS = Path("/proc/self/status")
+_RESET = Path("/proc/self/clear_refs")
+
+
+def peak_mebibytes(network: str, variant: str, size: networks.Size) -> float:
+    """How far a network call of a fresh process rises above what that process took before it made the network."""
+    command = [sys.executable, "-m", "evaluation.benchmark.memory", json.dumps([network, variant, size])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def _resident(field: str) -> float:
+    """VmRSS or VmHWM of this process in MiB."""
+    (line,) = [line for line in _STATUS.read_text().splitlines() if line.startswith(f"{field}:")]
+    return int(line.split()[1]) / 1024
+
+
+def _measure(network: str, variant: str, size: networks.Size) -> float:
+    if variant != networks.EAGER:
+        keep_freed_memory()  # as in production, where it costs a little; the plain network is spared that
+    baseline = _resident("VmRSS")
+    model = networks.VARIANTS[variant](networks.build(network))
+    call = networks.one_call(model, size)
+    _RESET.write_text("5")  # proc(5): the peak starts anew from here
+    call()
+    return _resident("VmHWM") - baseline
+
+
+if __name__ == "__main__":
+    print(_measure(*json.loads(sys.argv[1])))

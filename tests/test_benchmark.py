@@ -1,0 +1,117 @@
+"""The benchmark on tiny patches: its numbers are consistent and stand where they are looked for."""
+
+import json
+
+import pytest
+import torch
+
+from evaluation.benchmark import command, network, networks
+from evaluation.benchmark.networks import EAGER
+from evaluation.benchmark.ranks import measure_ranks
+from evaluation.benchmark.section import Section
+from evaluation.benchmark.timing import Timing, alternate
+from evaluation.benchmark.volume import measure_volume
+from guided_diffusion.errors import InputError
+from guided_diffusion.fast_unet import FastSuperResModel
+from tests.mpi import needs_mpiexec, run_script
+from tests.test_denoise_script import SMALL_HEADER, small  # noqa: F401
+
+COMPILED = "bfloat16 fast, compiled"
+
+
+def test_alternatives_take_turns():
+    calls = []
+    timings = alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
+    assert calls == ["a", "b"] * 3
+    assert [len(timing.wall) for timing in timings.values()] == [2, 2]
+
+
+def test_ratios_compare_each_round_within_itself():
+    """The machine was ten times slower in the last round, for both."""
+    slow, fast = Timing([2.0, 3.0, 20.0], [4.0, 4.0, 4.0]), Timing([1.0, 1.0, 10.0], [1.0, 1.0, 1.0])
+    assert fast.ratio_to(slow) == 2
+    assert fast.cpu_ratio_to(slow) == 4
+    assert fast.as_dict() == {"seconds": 1, "fastest": 1, "slowest": 10, "cpu_seconds": 1}
+
+
+def test_operations_of_a_convolution_network():
+    """Twice as many voxels take twice as many, but for the timestep's own products."""
+    config = networks.CONFIGS["shipped network"]
+    small_patch, large_patch = (networks.gigaflop(*config, (length, 16, 16)) for length in (4, 8))
+    assert large_patch == pytest.approx(2 * small_patch, rel=0.01)
+    first_convolution = 2 * 27 * 2 * 32 * 4 * 16 * 16 / 1e9
+    assert small_patch > 100 * first_convolution
+
+
+def test_network_section(monkeypatch):
+    monkeypatch.setattr(networks, "CONFIGS", {"shipped network": networks.CONFIGS["shipped network"]})
+    monkeypatch.setattr(network, "_MAIN", "shipped network")
+    # Compiling takes minutes on a busy machine; tests/test_fast_unet.py has it.
+    monkeypatch.setitem(networks.VARIANTS, COMPILED, lambda model: FastSuperResModel(model, torch.bfloat16))
+    monkeypatch.setattr(network, "keep_freed_memory", lambda: None)
+    section = network.measure_network(rounds=1, size=(4, 32, 32))
+    values = json.loads(json.dumps(section.values))
+    measured = values["networks"]["shipped network"]
+    seconds = {name: variant["seconds"] for name, variant in measured["variants"].items()}
+    assert values["ratio_fast"] == pytest.approx(seconds[EAGER] / seconds["bfloat16 fast"])
+    assert values["ratio_compiled"] == pytest.approx(seconds[EAGER] / seconds[COMPILED])
+    assert values["ratio_fast_freed_memory_kept"] > 0
+    memory = measured["memory_mebibytes"]
+    assert values["memory_ratio"] == pytest.approx(memory["bfloat16 fast"] / memory[EAGER])
+    weights = 4 * sum(parameter.numel() for parameter in networks.build("shipped network").parameters()) / 2**20
+    assert weights / 2 < memory["bfloat16 fast"] < 2000
+    assert measured["largest_float32_difference"] < 1e-5
+    eager = measured["variants"][EAGER]
+    assert eager["gflops"] == pytest.approx(measured["gigaflop"] / eager["seconds"])
+    assert eager["share_of_peak"] == pytest.approx(eager["gflops"] / values["convolution_peak"]["float32"])
+    assert section.markdown().count("\n| shipped network") == 4
+
+
+def test_volume_section(small):  # noqa: F811
+    values = measure_volume(str(small / "small.pt"), timed_steps=1, shape=(8, 8, 16)).values
+    assert values["fast_calls"] == int(SMALL_HEADER.sampler.timestep_respacing)
+    assert values["paper_steps"] == 1000
+    assert values["ratio_to_paper"] == pytest.approx(values["paper_seconds"] / values["fast_seconds"])
+
+
+@needs_mpiexec
+def test_ranks_section(small):  # noqa: F811
+    section = measure_ranks(str(small / "small.pt"), in_plane=8, most_ranks=2)
+    values = section.values
+    one, two = values["runs"]["1"], values["runs"]["2"]
+    assert one["efficiency"] == 1
+    assert two["efficiency"] == pytest.approx(one["seconds"] / (2 * two["seconds"]))
+    assert values["efficiency"] == values["runs"][str(values["efficiency_at"])]["efficiency"]
+    assert all(0 < run["idle_share"] < 1 for run in values["runs"].values())
+    assert len(section.rows) == 2
+
+
+def test_files_and_order(monkeypatch, tmp_path, capsys):
+    order = []
+
+    def fake(name):
+        def measure(_flags):
+            order.append(name)
+            return Section(name, name.title(), {"value": len(order)}, ("one", "two"), [("1", "2")], "A note.")
+
+        return measure
+
+    monkeypatch.setattr(command, "SECTIONS", {name: fake(name) for name in ("network", "volume")})
+    files = ["--json", str(tmp_path / "b.json"), "--markdown", str(tmp_path / "b.md")]
+    command.run_benchmark(command.create_parser("test"), ["--sections", "volume,network", *files])
+    assert order == ["network", "volume"]
+    assert json.loads((tmp_path / "b.json").read_text())["volume"] == {"value": 2}
+    table = "**Volume**\n\n| one | two |\n| --- | --- |\n| 1 | 2 |\n\nA note.\n"
+    assert (tmp_path / "b.md").read_text().endswith(table)
+    assert table in capsys.readouterr().out
+
+
+def test_an_unknown_section_is_refused():
+    with pytest.raises(InputError, match="'speed' is unknown; choose from network, volume"):
+        command.run_benchmark(command.create_parser("test"), ["--sections", "network,speed"])
+
+
+def test_the_script_starts():
+    done = run_script("scripts/benchmark.py", "--help")
+    assert done.returncode == 0
+    assert "--quick" in done.stdout
