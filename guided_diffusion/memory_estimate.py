@@ -1,8 +1,8 @@
 """How much memory a network needs for its inference, worked out from its layers before it runs.
 
 At any time it holds the skip connections between the encoder and the decoder, and what the block at work needs: so many
-times its input and so many times its output, because normalisation, activation and the convolutions' own copies are
-alive together. The two factors are measured (see `tests/test_memory_estimate.py`); everything else is counted.
+times its input and so many times its output, for normed copies, sums of convolutions and what the allocator cannot use
+again at once. The two factors are measured (see `tests/test_memory_estimate.py`); everything else is counted.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import torch
 from guided_diffusion.config import ModelConfig
 
 INPUT_COPIES = 3.0  # of a block's input, itself included
-OUTPUT_COPIES = 6.0  # of a block's output
+OUTPUT_COPIES = 2.5  # of a block's output
 # What may be planned with: the rest is for the state of the walk and for what the allocator cannot use.
 _USABLE = 0.8
 
@@ -31,14 +31,14 @@ class _Block:
         return self.held + INPUT_COPIES * self.entering + OUTPUT_COPIES * self.leaving
 
 
-def network_bytes(config: ModelConfig, patch: tuple[int, int, int], batch: int, dtype: torch.dtype) -> int:
+def network_bytes(config: ModelConfig, patch: tuple[int, int, int], dtype: torch.dtype) -> int:
     """Peak memory of one network call in bytes, without the weights and without attention.
 
-    patch: (Z, X, Y). batch: patches computed together. dtype: the network's precision.
+    patch: (Z, X, Y); those of a batch are computed one after the other. dtype: the network's precision.
     """
     depth, x, y = patch
     most = max(block.live for block in _blocks(config))
-    return round(most * batch * depth * x * y * dtype.itemsize)
+    return round(most * depth * x * y * dtype.itemsize)
 
 
 def shorter(patch_size: int, overlap: int) -> int | None:
@@ -50,7 +50,6 @@ def shorter(patch_size: int, overlap: int) -> int | None:
 def fitting_patch_size(
     config: ModelConfig,
     in_plane: tuple[int, int],
-    batch: int,
     dtype: torch.dtype,
     *,
     free_bytes: float,
@@ -58,7 +57,7 @@ def fitting_patch_size(
     overlap: int,
 ) -> int:
     """`patch_size`, halved until a network call fits the free memory, or until patches can become no shorter."""
-    while network_bytes(config, (patch_size, *in_plane), batch, dtype) > _USABLE * free_bytes:
+    while network_bytes(config, (patch_size, *in_plane), dtype) > _USABLE * free_bytes:
         half = shorter(patch_size, overlap)
         if half is None:
             return patch_size

@@ -58,7 +58,6 @@ def make_plan(
     size = fitting_patch_size(
         model.config,
         network_plane(model_input, model),
-        sampling.batch_size,
         model.dtype,
         free_bytes=free,
         patch_size=plan.patch_size,
@@ -75,7 +74,7 @@ def shorter_plan(
     if sampling.noise != "field" or expected_patches is not None or size is None:
         raise InputError(
             f"patches of {plan.patch_size} slices do not fit the memory and may not be shortened here; use --noise"
-            " field without --num_samples, a smaller --batch_size or --overlap, fewer ranks or a larger machine"
+            " field without --num_samples, a smaller --overlap, fewer ranks or a larger machine"
         )
     return _shortened(plan.length, size, preprocessing)
 
@@ -84,7 +83,7 @@ def describe(model_input: Volume, plan: PatchPlan, model: Network, sampling: Sam
     """One line for the user: what a network call is expected to take, and what there is."""
     together = min(sampling.batch_size, len(plan.starts))
     x, y = network_plane(model_input, model)
-    needed = network_bytes(model.config, (plan.patch_size, x, y), together, model.dtype)
+    needed = network_bytes(model.config, (plan.patch_size, x, y), model.dtype)
     left = "unknown" if free is None else f"{free / 2**30:.1f} GiB"
     return (
         f"{len(plan.starts)} patches of {plan.patch_size} x {x} x {y}, {together} at a time: a network call takes about"

@@ -358,7 +358,7 @@ def test_info_says_what_memory_a_run_would_take_and_computes_nothing(small, tmp_
     denoise(small / "scan.npz", small / "small.pt", tmp_path, "--info", "--batch_size", 2)
     assert [file.name for file in tmp_path.iterdir()] == ["log.txt"]
     said = (tmp_path / "log.txt").read_text()
-    expected = network_bytes(SMALL_MODEL, (16, 18, 22), 2, torch.float32) / 2**30
+    expected = network_bytes(SMALL_MODEL, (16, 18, 22), torch.float32) / 2**30
     assert f"6 patches of 16 x 18 x 22, 2 at a time: a network call takes about {expected:.2f} GiB" in said
 
 
