@@ -1,18 +1,24 @@
 """The benchmark on tiny patches: its numbers are consistent and stand where they are looked for."""
 
+import csv
 import json
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
-from evaluation.benchmark import command, network, networks
+from evaluation.benchmark import command, network, networks, sampler_table, seams
 from evaluation.benchmark.networks import EAGER
 from evaluation.benchmark.ranks import measure_ranks
 from evaluation.benchmark.section import Section
 from evaluation.benchmark.timing import Timing, alternate
 from evaluation.benchmark.volume import measure_volume
+from evaluation.metrics import psnr
 from guided_diffusion.errors import InputError
 from guided_diffusion.fast_unet import FastSuperResModel
+from guided_diffusion.pet.cases import read_cases
+from guided_diffusion.pet.trial import MANIFEST_COLUMNS
 from tests.mpi import needs_mpiexec, run_script
 from tests.test_denoise_script import SMALL_HEADER, small  # noqa: F401
 
@@ -115,3 +121,64 @@ def test_the_script_starts():
     done = run_script("scripts/benchmark.py", "--help")
     assert done.returncode == 0
     assert "--quick" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory):
+    """A trial of one subject at 1/20 of the dose, with a lesion of 12 mm off the centre of a noisy box."""
+    rng = np.random.default_rng(0)
+    shape, affine = (56, 60, 64), np.diag([-4.0, 4.0, 4.0, 1.0])
+    normal = np.full(shape, 2.0, dtype=np.float32)
+    labels = np.zeros(shape, dtype=np.uint8)
+    labels[10:13, 30:33, 40:43] = 100
+    normal[labels == 100] = 8.0
+    low = normal + rng.standard_normal(shape).astype(np.float32)
+    return write_trial(
+        tmp_path_factory.mktemp("trial"), {"low_dose": low, "normal_dose": normal, "labels": labels}, affine
+    )
+
+
+def write_trial(folder, images, affine):
+    images["truth"] = images["normal_dose"]
+    for name, data in images.items():
+        nib.save(nib.Nifti1Image(data, affine), folder / f"{name}.nii.gz")
+    row = dict.fromkeys(MANIFEST_COLUMNS, "")
+    row |= {"subject": "s", "dose": "0.05", "split": "validation", "voxel_mm": "4"}
+    row |= {name: f"{name}.nii.gz" for name in images}
+    with open(folder / "manifest.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader()
+        writer.writerow(row)
+    return folder
+
+
+def test_samplers_section(small, trial):  # noqa: F811
+    section = sampler_table.measure_samplers(str(small / "small.pt"), trial, longest=2)
+    rows = section.values["walks"]
+    calls = {(row["sampler"], row["timesteps"], row["start"]): row["nfe"] for row in rows}
+    assert calls[("ddpm", "2", "noise")] == 2
+    assert calls[("dpmpp_2m", "logsnr1", "noise")] == 1
+    assert calls[("ddim", "logsnr2", f"low dose, {sampler_table.LOW_DOSE_START}")] == 2
+    case = next(iter(read_cases(trial)))
+    crop = sampler_table.lesion_crop(case)
+    assert crop.lesion.sum() == 27
+    low, normal = (np.clip(nib.load(path).get_fdata(), 0, 16) for path in (case.low_dose, case.normal_dose))
+    first = (0, 7, 29)  # the lesion's middle [11, 31, 41] less half a crop, within the volume
+    window = tuple(slice(start, start + size) for start, size in zip(first, sampler_table.CROP, strict=True))
+    np.testing.assert_allclose(crop.low_dose, low[window], atol=1e-5)
+    assert section.values["low_dose"]["psnr"] == pytest.approx(psnr(normal[window], low[window]), abs=1e-3)
+    assert len(section.rows) == len(rows) + 1
+
+
+def test_seams_section(small, trial):  # noqa: F811
+    ways = seams.measure_seams(str(small / "small.pt"), trial).values["ways"]
+    assert list(ways) == list(seams.WAYS)
+    assert len({way["psnr"] for way in ways.values()}) == 3
+    assert all(way["seam_index"] > 0 for way in ways.values())
+
+
+@pytest.mark.parametrize("section", ["samplers", "seams"])
+def test_sections_on_trials_ask_for_one(section, small):  # noqa: F811
+    parser = command.create_parser("test")
+    with pytest.raises(InputError, match=f"--sections {section} needs --trial"):
+        command.run_benchmark(parser, ["--sections", section, "--model_path", str(small / "small.pt")])

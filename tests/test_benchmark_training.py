@@ -2,28 +2,24 @@
 
 import pytest
 
-from evaluation import benchmark_training
+from evaluation.benchmark import training
+from evaluation.benchmark.timing import Timing
 
 
-def test_ratios_and_rows(monkeypatch):
-    times = {"plain": [(4.0, 9.0), (5.0, 8.0), (6.0, 7.0)], "ours": [(2.0, 5.0), (2.5, 4.0), (9.0, 3.0)]}
-    monkeypatch.setattr(benchmark_training, "_in_turns", lambda _kinds, _steps: times)
-    monkeypatch.setattr(benchmark_training, "released_memory", lambda: {"float32, kept activations": 36.23})
-    section = benchmark_training.training_section(steps=3)
-    assert section["cpu_seconds"] == {"plain": 5.0, "ours": 2.5}
-    assert section["speedup_cpu"] == pytest.approx(2.0)
-    assert section["speedup_wall"] == pytest.approx(2.0)
-    assert section["markdown"][0] == "| training step, plain float32, 1 thread(s) | 5.00 s of CPU time, 8.00 s |"
-    assert section["markdown"][-1].endswith("float32, kept activations | 36.2 GiB |")
-
-
-def test_steps_alternate_and_the_first_is_left_out():
-    calls = []
-    times = benchmark_training._in_turns({"plain": lambda: calls.append("p"), "ours": lambda: calls.append("o")}, 2)
-    assert calls == ["p", "o"] * 3
-    assert [len(pairs) for pairs in times.values()] == [2, 2]
+def test_ratios_and_notes(monkeypatch):
+    times = {
+        training.PLAIN: Timing([9.0, 8.0, 7.0], [4.0, 5.0, 6.0]),
+        training.OURS: Timing([4.5, 4.0, 1.0], [2.0, 2.0, 2.0]),
+    }
+    monkeypatch.setattr(training, "alternate", lambda _kinds, rounds: times if rounds == 3 else None)
+    monkeypatch.setattr(training, "released_memory", lambda: {"float32, kept activations": 36.23})
+    section = training.measure_training(rounds=3)
+    assert section.values["ratio"] == 2.0
+    assert section.values["cpu_ratio"] == 2.5
+    assert section.rows[1] == ("as shipped", "4.00 (1.00 to 4.50)", "2.00 x")
+    assert section.notes.endswith("float32, kept activations 36.2 GiB.")
 
 
 @pytest.mark.slow
 def test_the_shipped_step_is_faster():
-    assert benchmark_training.training_section(steps=2)["speedup_cpu"] > 1
+    assert training.measure_training(rounds=2).values["cpu_ratio"] > 1

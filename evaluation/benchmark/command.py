@@ -11,7 +11,10 @@ import torch
 from evaluation.benchmark.gpu import measure_gpu
 from evaluation.benchmark.network import measure_network
 from evaluation.benchmark.ranks import measure_ranks, measure_startup
+from evaluation.benchmark.sampler_table import measure_samplers
+from evaluation.benchmark.seams import measure_seams
 from evaluation.benchmark.section import Section
+from evaluation.benchmark.training import measure_training
 from evaluation.benchmark.volume import measure_volume
 from guided_diffusion.atomic import atomic_write
 from guided_diffusion.dist_util import share_cores
@@ -24,8 +27,13 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Section]] = {
     "volume": lambda flags: measure_volume(flags.model_path, timed_steps=2 if flags.quick else 10),
     "ranks": lambda flags: measure_ranks(flags.model_path, in_plane=32 if flags.quick else 64),
     "startup": lambda _flags: measure_startup(),
+    "training": lambda flags: measure_training(rounds=2 if flags.quick else 9),
+    "samplers": lambda flags: measure_samplers(flags.model_path, flags.trial, longest=20 if flags.quick else 1000),
+    "seams": lambda flags: measure_seams(flags.model_path, flags.trial),
     "gpu": lambda flags: measure_gpu(rounds=3 if flags.quick else 9),
 }
+# These ask for --trial, and are run only where they are listed.
+ON_TRIALS = ("samplers", "seams")
 
 
 def create_parser(description: str) -> Parser:
@@ -36,6 +44,9 @@ def create_parser(description: str) -> Parser:
     )
     parser.add_argument("--sections", default="", metavar="LIST", help=f"of {','.join(SECTIONS)} (default: all it can)")
     parser.add_argument("--model_path", default="checkpoint/demo_ddpm3d.pt", metavar="FILE", help="weights to run")
+    parser.add_argument(
+        "--trial", type=Path, metavar="DIR", help="a validation trial, for the sections samplers and seams"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: all cores)")
@@ -65,7 +76,7 @@ def run_benchmark(parser: Parser, arguments: Sequence[str] | None = None) -> Non
 def _chosen(text: str) -> list[str]:
     """The sections to run: those listed, or all that this machine can."""
     if not text:
-        return [name for name in SECTIONS if name != "gpu" or torch.cuda.is_available()]
+        return [name for name in SECTIONS if name not in ON_TRIALS and (name != "gpu" or torch.cuda.is_available())]
     names = text.split(",")
     unknown = [name for name in names if name not in SECTIONS]
     if unknown:

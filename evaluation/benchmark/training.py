@@ -1,18 +1,16 @@
 """How fast training is: a step of the shipped recipe beside the same step in plain float32, and the memory it takes.
 
 Both train the demo network on the same random crops, in turns, so that whatever else the machine does slows both.
-CPU time is the figure to compare on a machine that others use too.
 """
 
 import copy
-import statistics
-import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
 
+from evaluation.benchmark.section import Section
+from evaluation.benchmark.timing import alternate
 from guided_diffusion.config import RELEASED_DIFFUSION, RELEASED_MODEL
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.script_util import create_model
@@ -23,33 +21,33 @@ from guided_diffusion.train_memory import training_memory
 from guided_diffusion.train_step import TrainStep
 
 GIB = 2**30
+PLAIN, OURS = "plain float32", "as shipped"
 RELEASED_CROP = (96, 96, 96)
 
 
-def training_section(steps: int = 5, threads: int = 1) -> dict[str, Any]:
-    """Measure. `steps` of either kind, after one to warm up.
-
-    Returns "cpu_seconds" and "wall_seconds" of either kind (medians), their ratios as "speedup_cpu" and "speedup_wall",
-    the estimates "memory_gib" of the published network, and all of it as "markdown" rows.
-    """
+def measure_training(rounds: int) -> Section:
+    """The section: `rounds` of either kind of step, and what training the published network would take."""
     settings = settle({"preset": "demo", "data_dir": "unused"})
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        times = _in_turns({"plain": _plain_step(settings), "ours": _our_step(settings)}, steps)
-    finally:
-        torch.set_num_threads(before)
-    section = {
-        "threads": threads,
-        "steps": steps,
-        "cpu_seconds": {kind: statistics.median(cpu for cpu, _ in pairs) for kind, pairs in times.items()},
-        "wall_seconds": {kind: statistics.median(wall for _, wall in pairs) for kind, pairs in times.items()},
-        "memory_gib": released_memory(),
-    }
-    for clock in ("cpu", "wall"):
-        seconds = section[f"{clock}_seconds"]
-        section[f"speedup_{clock}"] = seconds["plain"] / seconds["ours"]
-    return section | {"markdown": markdown_rows(section)}
+    timings = alternate({PLAIN: _plain_step(settings), OURS: _our_step(settings)}, rounds)
+    memory = released_memory()
+    ratio = timings[OURS].ratio_to(timings[PLAIN])
+    size = "x".join(map(str, settings.crop_size))
+    return Section(
+        name="training",
+        title=f"A step of training: {settings.optimisation.batch_size} crops of {size} voxels, the shipped network",
+        values={
+            "ratio": ratio,
+            "cpu_ratio": timings[OURS].cpu_ratio_to(timings[PLAIN]),
+            "steps": {name: timing.as_dict() for name, timing in timings.items()},
+            "released_memory_gib": memory,
+        },
+        header=("", "seconds: median (range)", "faster"),
+        rows=[(PLAIN, timings[PLAIN].text(), "1 x"), (OURS, timings[OURS].text(), f"{ratio:.2f} x")],
+        notes="Memory of one rank that trains the published network on its published crop of "
+        + f"{'x'.join(map(str, RELEASED_CROP))}, estimated: "
+        + "; ".join(f"{name} {size:.1f} GiB" for name, size in memory.items())
+        + ".",
+    )
 
 
 def released_memory() -> dict[str, float]:
@@ -62,32 +60,6 @@ def released_memory() -> dict[str, float]:
         for name, precision in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
         for recompute in (False, True)
     }
-
-
-def markdown_rows(section: dict[str, Any]) -> list[str]:
-    """The section as rows of a table with the columns what, figure."""
-    rows = [
-        f"| training step, {name}, {section['threads']} thread(s) | {section['cpu_seconds'][kind]:.2f} s of CPU time,"
-        f" {section['wall_seconds'][kind]:.2f} s |"
-        for kind, name in (("plain", "plain float32"), ("ours", "as shipped"))
-    ]
-    rows.append(f"| steps per CPU second, as shipped over plain | {section['speedup_cpu']:.2f} |")
-    rows += [
-        f"| training memory (estimate), published network and crop, {name} | {size:.1f} GiB |"
-        for name, size in section["memory_gib"].items()
-    ]
-    return rows
-
-
-def _in_turns(kinds: dict[str, Callable[[], None]], steps: int) -> dict[str, list[tuple[float, float]]]:
-    """CPU and wall seconds of every step of every kind, but for the first."""
-    times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
-    for _ in range(steps + 1):
-        for kind, take in kinds.items():
-            cpu, wall = time.process_time(), time.perf_counter()
-            take()
-            times[kind].append((time.process_time() - cpu, time.perf_counter() - wall))
-    return {kind: pairs[1:] for kind, pairs in times.items()}
 
 
 def _network(settings: TrainSettings) -> nn.Module:
