@@ -99,6 +99,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     | {
         "voxel_mm": ",".join(f"{size:g}" for size in DEMO_PREPROCESSING.voxel_mm),
         "crop_size": "48,48,32",
+        "loss_weighting": "balanced",
         "batch_size": 2,
         "lr": 1e-3,
         "lr_warmup_steps": 100,
