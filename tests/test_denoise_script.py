@@ -255,7 +255,8 @@ def test_a_walk_from_the_low_dose_image_takes_the_steps_that_are_left(small, tmp
             x = signal[0] ** 0.5 * image + (1 - signal[0]) ** 0.5 * noise
             image = model(x, torch.tensor([0]), low_res=low_res).clamp(-1, 1)
         patches.append(image[0, 0].permute(1, 2, 0).numpy())
-    np.testing.assert_allclose(ours, plan.stitch(np.stack(patches))[:, :21], atol=1e-5)
+    # Twice the rounding of the network for inference against the plain one, 1e-5 a call.
+    np.testing.assert_allclose(ours, plan.stitch(np.stack(patches))[:, :21], atol=2e-5)
     manifest = json.loads((tmp_path / "run.json").read_text())
     assert manifest["nfe_per_patch"] == 2
     assert manifest["settings"]["sampling"]["start_from"] == "low_dose"
@@ -277,7 +278,8 @@ def test_the_paper_preset_draws_as_published(small, tmp_path):
         torch.manual_seed(10)
         sample = diffusion.p_sample_loop(model, low_res.shape, model_kwargs={"low_res": low_res})
         patches.append(sample[0, 0].permute(1, 2, 0).numpy())
-    np.testing.assert_allclose(ours, plan.stitch(np.stack(patches))[:, :21], atol=1e-5)
+    # Twice the rounding of the network for inference against the plain one, 1e-5 a call.
+    np.testing.assert_allclose(ours, plan.stitch(np.stack(patches))[:, :21], atol=2e-5)
 
 
 def test_a_folder_of_subjects_and_a_rerun(small, tmp_path):
