@@ -75,7 +75,7 @@ class FastUpConv:
     """
 
     def __init__(self, layer: nn.Conv3d, dtype: torch.dtype):
-        kernels = [_merged(_merged(layer.weight, 3, odd_x), 4, odd_y) for odd_x in (0, 1) for odd_y in (0, 1)]
+        kernels = [_merged(_merged(layer.weight.float(), 3, odd_x), 4, odd_y) for odd_x in (0, 1) for odd_y in (0, 1)]
         self._conv = FastConv(torch.cat(kernels).to(dtype), layer.bias.repeat(4).to(dtype), (1, 1, 1), (1, 1, 1))
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def _balanced(low_dose: Tensor, normal_dose: Tensor) -> Tensor:
     """Weights [N]: one over the root mean squared error of the low dose, images normalised [N, 1, Z, X, Y].
 
     Noise variance grows with 1/dose, so an unweighted mean is the lowest dose's almost alone, while one over the
-    variance favours the highest dose as much. This lies between. An error below 70 dB counts as 70 dB.
+    variance favours the highest dose as much. This lies between. A mean squared error below 1e-7 counts as 1e-7.
     """
     return (low_dose - normal_dose).square().flatten(1).mean(dim=1).clamp(min=_LEAST_ERROR).rsqrt()
 

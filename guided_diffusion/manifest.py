@@ -53,7 +53,7 @@ def describe_run(
         "settings": settings.as_dict(),
         "model_grid": {"shape": list(denoised.samples.shape), "voxel_mm": list(settings.preprocessing.voxel_mm)},
         "plan": asdict(denoised.plan),
-        "nfe_per_patch": nfe_per_patch,
+        "nfe_per_patch_and_realisation": nfe_per_patch,
         "patches": denoised.timings,
         "seconds": round(seconds, 3),
         "ranks": communicator().size,

@@ -20,7 +20,7 @@ from guided_diffusion.config import (
     field_names,
 )
 from guided_diffusion.errors import InputError
-from guided_diffusion.methods import method_named
+from guided_diffusion.methods import METHODS, method_named
 from guided_diffusion.patch_sampling import Sampling
 from guided_diffusion.samplers import SAMPLERS, STARTS
 from guided_diffusion.script_util import configs_from_flags
@@ -28,8 +28,8 @@ from guided_diffusion.script_util import configs_from_flags
 PRESETS = ("paper", "fast")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# These say how a chain of steps is walked.
-CHAIN_FLAGS = {"use_ddim", "sampler", "start_from", "start_step", "timestep_respacing"}
+# These say how a chain of steps is walked, and how often.
+CHAIN_FLAGS = {"use_ddim", "sampler", "start_from", "start_step", "timestep_respacing", "realisations"}
 
 # These change how a network is run, not what it is: a header does not fix them.
 RUN_FLAGS = {"use_fp16", "use_checkpoint", "dropout", "small_size", "timestep_respacing"}
@@ -71,7 +71,7 @@ def settle(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settin
     flags = _applicable(flags, method, notices)
     model, diffusion, preprocessing = _network(flags, header, notices)
     published = preset == "paper"
-    recommended = SamplerConfig() if published else header.sampler if header else FAST_SAMPLER
+    recommended = _recommended(published, method, header)
     start_from, start_step = _start(flags, recommended)
     sampling = Sampling(
         sampler=_sampler(flags, recommended),
@@ -108,6 +108,14 @@ def _applicable(flags: dict[str, Any], method: str, notices: list[str]) -> dict[
     if ignored:
         notices.append(f"{method} answers in one call; ignored: {' '.join(f'--{name}' for name in ignored)}")
     return {name: value for name, value in flags.items() if name not in CHAIN_FLAGS}
+
+
+def _recommended(published: bool, method: str, header: Header | None) -> SamplerConfig:
+    """The sampler of the preset. Of what a header says to a method of a single call only the precision has a meaning."""
+    if published:
+        return SamplerConfig()
+    sampler = header.sampler if header else FAST_SAMPLER
+    return sampler if METHODS[method].sampled else SamplerConfig(bfloat16=sampler.bfloat16)
 
 
 def _network(

@@ -163,7 +163,13 @@ def create_parser(description: str) -> Parser:
         **given,
     )
     work = parser.add_argument_group("computing")
-    work.add_argument("--batch_size", type=int, metavar="N", help="patches computed together (default: 1)", **given)
+    work.add_argument(
+        "--batch_size",
+        type=int,
+        metavar="N",
+        help="patches walked together, which are a rank's smallest piece of work (default: 1)",
+        **given,
+    )
     work.add_argument(
         "--precision", choices=tuple(PRECISIONS), help="of the network (default: --use_fp16 or the preset)", **given
     )

@@ -197,7 +197,7 @@ def test_the_manifest_says_what_was_done(small, tmp_path):
     assert manifest["settings"]["sampling"]["seed"] == 3
     assert manifest["settings"]["diffusion"]["timestep_respacing"] == "2"
     assert manifest["settings"]["sampling"]["sampler"] == "ddpm"
-    assert manifest["nfe_per_patch"] == 2
+    assert manifest["nfe_per_patch_and_realisation"] == 2
     assert manifest["plan"]["starts"] == [0, 12, 24, 36, 48, 57]
     assert manifest["flags"]["timestep_respacing"] == "2"
     assert len(manifest["checkpoint"]["sha256"]) == 64
@@ -258,7 +258,7 @@ def test_a_walk_from_the_low_dose_image_takes_the_steps_that_are_left(small, tmp
     # Twice the rounding of the network for inference against the plain one, 1e-5 a call.
     np.testing.assert_allclose(ours, plan.stitch(np.stack(patches))[:, :21], atol=2e-5)
     manifest = json.loads((tmp_path / "run.json").read_text())
-    assert manifest["nfe_per_patch"] == 2
+    assert manifest["nfe_per_patch_and_realisation"] == 2
     assert manifest["settings"]["sampling"]["start_from"] == "low_dose"
     assert manifest["settings"]["sampling"]["start_step"] == 400
     assert bars[0].n == bars[0].total == 2 * len(manifest["patches"])

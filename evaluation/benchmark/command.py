@@ -32,7 +32,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Section]] = {
     "seams": lambda flags: measure_seams(flags.model_path, flags.trial),
     "gpu": lambda flags: measure_gpu(rounds=3 if flags.quick else 9),
 }
-# These ask for --trial, and are run only where they are listed.
+# These ask for --trial.
 ON_TRIALS = ("samplers", "seams")
 
 
@@ -56,7 +56,7 @@ def create_parser(description: str) -> Parser:
 def run_benchmark(parser: Parser, arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables as they come, and write the files that were asked for."""
     flags = parser.parse_args(arguments)
-    chosen = _chosen(flags.sections)
+    chosen = _chosen(flags.sections, flags.trial is not None)
     threads = share_cores(flags.threads)
     machine = f"{platform.processor() or platform.machine()}, {threads} thread(s), PyTorch {torch.__version__}"
     print(f"{machine}\n", flush=True)
@@ -73,10 +73,14 @@ def run_benchmark(parser: Parser, arguments: Sequence[str] | None = None) -> Non
             temporary.write_text("\n\n".join([machine, *(section.markdown() for section in sections)]) + "\n")
 
 
-def _chosen(text: str) -> list[str]:
+def _chosen(text: str, trial: bool) -> list[str]:
     """The sections to run: those listed, or all that this machine can."""
     if not text:
-        return [name for name in SECTIONS if name not in ON_TRIALS and (name != "gpu" or torch.cuda.is_available())]
+        return [
+            name
+            for name in SECTIONS
+            if (trial or name not in ON_TRIALS) and (name != "gpu" or torch.cuda.is_available())
+        ]
     names = text.split(",")
     unknown = [name for name in names if name not in SECTIONS]
     if unknown:

@@ -54,14 +54,14 @@ def measure_ranks(model_path: str, in_plane: int, most_ranks: int = 4) -> Sectio
         header=("ranks", "seconds", "efficiency", "idle share"),
         rows=rows,
         notes=(
-            f"`mpiexec -n N python scripts/test.py` on {_PATCHES} patches, one thread per rank; seconds from the read"
-            " scan to the result. Efficiency: T(1) / (N T(N)). Idle: the ranks' time outside the sampling of patches."
+            f"`mpiexec -n N python scripts/test.py` on {_PATCHES} patches, one thread per rank; seconds from the start"
+            " of reading to the result. Efficiency: T(1) / (N T(N)). Idle: the ranks' time outside the sampling of patches."
         ),
     )
 
 
 def _run(folder: Path, model_path: str, ranks: int) -> dict[str, Any]:
-    """One run's seconds without start-up, and the share of the ranks' time in which none of them sampled."""
+    """One run's seconds without start-up, and the mean share of the ranks' time outside the sampling of patches."""
     out = folder / str(ranks)
     flags = {
         "base_samples": folder / "scan.npz",

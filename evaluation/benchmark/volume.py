@@ -1,6 +1,7 @@
 """Section `volume`: a volume end to end, against the published chain of 1000 float32 steps."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,13 +9,12 @@ import torch
 from evaluation.benchmark.section import Section
 from guided_diffusion.checkpoints import load_checkpoint, load_weights
 from guided_diffusion.dist_util import device
-from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.inference import denoise_volume
 from guided_diffusion.loading import load_model
 from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.methods import METHODS
 from guided_diffusion.pet.volume import Volume
 from guided_diffusion.presets import settle
-from guided_diffusion.script_util import create_model
 
 
 def measure_volume(model_path: str, timed_steps: int, shape: tuple[int, int, int] = (64, 64, 96)) -> Section:
@@ -49,7 +49,7 @@ def measure_volume(model_path: str, timed_steps: int, shape: tuple[int, int, int
         ],
         notes=(
             f"The long chain was not run to its end: {timed_steps} of its {steps} steps were timed after one that was"
-            f" not, {step_seconds:.2f} s each, and scaled. The same weights ({model_path}), one patch; time does not"
+            f" not, {step_seconds:.2f} s each, and scaled. The same weights ({Path(model_path).name}), one patch; time does not"
             " depend on what is in it."
         ),
     )
@@ -66,10 +66,11 @@ def _published_steps(model_path: str, timed_steps: int, shape: tuple[int, int, i
     checkpoint = load_checkpoint(model_path)
     where = device()
     settings = settle({"preset": "paper"}, checkpoint.header, on_gpu=where.type == "cuda")
-    model = create_model(settings.model, settings.diffusion).eval()
+    method = METHODS[settings.method]
+    model = method.create_model(settings.model, settings.diffusion).eval()
     load_weights(model, checkpoint.state_dict, model_path)
-    model.to(where)
-    diffusion = GaussianDiffusion(settings.diffusion)
+    model.to(device=where, dtype=torch.float32)
+    diffusion = method.create_process(settings.diffusion, None)
     x, low_res = torch.rand(2, 1, 1, shape[2], *shape[:2], generator=torch.Generator().manual_seed(0)).to(where)
     seconds = []
     for step in range(diffusion.num_timesteps - 1, diffusion.num_timesteps - 2 - timed_steps, -1):
