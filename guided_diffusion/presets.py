@@ -111,7 +111,7 @@ def _applicable(flags: dict[str, Any], method: str, notices: list[str]) -> dict[
 
 
 def _recommended(published: bool, method: str, header: Header | None) -> SamplerConfig:
-    """The sampler of the preset. Of what a header says to a method of a single call only the precision has a meaning."""
+    """The sampler of the preset; to a method of a single call only the precision in a header has a meaning."""
     if published:
         return SamplerConfig()
     sampler = header.sampler if header else FAST_SAMPLER

@@ -55,7 +55,7 @@ def measure_ranks(model_path: str, in_plane: int, most_ranks: int = 4) -> Sectio
         rows=rows,
         notes=(
             f"`mpiexec -n N python scripts/test.py` on {_PATCHES} patches, one thread per rank; seconds from the start"
-            " of reading to the result. Efficiency: T(1) / (N T(N)). Idle: the ranks' time outside the sampling of patches."
+            " of reading to the result. Efficiency: T(1) / (N T(N)). Idle: the ranks' time outside sampling."
         ),
     )
 
