@@ -39,20 +39,26 @@ print(status("VmHWM") - before, network_bytes(config, ({depth}, 96, 96), dtype))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 @pytest.mark.parametrize(
     "case",
     [
         {"config": "DEMO_MODEL", "depth": 32, "calls": 4, "dtype": "float32"},
-        pytest.param({"config": "DEMO_MODEL", "depth": 48, "calls": 4, "dtype": "bfloat16"}, marks=pytest.mark.slow),
-        pytest.param({"config": "RELEASED_MODEL", "depth": 32, "calls": 4, "dtype": "float32"}, marks=pytest.mark.slow),
+        {"config": "DEMO_MODEL", "depth": 48, "calls": 4, "dtype": "bfloat16"},
+        {"config": "RELEASED_MODEL", "depth": 32, "calls": 4, "dtype": "float32"},
     ],
     ids=lambda case: f"{case['config']}-{case['depth']}-{case['dtype']}",
 )
 def test_the_estimate_is_within_15_percent_of_the_peak(case):
+    """A kernel that takes idle pages away hides some of the peak, and never adds to it: the highest of three counts."""
+    measured, estimated = zip(*(_probe(case) for _ in range(3)), strict=True)
+    assert estimated[0] == pytest.approx(max(measured), rel=0.15)
+
+
+def _probe(case):
     done = subprocess.run([sys.executable, "-c", PROBE.format(**case)], capture_output=True, text=True, check=True)
-    measured, estimated = map(int, done.stdout.split())
-    assert estimated == pytest.approx(measured, rel=0.15)
+    return map(int, done.stdout.split())
 
 
 def test_the_estimate_by_hand():
