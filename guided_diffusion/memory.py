@@ -43,7 +43,28 @@ def free_bytes(device: torch.device) -> int | None:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     left = [size for size in (_machine_bytes(), _container_bytes()) if size is not None]
-    return min(left, default=None)
+    return min(left) + _kept_bytes() if left else None
+
+
+class _MallocStatistics(ctypes.Structure):
+    """`struct mallinfo2` of glibc (mallinfo(3))."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks"),
+            *("fordblks", "keepcost"),
+        )
+    ]
+
+
+def _kept_bytes() -> int:
+    """Freed memory that this process keeps for its own use, see `keep_freed_memory`; 0 where nobody tells."""
+    mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform.startswith("linux") else None
+    if mallinfo2 is None:
+        return 0
+    mallinfo2.restype = _MallocStatistics
+    return mallinfo2().fordblks
 
 
 def _machine_bytes(path: Path = Path("/proc/meminfo")) -> int | None:
