@@ -13,8 +13,9 @@ from evaluation.benchmark.networks import EAGER
 from evaluation.benchmark.ranks import measure_ranks
 from evaluation.benchmark.section import Section
 from evaluation.benchmark.timing import Timing, alternate
-from evaluation.benchmark.volume import measure_volume
+from evaluation.benchmark.volume import measure_volume, plain_network
 from evaluation.metrics import psnr
+from guided_diffusion.checkpoints import load_checkpoint
 from guided_diffusion.errors import InputError
 from guided_diffusion.fast_unet import FastSuperResModel
 from guided_diffusion.pet.cases import read_cases
@@ -78,6 +79,13 @@ def test_volume_section(small):  # noqa: F811
     assert values["fast_calls"] == int(SMALL_HEADER.sampler.timestep_respacing)
     assert values["paper_steps"] == 1000
     assert values["ratio_to_paper"] == pytest.approx(values["paper_seconds"] / values["fast_seconds"])
+
+
+def test_the_volume_is_compared_with_float32_whatever_weights_are_stored_in():
+    model, diffusion = plain_network("checkpoint/demo_ddpm3d.pt")
+    assert load_checkpoint("checkpoint/demo_ddpm3d.pt").state_dict["out.2.weight"].dtype == torch.float16
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert diffusion.num_timesteps == 1000
 
 
 @needs_mpiexec

@@ -1,12 +1,13 @@
 """Methods other than the diffusion model, from training to a denoised volume."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from guided_diffusion import train_command
+from guided_diffusion import presets, train_command
 from guided_diffusion.baselines.unet3d import FastUNet3D, Regression, UNet3D
 from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
@@ -168,3 +169,19 @@ def test_weighted_training_follows_the_weighted_gradient(method, tmp_path):
         moved[weighting] = load_checkpoint(str(folder / "model000001.pt")).state_dict["out.2.weight"]
     assert (moved["uniform"].sign() != moved["balanced"].sign()).any()
     assert moved["uniform"].abs().max() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_header_cannot_send_regression_through_a_chain():
+    """export --preset or an old header may recommend a chain's sampler; only its precision means something."""
+    chain = SamplerConfig(
+        sampler="dpmpp_2m", timestep_respacing="logsnr5", start_from="low_dose", start_step=9, bfloat16=True
+    )
+    settings = presets.settle({"realisations": 3}, replace(HEADER, sampler=chain), on_gpu=False)
+    expected = ("ddpm", "noise", None, 1)
+    sampling = settings.sampling
+    assert (sampling.sampler, sampling.start_from, sampling.start_step, sampling.realisations) == expected
+    assert settings.diffusion.timestep_respacing == ""
+    assert settings.precision == "bfloat16"
+    assert settings.notices == ("unet3d answers in one call; ignored: --realisations",)
+    sampled = presets.settle({}, replace(HEADER, method="ddpm3d", sampler=chain), on_gpu=False)
+    assert sampled.sampling.sampler == "dpmpp_2m"

@@ -12,9 +12,10 @@ from guided_diffusion.dist_util import device
 from guided_diffusion.inference import denoise_volume
 from guided_diffusion.loading import load_model
 from guided_diffusion.memory import keep_freed_memory
-from guided_diffusion.methods import METHODS
+from guided_diffusion.methods import METHODS, Process
 from guided_diffusion.pet.volume import Volume
 from guided_diffusion.presets import settle
+from guided_diffusion.unet import UNetModel
 
 
 def measure_volume(model_path: str, timed_steps: int, shape: tuple[int, int, int] = (64, 64, 96)) -> Section:
@@ -61,16 +62,21 @@ def _scan(shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]) -> 
     return Volume(data, np.diag([-voxel_mm[0], voxel_mm[1], voxel_mm[2], 1.0]), "SUV")
 
 
-def _published_steps(model_path: str, timed_steps: int, shape: tuple[int, int, int]) -> tuple[int, float]:
-    """How many steps the published chain has, and the mean seconds of one with the plain network in float32."""
+def plain_network(model_path: str) -> tuple[UNetModel, Process]:
+    """The network as it is trained, in float32 whatever its weights are stored in, and its whole process."""
     checkpoint = load_checkpoint(model_path)
-    where = device()
-    settings = settle({"preset": "paper"}, checkpoint.header, on_gpu=where.type == "cuda")
+    settings = settle({"preset": "paper"}, checkpoint.header, on_gpu=False)
     method = METHODS[settings.method]
     model = method.create_model(settings.model, settings.diffusion).eval()
     load_weights(model, checkpoint.state_dict, model_path)
-    model.to(device=where, dtype=torch.float32)
-    diffusion = method.create_process(settings.diffusion, None)
+    return model.float(), method.create_process(settings.diffusion, None)
+
+
+def _published_steps(model_path: str, timed_steps: int, shape: tuple[int, int, int]) -> tuple[int, float]:
+    """How many steps the published chain has, and the mean seconds of one with the plain network in float32."""
+    where = device()
+    model, diffusion = plain_network(model_path)
+    model.to(where)
     x, low_res = torch.rand(2, 1, 1, shape[2], *shape[:2], generator=torch.Generator().manual_seed(0)).to(where)
     seconds = []
     for step in range(diffusion.num_timesteps - 1, diffusion.num_timesteps - 2 - timed_steps, -1):
