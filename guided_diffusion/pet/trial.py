@@ -31,6 +31,7 @@ from guided_diffusion.pet.phantom import (
 )
 from guided_diffusion.pet.scanner import load_scanners
 from guided_diffusion.pet.tracers import draw_injection, load_tracers
+from guided_diffusion.pet.trial_manifest import MANIFEST, MANIFEST_COLUMNS
 from guided_diffusion.pet.volume import Volume, save_pair, save_volume
 
 PRESETS: dict[str, tuple[tuple[int, int, int], float]] = {
@@ -44,10 +45,6 @@ SCAN_END_MM = 1060.0
 """Depth of the middle of the thigh below the vertex in a patient of 1.70 m: where whole-body scans end."""
 
 SPLITS = ("train", "validation", "test")
-MANIFEST_COLUMNS = (
-    "subject", "seed", "tracer", "scanner", "dose", "split", "voxel_mm",
-    "pair", "low_dose", "normal_dose", "truth", "labels",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -207,7 +204,7 @@ def write_manifest(trial: Trial, subjects: int, out: Path) -> None:
     writer.writeheader()
     for index in range(subjects):
         writer.writerows(manifest_rows(plan_subject(trial, index), trial.preset, trial.doses))
-    _write_text(out / "manifest.csv", text.getvalue())
+    _write_text(out / MANIFEST, text.getvalue())
 
 
 def _write_labels(labels: np.ndarray, affine: np.ndarray, path: Path) -> None:
