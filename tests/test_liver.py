@@ -54,7 +54,7 @@ def test_what_stays_correlated_throughout_the_region_has_no_finite_width():
     assert across == np.inf
 
 
-def subject(number: int) -> trials.Subject:
+def subject(number: int) -> trials.VirtualSubject:
     """A subject of the trial with seed 3; 16 of them have every tracer on every scanner."""
     settings = trials.Trial("demo", 3, list(load_tracers()), list(load_scanners()), ["1/20"], "auto")
     return trials.plan_subject(settings, number)
@@ -64,8 +64,8 @@ def subject(number: int) -> trials.Subject:
 def upper_abdomen(monkeypatch):
     """Scans of the demo preset see the 12 cm about the liver's middle alone."""
 
-    def grid(of: trials.Subject, preset: str) -> Grid:
-        shape, voxel_mm = trials.PRESETS[preset]
+    def grid(of: trials.VirtualSubject, preset: str) -> Grid:
+        shape, voxel_mm = trials.GRID_PRESETS[preset]
         middle_mm = 556 * make_patient(of.seed, of.tracer).height_scale
         return Grid((*shape[:2], 36), voxel_mm, middle_mm - 18 * voxel_mm)
 
