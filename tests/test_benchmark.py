@@ -20,8 +20,8 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.fast_unet import FastSuperResModel
 from guided_diffusion.pet.cases import read_cases
 from guided_diffusion.pet.trial_manifest import MANIFEST_COLUMNS
+from tests.denoising import SMALL_HEADER
 from tests.mpi import needs_mpiexec, run_script
-from tests.test_denoise_script import SMALL_HEADER, small  # noqa: F401
 
 COMPILED = "bfloat16 fast, compiled"
 
@@ -74,7 +74,7 @@ def test_network_section(monkeypatch):
     assert section.markdown().count("\n| shipped network") == 4
 
 
-def test_volume_section(small):  # noqa: F811
+def test_volume_section(small):
     values = measure_volume(str(small / "small.pt"), timed_steps=1, shape=(8, 8, 16)).values
     assert values["fast_calls"] == int(SMALL_HEADER.sampler.timestep_respacing)
     assert values["paper_steps"] == 1000
@@ -89,7 +89,7 @@ def test_the_volume_is_compared_with_float32_whatever_weights_are_stored_in():
 
 
 @needs_mpiexec
-def test_ranks_section(small):  # noqa: F811
+def test_ranks_section(small):
     section = measure_ranks(str(small / "small.pt"), in_plane=8, most_ranks=2)
     values = section.values
     one, two = values["runs"]["1"], values["runs"]["2"]
@@ -160,7 +160,7 @@ def write_trial(folder, images, affine):
     return folder
 
 
-def test_samplers_section(small, trial):  # noqa: F811
+def test_samplers_section(small, trial):
     section = sampler_table.measure_samplers(str(small / "small.pt"), trial, longest=2)
     rows = section.values["walks"]
     calls = {(row["sampler"], row["timesteps"], row["start"]): row["nfe"] for row in rows}
@@ -178,7 +178,7 @@ def test_samplers_section(small, trial):  # noqa: F811
     assert len(section.rows) == len(rows) + 1
 
 
-def test_seams_section(small, trial):  # noqa: F811
+def test_seams_section(small, trial):
     ways = seams.measure_seams(str(small / "small.pt"), trial).values["ways"]
     assert list(ways) == list(seams.WAYS)
     assert len({way["psnr"] for way in ways.values()}) == 3
@@ -186,7 +186,7 @@ def test_seams_section(small, trial):  # noqa: F811
 
 
 @pytest.mark.parametrize("section", ["samplers", "seams"])
-def test_sections_on_trials_ask_for_one(section, small):  # noqa: F811
+def test_sections_on_trials_ask_for_one(section, small):
     parser = command.create_parser("test")
     with pytest.raises(InputError, match=f"--sections {section} needs --trial"):
         command.run_benchmark(parser, ["--sections", section, "--model_path", str(small / "small.pt")])

@@ -18,10 +18,10 @@ from guided_diffusion.pet.dicom_writer import save_dicom_series
 from guided_diffusion.pet.geometry import back_to_input_grid, to_model_grid
 from guided_diffusion.pet.suv import SUVOverrides, suvbw_factors
 from guided_diffusion.pet.volume import load_volume
+from tests.bucket import Bucket
 from tests.dicom_series import HALF_LIFE_S, write_series
 from tests.test_dicom import STS, needs_sts
 from tests.test_suv import philips
-from tests.test_volume import Bucket
 
 KEPT = (
     "StudyInstanceUID",

@@ -6,10 +6,9 @@ import nibabel as nib
 import numpy as np
 
 from tests.mpi import ROOT
-from tests.test_denoise_script import small  # noqa: F401
 
 
-def test_the_python_example_runs(small, tmp_path, monkeypatch):  # noqa: F811
+def test_the_python_example_runs(small, tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "demo_ddpm3d.pt").write_bytes((small / "small.pt").read_bytes())

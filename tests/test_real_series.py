@@ -19,7 +19,6 @@ from evaluation.uniform_tissue import (
 )
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.volume import Volume
-from tests.test_denoise_script import small  # noqa: F401
 
 VOXEL_MM = (4.0, 5.0, 3.0)
 AFFINE = np.diag([-4.0, -5.0, 3.0, 1.0])
@@ -142,7 +141,7 @@ def test_axes_are_turned_but_places_stay(tmp_path):
     assert upright.data[i, j, k] == data[1, 2, 3]
 
 
-def test_the_command(small, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_the_command(small, tmp_path, monkeypatch, capsys):
     flags = {"series": small / "scan.nii.gz", "model_path": small / "small.pt", "out": tmp_path, "neck_mm": 30}
     arguments = [str(text) for name, value in flags.items() for text in (f"--{name}", value)]
     monkeypatch.setattr(sys, "argv", ["real_series.py", *arguments])

@@ -14,7 +14,7 @@ import torch
 
 from guided_diffusion.checkpoints import read_plain
 from tests.mpi import MPIEXEC, ROOT, assert_refused, needs_mpiexec, run_script
-from tests.test_train import TINY, TWO_STEPS, _environment, assert_same_weights, data_dir, rows, run, wait_for, weights  # noqa: F401
+from tests.training import TINY, TWO_STEPS, assert_same_weights, environment, rows, run, wait_for, weights
 
 pytestmark = needs_mpiexec
 
@@ -35,7 +35,7 @@ def train_jobs(folder, *jobs, ranks=2):
 
 
 @pytest.fixture(scope="module")
-def trained(data_dir, tmp_path_factory):  # noqa: F811
+def trained(data_dir, tmp_path_factory):
     """Folders of runs: on two ranks whole, in parts, with activation checkpointing and without, and alone."""
     folder = tmp_path_factory.mktemp("ranks")
     shared = SHARED | {"data_dir": str(data_dir)}
@@ -94,7 +94,7 @@ class TestContinuing:
     def test_recomputed_activations_change_nothing(self, trained):
         assert_same_weights(trained / "kept" / "model000002.pt", trained / "recomputed" / "model000002.pt")
 
-    def test_on_another_number_of_ranks(self, trained, data_dir, tmp_path, caplog):  # noqa: F811
+    def test_on_another_number_of_ranks(self, trained, data_dir, tmp_path, caplog):
         shutil.copytree(trained / "whole", tmp_path / "run")
         start = {"resume_checkpoint": str(tmp_path / "run" / "model000002.pt")}
         with caplog.at_level("INFO", "guided_diffusion"):
@@ -114,7 +114,7 @@ class TestContinuing:
 
 
 class TestEndingTogether:
-    def test_a_mistake_that_one_rank_meets(self, data_dir, tmp_path):  # noqa: F811
+    def test_a_mistake_that_one_rank_meets(self, data_dir, tmp_path):
         flags = {"data_dir": str(data_dir), "save_dir": str(tmp_path / "run"), "mistake_of_item": 3}
         done = train_jobs(tmp_path, flags)
         assert done.returncode == 2
@@ -123,12 +123,12 @@ class TestEndingTogether:
         assert not list((tmp_path / "run").glob("model*"))
 
     @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its rank through /proc")
-    def test_a_signal_to_any_rank(self, data_dir, tmp_path):  # noqa: F811
+    def test_a_signal_to_any_rank(self, data_dir, tmp_path):
         folder = tmp_path / "run"
         flags = TINY | {"data_dir": data_dir, "save_dir": folder}
         command = [MPIEXEC, "-n", "2", sys.executable, "scripts/train.py"]
         command += [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
-        with subprocess.Popen(command, cwd=ROOT, env=_environment(), stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
             wait_for(folder / "progress.csv", process, lines=3)
             os.kill(pid_of_rank(1, process.pid), signal.SIGTERM)
             _, errors = process.communicate(timeout=120)
@@ -138,7 +138,7 @@ class TestEndingTogether:
         assert (folder / f"opt{steps:06d}.pt").exists()
 
     @pytest.mark.slow
-    def test_a_loss_that_explodes(self, data_dir, tmp_path):  # noqa: F811
+    def test_a_loss_that_explodes(self, data_dir, tmp_path):
         flags = TINY | {"data_dir": data_dir, "save_dir": tmp_path / "run", "max_steps": 20, "lr": 1e20}
         words = [part for name, value in flags.items() for part in (f"--{name}", value)]
         done = run_script("scripts/train.py", *words, ranks=2, OMP_NUM_THREADS="1")
@@ -153,7 +153,7 @@ class TestEndingTogether:
 
 
 @pytest.mark.slow
-def test_killed_run_on_three_ranks(data_dir, tmp_path):  # noqa: F811
+def test_killed_run_on_three_ranks(data_dir, tmp_path):
     """Of three numbers the order of summation matters: it must be the same after a start as in the middle of a run."""
     flags = {"data_dir": str(data_dir), "batch_size": 1, "max_steps": 6}
     done = train_jobs(

@@ -1,0 +1,106 @@
+"""What users of `scripts/test.py` may get wrong, and what they are told."""
+
+import numpy as np
+import pytest
+
+from guided_diffusion.errors import InputError
+from tests.denoising import GOLDEN_FLAGS, arguments_of, denoise, flags_of
+from tests.mpi import assert_refused, needs_mpiexec, run_script
+
+BROKEN_INPUTS = {
+    "missing": (None, "no such file"),
+    "no_arr_0": (lambda path: np.savez(path, other=np.ones((2, 8, 8, 8))), "arr_0"),
+    "axes": (lambda path: np.savez(path, arr_0=np.ones((8, 8))), "shape"),
+    "nan": (lambda path: np.savez(path, arr_0=np.full((2, 16, 16, 16), np.nan, np.float32)), "NaN"),
+    "becquerel": (lambda path: np.savez(path, arr_0=np.full((2, 16, 16, 16), 5000, np.float32)), "Bq/mL"),
+    "pickled": (lambda path: np.savez(path, arr_0=np.array([{}], dtype=object)), "pickle"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_INPUTS)
+def test_broken_input_is_refused(name, small, tmp_path):
+    make, words = BROKEN_INPUTS[name]
+    if make:
+        make(tmp_path / "scan.npz")
+    with pytest.raises(InputError, match=rf"scan\.npz.*{words}"):
+        denoise(tmp_path / "scan.npz", small / "small.pt", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("samples*"))
+
+
+def test_truncated_npz_is_refused(small, tmp_path):
+    (tmp_path / "scan.npz").write_bytes((small / "scan.npz").read_bytes()[:-5000])
+    with pytest.raises(InputError, match=r"scan\.npz"):
+        denoise(tmp_path / "scan.npz", small / "small.pt", tmp_path / "out")
+
+
+def test_empty_folder_is_refused(small, tmp_path):
+    (tmp_path / "series").mkdir()
+    with pytest.raises(InputError, match="series: the folder is empty"):
+        denoise(tmp_path / "series", small / "small.pt", tmp_path / "out")
+
+
+def test_unwritable_save_dir_is_refused(small, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write"):
+        denoise(small / "scan.npz", small / "small.pt", tmp_path / "file" / "out")
+
+
+def test_weights_that_do_not_fit_are_refused_with_advice(golden_files, tmp_path):
+    with pytest.raises(InputError, match=r"model\.pt.*misshapen.*--num_channels 32"):
+        denoise(*golden_files, tmp_path, *flags_of(GOLDEN_FLAGS | {"num_channels": 64}))
+
+
+def test_wrong_number_of_samples_is_refused(golden_files, tmp_path):
+    with pytest.raises(InputError, match=r"--num_samples 5.*6 patches"):
+        denoise(*golden_files, tmp_path, "--num_samples", 5, *flags_of(GOLDEN_FLAGS))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--colour", "red"), "--colour"),
+        (("--timestep_respacing", "x"), "respacing"),
+        (("--timestep_respacing", "2000"), "2000 of a section's 1000"),
+        (("--use_ddim", "perhaps"), "use_ddim"),
+        (("--use_ddim", "True", "--sampler", "dpmpp_2m"), "--use_ddim True contradicts --sampler dpmpp_2m"),
+        (("--sampler", "euler"), "--sampler"),
+        (("--start_step", "100"), "needs --start_from low_dose"),
+        (("--start_from", "low_dose"), "needs --start_step"),
+        (("--start_from", "low_dose", "--start_step", "1000"), "--start_step 1000: not a timestep of 0 to 999"),
+        (("--batch_size", "0"), "batch_size"),
+        (("--seed", "-1"), "seed"),
+        (("--realisations", "0"), "realisations"),
+        (("--fuse", "each_step", "--noise", "per_patch"), "--noise field"),
+        (("--threads", "-1"), "threads"),
+        (("--model_path", "nowhere://model.pt"), "cannot be fetched"),
+        (("--write_dicom", "True"), "needs a DICOM input"),
+        (("--attention_resolutions", "x"), "comma list of positive"),
+        (("--attention_resolutions", "0"), "comma list of positive"),
+        (("--channel_mult", "a"), "comma list of positive"),
+        (("--num_channels", "30"), "multiple of 32"),
+        (("--diffusion_steps", "0"), "at least 1"),
+        (("--dropout", "2"), "dropout"),
+        (("--dims", "4"), "2 or 3"),
+        (("--patch_size", "8", "--overlap", "7"), "overlap"),
+        (("--model_path", "nothing.pt"), "nothing.pt: no such"),
+        (("--model_path", ""), "--model_path is missing"),
+        (("--base_samples", ""), "--base_samples is missing"),
+    ],
+)
+def test_senseless_flags_are_refused(arguments, words, small, tmp_path):
+    with pytest.raises(InputError, match=words):
+        denoise(small / "scan.npz", small / "small.pt", tmp_path, *arguments)
+
+
+@needs_mpiexec
+def test_a_mistake_is_one_line_from_one_rank(small, tmp_path):
+    nothing = arguments_of(tmp_path / "nothing.npz", small / "small.pt", tmp_path / "out")
+    for ranks in (0, 3):
+        assert_refused(run_script("scripts/test.py", *nothing, ranks=ranks), "nothing.npz", "no such file")
+    senseless = arguments_of(small / "scan.npz", small / "small.pt", tmp_path / "out", "--timestep_respacing", "x")
+    assert_refused(run_script("scripts/test.py", *senseless, ranks=3), "respacing")
+
+
+def test_the_example_for_192_304_612_checks_the_number_of_patches(small, tmp_path):
+    arguments = arguments_of(small / "scan.npz", small / "small.pt", tmp_path)
+    assert_refused(run_script("scripts/test_192_304_612.py", *arguments), "--num_samples 7", "73 slices")
