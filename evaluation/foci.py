@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import maximum_filter
-from scipy.signal import fftconvolve
 
-from evaluation.uniform_tissue import ball
-from evaluation.uptake import PEAK_SPHERE_ML, sphere_kernel
+from evaluation.spheres import ball, means_everywhere, sphere_kernel
+from evaluation.uptake import PEAK_SPHERE_ML
 
 SHELL_MM = (30.0, 50.0)  # inner and outer diameter of the surroundings
 LOWEST_BACKGROUND_SUV = 0.3
@@ -31,19 +30,13 @@ class Focus:
 
 def contrast_map(volume: np.ndarray, voxel_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """SUVpeak (mean over 1 mL) about every voxel, and its ratio to the mean of a shell of 30 to 50 mm diameter."""
-    peak = _local_mean(volume, sphere_kernel(PEAK_SPHERE_ML, voxel_mm))
+    peak = means_everywhere(volume, sphere_kernel(PEAK_SPHERE_ML, voxel_mm))
     shell = ball(SHELL_MM[1], voxel_mm).astype(float)
     core = ball(SHELL_MM[0], voxel_mm)
     middle = tuple(slice((n - m) // 2, (n + m) // 2) for n, m in zip(shell.shape, core.shape, strict=True))
     shell[middle][core] = 0
-    background = _local_mean(volume, shell / shell.sum())
+    background = means_everywhere(volume, shell / shell.sum())
     return peak, peak / np.maximum(background, LOWEST_BACKGROUND_SUV)
-
-
-def _local_mean(volume: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean about every voxel; beyond the volume its edge goes on."""
-    padded = np.pad(volume.astype(float), [(n // 2, n // 2) for n in weights.shape], mode="edge")
-    return fftconvolve(padded, weights, mode="valid")
 
 
 def lacking(volume: np.ndarray, other: np.ndarray, voxel_mm: Sequence[float]) -> tuple[list[Focus], int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.metrics import psnr, ssim
-from evaluation.subjects import UNITS, Subject, find_subjects, published_peak, read_pair
+from evaluation.subjects import UNITS, SubjectFiles, find_subject_files, published_peak, read_pair
 from guided_diffusion.atomic import atomic_write, writable_folder
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
@@ -27,7 +27,7 @@ def main() -> None:
     args = create_argparser().parse_args()
     if args.csv is not None:
         check_csv(args.csv)
-    subjects = find_subjects(args.gtr_dir, args.gen_dir, args.matfile_dir)
+    subjects = find_subject_files(args.gtr_dir, args.gen_dir, args.matfile_dir)
 
     columns = [column for column in COLUMNS if column != "psnr_published" or args.matfile_dir is not None]
     width = max(len(name) for name in (DEVIATION, *(subject.name for subject in subjects)))
@@ -65,7 +65,7 @@ def create_argparser() -> argparse.ArgumentParser:
     return parser
 
 
-def evaluate(subject: Subject, gtr_units: str, gen_units: str) -> Numbers:
+def evaluate(subject: SubjectFiles, gtr_units: str, gen_units: str) -> Numbers:
     """The numbers of one subject. Raises InputError, naming the file, where its volumes can't be read or compared."""
     peak = None if subject.scan is None else published_peak(subject.scan)
     reference, generated = read_pair(subject, gtr_units, gen_units)

@@ -8,17 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
+from evaluation.spheres import sphere
+
 LIVER_SPHERE_MM = 30.0
 """Diameter of the usual volume of interest in the liver, 14 ml (doi:10.1186/s40658-019-0264-9)."""
-
-
-def sphere(shape: Sequence[int], voxel_mm: Sequence[float], centre: Sequence[int], diameter_mm: float) -> np.ndarray:
-    """Voxels whose centres lie within a sphere about the voxel `centre`."""
-    distances = [
-        (np.arange(n) - c).reshape([-1 if k == axis else 1 for k in range(3)]) * size
-        for axis, (n, c, size) in enumerate(zip(shape, centre, voxel_mm, strict=True))
-    ]
-    return sum(d**2 for d in distances) <= (diameter_mm / 2) ** 2
 
 
 def deep_sphere(organ: np.ndarray, voxel_mm: Sequence[float], diameter_mm: float = LIVER_SPHERE_MM) -> np.ndarray:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize_scalar
-from skimage.metrics import structural_similarity
 
+from guided_diffusion import image_quality
 from guided_diffusion.errors import InputError
+from guided_diffusion.image_quality import SSIM_WINDOW, mean_squared_error
 from guided_diffusion.pet.patches import PatchPlan
 
 SUV_MAX = 16.0  # the published data are clipped to [0, 16], so no image can be brighter: the honest peak
 IDENTICAL_PSNR = 100.0  # dB, the published stand-in for the infinite PSNR of two equal volumes
-SSIM_WINDOW = 7  # voxels, scikit-image's default, which the published evaluation uses
 
 LARGEST_SIGMA_MM = 10  # a FWHM of 24 mm, beyond any filter used on PET
 SIGMA_STEP_MM = 1
@@ -34,28 +34,19 @@ def psnr(reference: np.ndarray, image: np.ndarray, peak: float = SUV_MAX) -> flo
     rewards a hot bladder: see README.md. Raises InputError where shapes differ or a voxel is not finite.
     """
     reference, image = _comparable(reference, image)
-    error = mean_squared_error(reference, image)
-    if error == 0:
-        return IDENTICAL_PSNR
-    return float(10 * np.log10(peak**2 / error))
+    ratio = image_quality.psnr(reference, image, peak)
+    return IDENTICAL_PSNR if ratio == np.inf else ratio
 
 
 def ssim(reference: np.ndarray, image: np.ndarray) -> float:
-    """Mean structural similarity over the volume (Wang et al. 2004), with the published settings.
+    """Mean structural similarity over the volume, with the published settings: `image_quality.ssim`, data range 16.
 
-    These are scikit-image's defaults on the 3D volume: a uniform window of 7x7x7 voxels, K1 = 0.01, K2 = 0.03, sample
-    covariance, the mean over windows that lie inside the volume; data range 16. Raises InputError where shapes differ,
-    a voxel is not finite, or an axis is shorter than the window.
+    Raises InputError where shapes differ, a voxel is not finite, or an axis is shorter than the window.
     """
     reference, image = _comparable(reference, image)
     if min(reference.shape) < SSIM_WINDOW:
         raise InputError(f"SSIM needs {SSIM_WINDOW} voxels or more along every axis, the volumes are {reference.shape}")
-    return float(structural_similarity(reference, image, win_size=SSIM_WINDOW, data_range=SUV_MAX))
-
-
-def mean_squared_error(reference: np.ndarray, image: np.ndarray) -> float:
-    """Mean squared difference in SUV^2: float32 differences, summed in float64 so that memory layout plays no part."""
-    return float(np.mean(np.square(reference - image), dtype=np.float64))
+    return image_quality.ssim(reference, image, data_range=SUV_MAX)
 
 
 def best_gaussian(

@@ -19,7 +19,7 @@ AFFINE_TOLERANCE_MM = 1e-2
 
 
 @dataclass(frozen=True)
-class Subject:
+class SubjectFiles:
     """The files of one subject; `scan` is the .mat file of the unclipped scan, None if no published PSNR is wanted."""
 
     name: str
@@ -28,18 +28,18 @@ class Subject:
     scan: Path | None
 
 
-def find_subjects(gtr_dir: Path, gen_dir: Path, matfile_dir: Path | None) -> list[Subject]:
+def find_subject_files(gtr_dir: Path, gen_dir: Path, matfile_dir: Path | None) -> list[SubjectFiles]:
     """The subjects of `gtr_dir`, sorted by name. Raises InputError where a folder or file is missing or ambiguous."""
     for folder in (gtr_dir, gen_dir, matfile_dir):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{folder}: no such folder")
     return [
-        Subject(name, reference, _generated_volume(gen_dir / name, reference), _scan(matfile_dir, name))
+        SubjectFiles(name, reference, _generated_volume(gen_dir / name, reference), _scan(matfile_dir, name))
         for name, reference in sorted(_references(gtr_dir).items())
     ]
 
 
-def read_pair(subject: Subject, gtr_units: str, gen_units: str) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(subject: SubjectFiles, gtr_units: str, gen_units: str) -> tuple[np.ndarray, np.ndarray]:
     """Reference and generated volume in SUV, float32, one shape: [X, Y, Z] from .npz, the file's [i, j, k] from NIfTI.
 
     Negative generated values are set to 0, as published. Raises InputError where a file can't be read or the two can't
@@ -87,7 +87,7 @@ def to_suv(volume: np.ndarray, units: str, path: Path, flag: str) -> np.ndarray:
     return clip_suv(volume)
 
 
-def _refuse_displaced(reference_affine: np.ndarray, generated_affine: np.ndarray, subject: Subject) -> None:
+def _refuse_displaced(reference_affine: np.ndarray, generated_affine: np.ndarray, subject: SubjectFiles) -> None:
     if not np.allclose(reference_affine, generated_affine, rtol=0, atol=AFFINE_TOLERANCE_MM):
         raise InputError(
             f"{subject.generated}: lies elsewhere in space than {subject.reference} (the affines differ); "

@@ -4,19 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from scipy.signal import fftconvolve
+
+from evaluation.spheres import ball, means_inside
 
 SPHERE_MM = 30.0
 WARM_SUV = (0.5, 8.0)
 SPHERES = 20
 LOCAL_MEAN_MM = 10.0  # sigma of the activity that the added noise follows
-
-
-def ball(diameter_mm: float, voxel_mm: Sequence[float]) -> np.ndarray:
-    """Voxels whose centres lie within a sphere about the middle voxel: bool, odd sizes."""
-    reach = [int(diameter_mm / 2 / size) for size in voxel_mm]
-    x, y, z = (np.arange(-n, n + 1) * size for n, size in zip(reach, voxel_mm, strict=True))
-    return np.hypot(np.hypot(x[:, None, None], y[:, None]), z) <= diameter_mm / 2
 
 
 def sphere_statistics(volume: np.ndarray, voxel_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -28,8 +22,8 @@ def sphere_statistics(volume: np.ndarray, voxel_mm: Sequence[float]) -> tuple[np
     weights = sphere / sphere.sum()
     inside = tuple(slice(n // 2, size - n // 2) for n, size in zip(sphere.shape, volume.shape, strict=True))
     mean, square = (np.full(volume.shape, np.nan) for _ in range(2))
-    mean[inside] = fftconvolve(volume.astype(float), weights, mode="valid")
-    square[inside] = fftconvolve(volume.astype(float) ** 2, weights, mode="valid")
+    mean[inside] = means_inside(volume, weights)
+    square[inside] = means_inside(volume.astype(float) ** 2, weights)
     return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 

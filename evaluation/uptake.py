@@ -5,31 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import convolve, distance_transform_edt, find_objects
 
+from evaluation.spheres import sphere_kernel
 from guided_diffusion.pet.phantom import FIRST_LESION_LABEL
 
 PEAK_SPHERE_ML = 1.0  # Wahl et al., PERCIST 1.0, J Nucl Med 50 Suppl 1:122S, 2009
 ORGAN_DEPTH_MM = 8.0
 SMALLEST_ORGAN_ML = 5.0
 SMALLEST_LESION_MM = 10.0
-SUBDIVISIONS = 5
-
-
-def sphere_kernel(volume_ml: float, voxel_mm: Sequence[float]) -> np.ndarray:
-    """Weights of the voxels in a sphere centred on a voxel, by the share that lies inside; float64, sum 1.
-
-    Each voxel is asked at 5x5x5 points.
-    """
-    radius = (3 * volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
-    axes = []
-    for size in voxel_mm:
-        reach = int(np.ceil(radius / size - 0.5))
-        points = (np.arange((2 * reach + 1) * SUBDIVISIONS) + 0.5) / SUBDIVISIONS - reach - 0.5
-        axes.append(points * size)
-    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
-    inside = (x**2 + y**2 + z**2 <= radius**2).astype(float)
-    nx, ny, nz = (len(axis) // SUBDIVISIONS for axis in axes)
-    weights = inside.reshape(nx, SUBDIVISIONS, ny, SUBDIVISIONS, nz, SUBDIVISIONS).sum(axis=(1, 3, 5))
-    return weights / weights.sum()
 
 
 def suv_peak(volume: np.ndarray, lesion: np.ndarray, voxel_mm: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from guided_diffusion.pet.scanner import load_scanners
 from guided_diffusion.pet.tracers import load_tracers
-from guided_diffusion.pet.trial import Subject, simulate
+from guided_diffusion.pet.trial import VirtualSubject, simulate
 
 LOW_DOSE = 1 / 20
 WINDOW_SUV = {"fdg": 7.0, "psma": 15.0, "dotatate": 15.0, "fapi": 5.0}
@@ -28,7 +28,7 @@ def main() -> None:
     progress = tqdm(total=len(tracers) * len(scanners), disable=None)
     for number, (row, tracer) in enumerate(zip(axes, tracers.values(), strict=True)):
         for pair, scanner in zip(row.reshape(-1, 2), scanners.values(), strict=True):
-            subject = Subject("sheet", SEEDS[tracer.name], tracer.name, scanner.name, "test")
+            subject = VirtualSubject("sheet", SEEDS[tracer.name], tracer.name, scanner.name, "test")
             scan = simulate(subject, "small", [LOW_DOSE])
             for axis, dose, title in zip(pair, (1.0, LOW_DOSE), ("normal dose", "1/20"), strict=True):
                 mip = scan.images[dose].max(axis=0)

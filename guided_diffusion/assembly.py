@@ -12,8 +12,8 @@ class Assembly:
     """Stitches batches in whatever order they arrive, and hands every whole realisation on in order of its number.
 
     Volumes are float32 [X, Y, Z], patches [N, X, Y, patch_size]. Only realisations between the one to be handed on next
-    and the latest that has arrived in part are held; `open` counts them. Batches that are on disk from an earlier run
-    are read when their realisation's turn comes.
+    and the latest that has arrived in part are held. Batches that are on disk from an earlier run are read when their
+    realisation's turn comes.
     """
 
     def __init__(
@@ -34,11 +34,6 @@ class Assembly:
         self._remaining: dict[int, set[int]] = {}
         self._next = 0
         self._hand_on()
-
-    @property
-    def open(self) -> int:
-        """Realisations held."""
-        return len(self._volumes)
 
     def missing(self) -> list[tuple[int, int]]:
         """(realisation, batch) of everything that is not on disk, in order. To be asked before the first `add`."""

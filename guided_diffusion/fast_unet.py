@@ -69,7 +69,10 @@ class FastUNet(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:
-        """The network's output for a batch."""
+        """The network's output for a batch, patch by patch: the layers and their projections are made for one.
+
+        How many patches come together is for the caller to say (`patch_sampling`), and changes no bit here.
+        """
         patches = zip(x.split(1), timesteps.tolist(), low_res.split(1), strict=True)
         return torch.cat([self._one(*patch) for patch in patches])
 

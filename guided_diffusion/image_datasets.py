@@ -8,7 +8,6 @@ What crop number (step, item) holds follows from the seed and these two numbers 
 continued sees the same data without a stored random state.
 """
 
-import csv
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from guided_diffusion import logger
 from guided_diffusion.errors import InputError
 from guided_diffusion.normalisation import normalise
 from guided_diffusion.pet.arrays import load_npz, map_npz
+from guided_diffusion.pet.trial_manifest import MANIFEST, file_of, is_trial, read_manifest
 
 # Uptake above this (SUV) is the patient rather than air.
 BODY_SUV = 0.1
@@ -30,8 +30,8 @@ IMPOSSIBLE_SUV = 1000.0
 # What the random numbers of a crop are for; part of their names.
 CROP_STREAM, NOISE_STREAM = 0, 1
 
-MANIFEST = "manifest.csv"
-MANIFEST_COLUMNS = ("subject", "dose", "split", "voxel_mm", "pair")
+# What a manifest must say of its pairs.
+PAIR_COLUMNS = ("subject", "dose", "split", "voxel_mm", "pair")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def find_pairs(data_dir: str | Path, split: str, voxel_mm: Sequence[float]) -> l
     folder = Path(data_dir)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; --data_dir is a folder of .npz pairs or a virtual trial")
-    if (folder / MANIFEST).exists():
+    if is_trial(folder):
         return _pairs_of_manifest(folder, split, voxel_mm)
     if split != "train":
         return []
@@ -78,22 +78,12 @@ def find_pairs(data_dir: str | Path, split: str, voxel_mm: Sequence[float]) -> l
 
 def _pairs_of_manifest(folder: Path, split: str, voxel_mm: Sequence[float]) -> list[Pair]:
     manifest = folder / MANIFEST
-    with open(manifest, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    missing = [column for column in MANIFEST_COLUMNS if rows and column not in rows[0]]
-    if missing:
-        raise InputError(f"{manifest}: no column {missing[0]!r}; is it the manifest of scripts/simulate.py?")
     pairs = []
-    for row in rows:
+    for row in read_manifest(folder, PAIR_COLUMNS):
         if row["split"] != split:
             continue
         _check_voxel_size(row["voxel_mm"], voxel_mm, manifest)
-        path = (folder / (row["pair"] or "")).resolve()
-        if not path.is_relative_to(folder.resolve()):
-            raise InputError(f"{manifest}: the pair {row['pair']!r} lies outside the data set")
-        if not path.is_file():
-            raise InputError(f"{manifest}: the pair {row['pair']!r} is not there")
-        pairs.append(Pair(path, row["subject"], row["dose"]))
+        pairs.append(Pair(file_of(folder, row, "pair"), row["subject"], row["dose"]))
     if split == "train" and not pairs:
         raise InputError(f"{manifest}: no row has the split 'train'")
     return pairs

@@ -12,7 +12,7 @@ from guided_diffusion.dist_util import device, root_first
 from guided_diffusion.fast_layers import NormSilu, norm_silu
 from guided_diffusion.fast_unet import FastUNet
 from guided_diffusion.methods import METHODS, Process
-from guided_diffusion.presets import Settings, settle
+from guided_diffusion.presets import Settings, inference_settings
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
     weights without a header. Raises InputError for a file that cannot be used, on all ranks alike.
     """
     checkpoint = root_first(load_checkpoint, path)
-    settings = root_first(settle, flags or {}, checkpoint.header, device().type == "cuda")
+    settings = root_first(inference_settings, flags or {}, checkpoint.header, device().type == "cuda")
     create_process = METHODS[settings.method].create_process
     diffusion = root_first(create_process, settings.diffusion, settings.sampling.start_step)
     if not (flags or {}).get("compile", False):

@@ -102,7 +102,12 @@ def sample_batch(
 
 
 def _in_batches(model: Network, size: int, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:
-    """The network's output for all patches, computed `size` patches at a time."""
+    """The network's output for all patches, computed `size` patches at a time.
+
+    Where patches are fused after each step, a rank walks with more of them than --batch_size lets a network see at
+    once. What a network does with a batch is its own matter: a `UNetModel` computes it together, while a `FastUNet`,
+    whose layers hold one patch, takes it patch by patch.
+    """
     if len(x) <= size:
         return model(x, timesteps, low_res=low_res)
     parts = zip(x.split(size), timesteps.split(size), low_res.split(size), strict=True)

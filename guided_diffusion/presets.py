@@ -25,7 +25,7 @@ from guided_diffusion.patch_sampling import Sampling
 from guided_diffusion.samplers import SAMPLERS, STARTS
 from guided_diffusion.script_util import configs_from_flags
 
-PRESETS = ("paper", "fast")
+INFERENCE_PRESETS = ("paper", "fast")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # These say how a chain of steps is walked, and how often.
@@ -61,11 +61,11 @@ class Settings:
         return asdict(self)
 
 
-def settle(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settings:
+def inference_settings(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settings:
     """Settings for the flags that were given (and only those). Raises InputError for flags that make no sense."""
     preset = flags.get("preset", "fast" if header else "paper")
-    if preset not in PRESETS:
-        raise InputError(f"--preset {preset!r} is unknown: choose {' or '.join(PRESETS)}")
+    if preset not in INFERENCE_PRESETS:
+        raise InputError(f"--preset {preset!r} is unknown: choose {' or '.join(INFERENCE_PRESETS)}")
     notices: list[str] = []
     method = header.method if header else "ddpm3d"
     flags = _applicable(flags, method, notices)

@@ -75,11 +75,11 @@ class LossSecondMomentSampler:
         self._seen = state["seen"].numpy().copy()
 
 
-SAMPLERS = {"uniform": UniformSampler, "loss-second-moment": LossSecondMomentSampler}
+TIMESTEP_SAMPLERS = {"uniform": UniformSampler, "loss-second-moment": LossSecondMomentSampler}
 
 
 def create_named_schedule_sampler(name: str, num_timesteps: int) -> UniformSampler | LossSecondMomentSampler:
     """The sampler that `--schedule_sampler` names. Raises InputError for an unknown name."""
-    if name not in SAMPLERS:
-        raise InputError(f"--schedule_sampler {name!r} is unknown: choose {' or '.join(SAMPLERS)}")
-    return SAMPLERS[name](num_timesteps)
+    if name not in TIMESTEP_SAMPLERS:
+        raise InputError(f"--schedule_sampler {name!r} is unknown: choose {' or '.join(TIMESTEP_SAMPLERS)}")
+    return TIMESTEP_SAMPLERS[name](num_timesteps)

@@ -12,9 +12,10 @@ import numpy as np
 from guided_diffusion.atomic import atomic_write, writable_folder
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference import Denoised
-from guided_diffusion.pet.cases import is_trial, read_cases
+from guided_diffusion.pet.cases import read_cases
 from guided_diffusion.pet.studies import are_one_study
 from guided_diffusion.pet.suv_bases import SUVBasis
+from guided_diffusion.pet.trial_manifest import is_trial
 from guided_diffusion.pet.volume import in_suv_basis, save_volume
 
 VOLUME_SUFFIXES = (".npz", ".nii", ".nii.gz", ".mat", ".zip")

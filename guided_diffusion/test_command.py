@@ -20,7 +20,7 @@ from guided_diffusion.pet.dicom_writer import save_dicom_series
 from guided_diffusion.pet.flags import add_input_flags, overrides_from
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import Volume, in_suv_basis, load_volume
-from guided_diffusion.presets import PRECISIONS, PRESETS
+from guided_diffusion.presets import INFERENCE_PRESETS, PRECISIONS
 from guided_diffusion.resume import FinishedPatches, fingerprint, run_key
 from guided_diffusion.samplers import SAMPLERS, STARTS
 from guided_diffusion.script_util import Parser, add_config_flags, str2bool
@@ -85,7 +85,7 @@ def create_parser(description: str) -> Parser:
     given = {"default": argparse.SUPPRESS}
     sampling.add_argument(
         "--preset",
-        choices=PRESETS,
+        choices=INFERENCE_PRESETS,
         help="paper: the published protocol, the default for weights without"
         " a header; fast: what the header recommends, the default with one",
         **given,

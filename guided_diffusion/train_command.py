@@ -23,7 +23,13 @@ from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.methods import METHODS
 from guided_diffusion.presets import RUN_FLAGS
 from guided_diffusion.script_util import Parser, add_config_flags
-from guided_diffusion.train_config import FLAG_GROUPS, PRESETS, TrainSettings, settle, without_half_precision
+from guided_diffusion.train_config import (
+    FLAG_GROUPS,
+    TRAINING_PRESETS,
+    TrainSettings,
+    training_settings,
+    without_half_precision,
+)
 from guided_diffusion.train_files import Start, find_start
 from guided_diffusion.train_ranks import process_group
 from guided_diffusion.train_util import TrainLoop
@@ -34,10 +40,12 @@ from guided_diffusion.validation import Validator
 def create_parser(description: str) -> Parser:
     """All flags of training. Those that are not given stay out of the result."""
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    settings = {name: " ".join(f"--{flag} {value}" for flag, value in flags.items()) for name, flags in PRESETS.items()}
+    settings = {
+        name: " ".join(f"--{flag} {value}" for flag, value in flags.items()) for name, flags in TRAINING_PRESETS.items()
+    }
     parser.add_argument(
         "--preset",
-        choices=tuple(PRESETS),
+        choices=tuple(TRAINING_PRESETS),
         default=argparse.SUPPRESS,
         help="flags for a known network; what is given besides goes first. "
         + "; ".join(f"{name}: {text}" for name, text in settings.items()),
@@ -49,7 +57,7 @@ def create_parser(description: str) -> Parser:
 
 def train(parser: Parser) -> None:
     """Parse the command line and train until a limit is reached."""
-    settings = root_first(lambda: settle(vars(parser.parse_args())))
+    settings = root_first(lambda: training_settings(vars(parser.parse_args())))
     folder = root_first(writable_folder, settings.run.save_dir)
     with logger.to_folder(folder), logging_redirect_tqdm([logging.getLogger("guided_diffusion")]):
         train_with(settings, folder)

@@ -21,7 +21,7 @@ from guided_diffusion.config import (
 from guided_diffusion.errors import InputError
 from guided_diffusion.losses import WEIGHTINGS
 from guided_diffusion.methods import METHODS, method_named
-from guided_diffusion.resample import SAMPLERS
+from guided_diffusion.resample import TIMESTEP_SAMPLERS
 from guided_diffusion.script_util import configs_from_flags
 
 
@@ -41,7 +41,7 @@ class OptimisationFlags:
     """How the weights are found. The published flags have their published defaults."""
 
     method: str = flag("ddpm3d", f"what is trained: {' or '.join(METHODS)}")
-    schedule_sampler: str = flag("uniform", f"which timesteps are drawn: {' or '.join(SAMPLERS)}")
+    schedule_sampler: str = flag("uniform", f"which timesteps are drawn: {' or '.join(TIMESTEP_SAMPLERS)}")
     loss_weighting: str = flag(
         "uniform",
         f"how crops count: {' or '.join(WEIGHTINGS)}; balanced divides a loss by the root of the low dose's error",
@@ -92,7 +92,7 @@ def _differences(config: Any) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if value != getattr(type(config)(), name)}
 
 
-PRESETS: dict[str, dict[str, Any]] = {
+TRAINING_PRESETS: dict[str, dict[str, Any]] = {
     "released": _differences(RELEASED_MODEL) | _differences(RELEASED_DIFFUSION),
     "demo": _differences(DEMO_MODEL)
     | _differences(DEMO_DIFFUSION)
@@ -114,7 +114,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Flags that a preset sets; everything else keeps its default, and flags that are given go first."""
 
 # What checkpoints of a chain of steps recommend for sampling, where it is not what all recommend.
-_SAMPLERS = {"demo": DEMO_SAMPLER}
+_RECOMMENDED_SAMPLERS = {"demo": DEMO_SAMPLER}
 _ONE_CALL = SamplerConfig(bfloat16=True)
 
 
@@ -134,10 +134,10 @@ class TrainSettings:
     given: dict[str, Any]
 
 
-def settle(given: dict[str, Any]) -> TrainSettings:
+def training_settings(given: dict[str, Any]) -> TrainSettings:
     """Settings for the flags that were given (and only those). Raises InputError for flags that make no sense."""
     preset = given.get("preset", "")
-    flags = PRESETS.get(preset, {}) | given
+    flags = TRAINING_PRESETS.get(preset, {}) | given
     data, optimisation, run = (
         kind(**{name: flags[name] for name in field_names(kind) if name in flags})
         for kind in (DataFlags, OptimisationFlags, RunFlags)
@@ -152,7 +152,7 @@ def settle(given: dict[str, Any]) -> TrainSettings:
         model=model,
         diffusion=diffusion,
         preprocessing=preprocessing,
-        sampler=_SAMPLERS.get(preset, FAST_SAMPLER) if sampled else _ONE_CALL,
+        sampler=_RECOMMENDED_SAMPLERS.get(preset, FAST_SAMPLER) if sampled else _ONE_CALL,
         crop_size=_three(data.crop_size, int, "crop_size"),
         ema_rates=tuple(rate.strip() for rate in optimisation.ema_rate.split(",")),
         given=given,

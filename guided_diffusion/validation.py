@@ -4,16 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from guided_diffusion import samplers
 from guided_diffusion.config import SamplerConfig
 from guided_diffusion.image_datasets import CropSource
+from guided_diffusion.image_quality import SSIM_WINDOW, psnr, ssim
 from guided_diffusion.methods import Process
-
-# Voxels along every axis of SSIM's window: scikit-image's default, which the published evaluation uses.
-SSIM_WINDOW = 7
 
 # Names the random numbers of sampling, apart from those of the crops.
 SAMPLING_STREAM = 2
@@ -34,20 +31,15 @@ class Score:
     example: np.ndarray
 
 
-def psnr(image: Tensor, truth: Tensor) -> float:
-    """PSNR in dB of normalised images, whose peak is 1, over all their voxels."""
-    return -10.0 * torch.log10((image - truth).square().mean()).item()
+def mean_ssim(truth: Tensor, images: Tensor) -> float:
+    """Mean over the crops of the SSIM of normalised images [N, 1, Z, X, Y].
 
-
-def ssim(images: Tensor, truth: Tensor) -> float:
-    """Mean structural similarity of normalised images [N, 1, Z, X, Y] with scikit-image's settings, data range 1.
-
-    The window has 7 voxels along every axis; crops that are thinner get the largest odd window that fits.
+    Crops that are thinner than the window of 7 voxels get the largest odd one that fits.
     """
     shortest = min(truth.shape[2:])
     window = min(SSIM_WINDOW, shortest - 1 + shortest % 2)
-    pairs = zip(images[:, 0].numpy(), truth[:, 0].numpy(), strict=True)
-    return float(np.mean([structural_similarity(one, two, win_size=window, data_range=1.0) for one, two in pairs]))
+    pairs = zip(truth[:, 0].numpy(), images[:, 0].numpy(), strict=True)
+    return float(np.mean([ssim(reference, image, data_range=1.0, window=window) for reference, image in pairs]))
 
 
 class Validator:
@@ -72,10 +64,10 @@ class Validator:
         denoised = torch.cat([self._denoise(model, item, device) for item in range(len(self._noise))])
         middle = self._normal_dose.shape[2] // 2
         return Score(
-            low_dose=psnr(self._low_dose, self._normal_dose),
-            denoised=psnr(denoised, self._normal_dose),
-            ssim_low_dose=ssim(self._low_dose, self._normal_dose),
-            ssim_denoised=ssim(denoised, self._normal_dose),
+            low_dose=psnr(self._normal_dose.numpy(), self._low_dose.numpy(), peak=1.0),
+            denoised=psnr(self._normal_dose.numpy(), denoised.numpy(), peak=1.0),
+            ssim_low_dose=mean_ssim(self._normal_dose, self._low_dose),
+            ssim_denoised=mean_ssim(self._normal_dose, denoised),
             example=torch.cat([self._low_dose[0], denoised[0], self._normal_dose[0]])[:, middle].numpy(),
         )
 

@@ -26,8 +26,8 @@ def positive(text: str) -> int:
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    shapes = "; ".join(f"{name}: {shape} voxels of {voxel} mm" for name, (shape, voxel) in trials.PRESETS.items())
-    parser.add_argument("--preset", choices=trials.PRESETS, default="demo", help=shapes)
+    shapes = "; ".join(f"{name}: {shape} voxels of {voxel} mm" for name, (shape, voxel) in trials.GRID_PRESETS.items())
+    parser.add_argument("--preset", choices=trials.GRID_PRESETS, default="demo", help=shapes)
     parser.add_argument("--subjects", type=positive, default=1, help="number of virtual patients")
     parser.add_argument("--seed", type=int, default=0, help="the whole data set follows from it")
     parser.add_argument("--tracers", default="all", help=f"all, or a comma list of {', '.join(load_tracers())}")

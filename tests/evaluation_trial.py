@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from guided_diffusion.pet.trial import MANIFEST_COLUMNS
+from guided_diffusion.pet.trial_manifest import MANIFEST_COLUMNS
 
 VOXEL_MM = 4.0
 AFFINE = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])

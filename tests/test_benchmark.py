@@ -19,7 +19,7 @@ from guided_diffusion.checkpoints import load_checkpoint
 from guided_diffusion.errors import InputError
 from guided_diffusion.fast_unet import FastSuperResModel
 from guided_diffusion.pet.cases import read_cases
-from guided_diffusion.pet.trial import MANIFEST_COLUMNS
+from guided_diffusion.pet.trial_manifest import MANIFEST_COLUMNS
 from tests.mpi import needs_mpiexec, run_script
 from tests.test_denoise_script import SMALL_HEADER, small  # noqa: F401
 

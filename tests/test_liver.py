@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion, gaussian_filter
 
-from evaluation.liver import coefficient_of_variation, correlation_fwhm, deep_sphere, sphere
+from evaluation.liver import coefficient_of_variation, correlation_fwhm, deep_sphere
+from evaluation.spheres import sphere
 from guided_diffusion.pet import trial as trials
 from guided_diffusion.pet.canvas import Grid
 from guided_diffusion.pet.phantom import make_patient
@@ -19,13 +20,6 @@ from guided_diffusion.pet.volume import load_volume
 STS = Path(__file__).parents[2] / "shared" / "real_pet" / "STS_001"
 STS_LIVER = (48, 73, 156)
 VOXEL_MM = (3.3, 3.3, 3.3)
-
-
-def test_a_sphere_has_its_volume_and_place():
-    voxel_mm = (1.0, 2.0, 0.5)
-    region = sphere((40, 30, 90), voxel_mm, (20, 12, 40), 30.0)
-    assert region.sum() * np.prod(voxel_mm) == pytest.approx(np.pi / 6 * 30**3, rel=0.01)
-    np.testing.assert_allclose(np.argwhere(region).mean(axis=0), (20, 12, 40), atol=1e-9)
 
 
 def test_the_deepest_point_is_found_in_mm():
@@ -60,7 +54,7 @@ def test_what_stays_correlated_throughout_the_region_has_no_finite_width():
     assert across == np.inf
 
 
-def subject(number: int) -> trials.Subject:
+def subject(number: int) -> trials.VirtualSubject:
     """A subject of the trial with seed 3; 16 of them have every tracer on every scanner."""
     settings = trials.Trial("demo", 3, list(load_tracers()), list(load_scanners()), ["1/20"], "auto")
     return trials.plan_subject(settings, number)
@@ -70,8 +64,8 @@ def subject(number: int) -> trials.Subject:
 def upper_abdomen(monkeypatch):
     """Scans of the demo preset see the 12 cm about the liver's middle alone."""
 
-    def grid(of: trials.Subject, preset: str) -> Grid:
-        shape, voxel_mm = trials.PRESETS[preset]
+    def grid(of: trials.VirtualSubject, preset: str) -> Grid:
+        shape, voxel_mm = trials.GRID_PRESETS[preset]
         middle_mm = 556 * make_patient(of.seed, of.tracer).height_scale
         return Grid((*shape[:2], 36), voxel_mm, middle_mm - 18 * voxel_mm)
 

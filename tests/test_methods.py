@@ -15,7 +15,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.loading import load_model
 from guided_diffusion.losses import WEIGHTINGS
 from guided_diffusion.test_command import create_parser, denoise_subjects
-from guided_diffusion.train_config import settle
+from guided_diffusion.train_config import training_settings
 from guided_diffusion.unet import UNetModel
 from tests.golden_weights import fill
 
@@ -97,7 +97,7 @@ def test_training_writes_weights_that_inference_recognises(tmp_path):
     noise = np.random.default_rng(0).standard_normal(normal.shape)
     np.savez(tmp_path / "pair.npz", arr_0=np.stack([normal + noise, normal]).astype(np.float32))
     flags = {name: getattr(MODEL, name) for name in ("num_channels", "num_res_blocks", "channel_mult", "add_low_res")}
-    settings = settle(
+    settings = training_settings(
         flags
         | {
             "method": "unet3d",
@@ -123,12 +123,12 @@ def test_training_writes_weights_that_inference_recognises(tmp_path):
     assert isinstance(loaded.model, FastUNet3D)
     assert loaded.diffusion.num_timesteps == 1
     with pytest.raises(InputError, match="trained as unet3d, but --method is ddpm3d"):
-        train_command.train_with(settle(settings.given | {"method": "ddpm3d"}), tmp_path / "run")
+        train_command.train_with(training_settings(settings.given | {"method": "ddpm3d"}), tmp_path / "run")
 
 
 def test_unknown_methods_are_refused(network, tmp_path):
     with pytest.raises(InputError, match="--method 'gan' is unknown: this version knows ddpm3d and unet3d"):
-        settle({"method": "gan", "data_dir": "x"})
+        training_settings({"method": "gan", "data_dir": "x"})
     header = Header(**{**vars(HEADER), "method": "gan"})
     save_checkpoint(tmp_path / "gan.pt", network.state_dict(), header)
     assert load_checkpoint(str(tmp_path / "gan.pt")).header.method == "gan"
@@ -162,7 +162,7 @@ def test_weighted_training_follows_the_weighted_gradient(method, tmp_path):
         folder = tmp_path / weighting
         folder.mkdir()
         paths = {"data_dir": str(tmp_path), "save_dir": str(folder)}
-        run = settle(flags | paths | {"crop_size": "8,8,8", "add_low_res": True, "lr": 1e-3, "threads": 1})
+        run = training_settings(flags | paths | {"crop_size": "8,8,8", "add_low_res": True, "lr": 1e-3, "threads": 1})
         threads = torch.get_num_threads()
         train_command.train_with(run, folder)
         torch.set_num_threads(threads)
@@ -176,12 +176,12 @@ def test_a_header_cannot_send_regression_through_a_chain():
     chain = SamplerConfig(
         sampler="dpmpp_2m", timestep_respacing="logsnr5", start_from="low_dose", start_step=9, bfloat16=True
     )
-    settings = presets.settle({"realisations": 3}, replace(HEADER, sampler=chain), on_gpu=False)
+    settings = presets.inference_settings({"realisations": 3}, replace(HEADER, sampler=chain), on_gpu=False)
     expected = ("ddpm", "noise", None, 1)
     sampling = settings.sampling
     assert (sampling.sampler, sampling.start_from, sampling.start_step, sampling.realisations) == expected
     assert settings.diffusion.timestep_respacing == ""
     assert settings.precision == "bfloat16"
     assert settings.notices == ("unet3d answers in one call; ignored: --realisations",)
-    sampled = presets.settle({}, replace(HEADER, method="ddpm3d", sampler=chain), on_gpu=False)
+    sampled = presets.inference_settings({}, replace(HEADER, method="ddpm3d", sampler=chain), on_gpu=False)
     assert sampled.sampling.sampler == "dpmpp_2m"

@@ -14,8 +14,9 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet.geometry import to_model_grid
 from guided_diffusion.pet.preparation import Grid, describe, load, prepare
 from guided_diffusion.pet.suv_bases import lean_body_mass_kg
-from guided_diffusion.pet.volume import Volume, load_pair, load_volume, save_volume
+from guided_diffusion.pet.volume import Volume, load_volume, save_volume
 from tests.dicom_series import write_series
+from tests.pairs import read_pair
 
 ROOT = Path(__file__).parents[1]
 
@@ -120,7 +121,7 @@ def test_low_and_normal_dose_become_a_training_pair(tmp_path, stored):
     grid = Grid()
     low, normal = load(str(tmp_path / "low"), grid), load(str(tmp_path / "normal"), grid)
     model = prepare(low, tmp_path / "pair.npz", grid, normal_dose=normal)
-    first, second = load_pair(tmp_path / "pair.npz")
+    first, second = read_pair(tmp_path / "pair.npz")
     np.testing.assert_array_equal(first.data, model.data)
     np.testing.assert_allclose(second.data, 2 * model.data, rtol=1e-4, atol=1e-4)
     with pytest.raises(InputError, match=r"suffix \.npz"):

@@ -6,14 +6,14 @@ import pytest
 
 from guided_diffusion.config import DEMO_DIFFUSION, DEMO_MODEL, DEMO_PREPROCESSING, Header, SamplerConfig
 from guided_diffusion.errors import InputError
-from guided_diffusion.presets import settle
+from guided_diffusion.presets import inference_settings
 
 RECOMMENDED = SamplerConfig("dpmpp_2m", timestep_respacing="logsnr10", start_from="low_dose", start_step=400)
 HEADER = Header("ddpm3d", DEMO_MODEL, DEMO_DIFFUSION, DEMO_PREPROCESSING, RECOMMENDED, {})
 
 
 def sampling_of(flags, header=HEADER):
-    sampling = settle(flags, header, on_gpu=False).sampling
+    sampling = inference_settings(flags, header, on_gpu=False).sampling
     return sampling.sampler, sampling.start_from, sampling.start_step
 
 
@@ -55,11 +55,11 @@ def test_without_a_header():
 )
 def test_contradictions_are_refused(flags, words):
     with pytest.raises(InputError, match=words):
-        settle(flags, HEADER, on_gpu=False)
+        inference_settings(flags, HEADER, on_gpu=False)
 
 
 def test_a_header_with_a_sampler_of_another_version_is_refused_unless_a_flag_replaces_it():
     header = replace(HEADER, sampler=replace(RECOMMENDED, sampler="newer"))
     with pytest.raises(InputError, match="'newer' is unknown"):
-        settle({}, header, on_gpu=False)
+        inference_settings({}, header, on_gpu=False)
     assert sampling_of({"sampler": "ddim"}, header) == ("ddim", "low_dose", 400)

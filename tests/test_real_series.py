@@ -10,8 +10,8 @@ from scipy.ndimage import gaussian_filter
 
 from evaluation.foci import lacking
 from evaluation.real_series import format_report, load_upright, main, measure
+from evaluation.spheres import ball
 from evaluation.uniform_tissue import (
-    ball,
     most_uniform_spheres,
     noise_sigmas,
     sphere_statistics,

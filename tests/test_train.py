@@ -21,7 +21,7 @@ from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.image_datasets import CropSource, find_pairs
 from guided_diffusion.script_util import create_model
 from guided_diffusion.train_averages import effective_ema_rate
-from guided_diffusion.train_config import settle
+from guided_diffusion.train_config import training_settings
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "train.py"
@@ -66,7 +66,7 @@ def data_dir(tmp_path_factory):
 
 def run(data_dir, save_dir, **flags):
     """Train in this process with the tiny network and more flags."""
-    settings = settle(TINY | {"data_dir": str(data_dir), "save_dir": str(save_dir)} | flags)
+    settings = training_settings(TINY | {"data_dir": str(data_dir), "save_dir": str(save_dir)} | flags)
     save_dir.mkdir(exist_ok=True)
     threads = torch.get_num_threads()
     try:
@@ -175,7 +175,7 @@ class TestContinuing:
         assert all(torch.equal(again[name], expected[name]) for name in expected)
 
     def test_a_published_state_dict_can_be_continued_from(self, data_dir, tmp_path):
-        settings = settle(TINY | {"data_dir": str(data_dir)})
+        settings = training_settings(TINY | {"data_dir": str(data_dir)})
         state = create_model(settings.model, settings.diffusion).state_dict()
         save_plain(tmp_path / "model.pt", state)
         run(data_dir, tmp_path / "run", max_steps=1, lr=1e-12, resume_checkpoint=str(tmp_path / "model.pt"))
@@ -205,7 +205,7 @@ class TestSteps:
 
     def test_first_step_is_adamw_on_the_loss_of_the_named_crops(self, data_dir, tmp_path):
         run(data_dir, tmp_path / "run", max_steps=1, seed=3, weight_decay=0.1)
-        settings = settle(TINY | {"data_dir": str(data_dir)})
+        settings = training_settings(TINY | {"data_dir": str(data_dir)})
         torch.manual_seed(3)
         model = create_model(settings.model, settings.diffusion)
         source = CropSource(find_pairs(data_dir, "train", (3.3,) * 3), (8, 8, 4), 16.0, seed=3)
@@ -325,7 +325,7 @@ class TestFiles:
 
 class TestFlags:
     def test_published_defaults(self):
-        settings = settle({"data_dir": "data"})
+        settings = training_settings({"data_dir": "data"})
         options = settings.optimisation
         assert (options.lr, options.weight_decay, options.lr_anneal_steps) == (1e-4, 0.0, 0)
         assert (options.batch_size, options.microbatch, options.ema_rate) == (1, -1, "0.9999")
@@ -336,7 +336,7 @@ class TestFlags:
         assert settings.crop_size == (96, 96, 96)
 
     def test_presets_and_what_goes_before_them(self):
-        settings = settle({"preset": "demo", "data_dir": "data", "num_res_blocks": 2, "lr": 1e-5})
+        settings = training_settings({"preset": "demo", "data_dir": "data", "num_res_blocks": 2, "lr": 1e-5})
         assert settings.model == ModelConfig(**(vars(DEMO_MODEL) | {"num_res_blocks": 2}))
         assert settings.diffusion == DEMO_DIFFUSION
         assert settings.sampler == DEMO_SAMPLER
@@ -360,7 +360,7 @@ class TestFlags:
     )
     def test_mistakes(self, flags, complaint):
         with pytest.raises(InputError, match=complaint):
-            settle({"data_dir": "data", "channel_mult": "1,1,1,1", "crop_size": "16,16,16"} | flags)
+            training_settings({"data_dir": "data", "channel_mult": "1,1,1,1", "crop_size": "16,16,16"} | flags)
 
     def test_unknown_schedule_sampler(self, data_dir, tmp_path):
         with pytest.raises(InputError, match="--schedule_sampler 'best' is unknown"):

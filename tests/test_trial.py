@@ -11,7 +11,15 @@ from scipy.ndimage import binary_erosion
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.scanner import load_scanners
 from guided_diffusion.pet.tracers import load_tracers
-from guided_diffusion.pet.trial import PRESETS, Subject, Trial, open_trial, plan_subject, simulate, subject_grid
+from guided_diffusion.pet.trial import (
+    GRID_PRESETS,
+    Trial,
+    VirtualSubject,
+    open_trial,
+    plan_subject,
+    simulate,
+    subject_grid,
+)
 from guided_diffusion.pet.volume import load_volume
 from tests.mpi import assert_refused, needs_mpiexec, run_script, succeed
 
@@ -53,7 +61,7 @@ def test_field_of_view_lies_between_vertex_and_thigh():
     for n in range(30):
         subject = plan_subject(trial(), n)
         grid = subject_grid(subject, "demo")
-        assert grid.shape == PRESETS["demo"][0]
+        assert grid.shape == GRID_PRESETS["demo"][0]
         tops.append(grid.top_mm)
     assert -5 <= min(tops) < 100
     assert 300 < max(tops) < 700
@@ -73,8 +81,8 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
 
 
 def test_a_dose_does_not_depend_on_which_others_were_asked_for(monkeypatch):
-    monkeypatch.setitem(PRESETS, "demo", ((48, 72, 60), 6.6))
-    subject = Subject("s", 5, "fdg", "mct", "test")
+    monkeypatch.setitem(GRID_PRESETS, "demo", ((48, 72, 60), 6.6))
+    subject = VirtualSubject("s", 5, "fdg", "mct", "test")
     one = simulate(subject, "demo", [0.05])
     two = simulate(subject, "demo", [0.5, 0.05])
     np.testing.assert_array_equal(one.images[0.05], two.images[0.05])

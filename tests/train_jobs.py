@@ -11,7 +11,7 @@ from guided_diffusion import logger, train_command
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import Crop, CropSource
-from guided_diffusion.train_config import settle
+from guided_diffusion.train_config import training_settings
 
 
 def damage(item: int) -> None:
@@ -34,7 +34,7 @@ def main() -> None:
         folder = Path(flags["save_dir"])
         folder.mkdir(exist_ok=True)
         with logger.to_folder(folder):
-            train_command.train_with(settle(flags), folder)
+            train_command.train_with(training_settings(flags), folder)
 
 
 if __name__ == "__main__":

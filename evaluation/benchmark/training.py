@@ -16,7 +16,7 @@ from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.script_util import create_model
 from guided_diffusion.train_averages import MovingAverages, effective_ema_rate
 from guided_diffusion.train_batches import Batch
-from guided_diffusion.train_config import TrainSettings, settle
+from guided_diffusion.train_config import TrainSettings, training_settings
 from guided_diffusion.train_memory import training_memory
 from guided_diffusion.train_step import TrainStep
 
@@ -27,7 +27,7 @@ RELEASED_CROP = (96, 96, 96)
 
 def measure_training(rounds: int) -> Section:
     """The section: `rounds` of either kind of step, and what training the published network would take."""
-    settings = settle({"preset": "demo", "data_dir": "unused"})
+    settings = training_settings({"preset": "demo", "data_dir": "unused"})
     timings = alternate({PLAIN: _plain_step(settings), OURS: _our_step(settings)}, rounds)
     memory = released_memory()
     ratio = timings[OURS].ratio_to(timings[PLAIN])

@@ -14,7 +14,7 @@ from guided_diffusion.loading import load_model
 from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.methods import METHODS, Process
 from guided_diffusion.pet.volume import Volume
-from guided_diffusion.presets import settle
+from guided_diffusion.presets import inference_settings
 from guided_diffusion.unet import UNetModel
 
 
@@ -65,7 +65,7 @@ def _scan(shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]) -> 
 def plain_network(model_path: str) -> tuple[UNetModel, Process]:
     """The network as it is trained, in float32 whatever its weights are stored in, and its whole process."""
     checkpoint = load_checkpoint(model_path)
-    settings = settle({"preset": "paper"}, checkpoint.header, on_gpu=False)
+    settings = inference_settings({"preset": "paper"}, checkpoint.header, on_gpu=False)
     method = METHODS[settings.method]
     model = method.create_model(settings.model, settings.diffusion).eval()
     load_weights(model, checkpoint.state_dict, model_path)

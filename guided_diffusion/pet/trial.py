@@ -31,9 +31,10 @@ from guided_diffusion.pet.phantom import (
 )
 from guided_diffusion.pet.scanner import load_scanners
 from guided_diffusion.pet.tracers import draw_injection, load_tracers
+from guided_diffusion.pet.trial_manifest import MANIFEST, MANIFEST_COLUMNS
 from guided_diffusion.pet.volume import Volume, save_pair, save_volume
 
-PRESETS: dict[str, tuple[tuple[int, int, int], float]] = {
+GRID_PRESETS: dict[str, tuple[tuple[int, int, int], float]] = {
     "demo": ((96, 144, 180), 3.3),
     "small": ((96, 144, 260), 3.3),
     "full": ((192, 288, 520), 1.65),
@@ -44,10 +45,6 @@ SCAN_END_MM = 1060.0
 """Depth of the middle of the thigh below the vertex in a patient of 1.70 m: where whole-body scans end."""
 
 SPLITS = ("train", "validation", "test")
-MANIFEST_COLUMNS = (
-    "subject", "seed", "tracer", "scanner", "dose", "split", "voxel_mm",
-    "pair", "low_dose", "normal_dose", "truth", "labels",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Subject:
+class VirtualSubject:
     """One virtual patient on one scanner with one tracer; `seed` determines everything else."""
 
     name: str
@@ -79,7 +76,7 @@ class Subject:
     split: str
 
 
-def plan_subject(trial: Trial, index: int) -> Subject:
+def plan_subject(trial: Trial, index: int) -> VirtualSubject:
     """Subject `index` of a trial, independent of how many there are.
 
     Tracers and scanners rotate so that every pair occurs once before one occurs again. Splits are drawn in tens.
@@ -92,12 +89,12 @@ def plan_subject(trial: Trial, index: int) -> Subject:
         order = generator(trial.seed, f"split {index // 10}").permutation(10)
         split = block[order[index % 10]]
     seed = int(np.random.SeedSequence([trial.seed, index]).generate_state(1)[0])
-    return Subject(f"sub-{index:04d}", seed, trial.tracers[place], scanner, split)
+    return VirtualSubject(f"sub-{index:04d}", seed, trial.tracers[place], scanner, split)
 
 
-def subject_grid(subject: Subject, preset: str) -> Grid:
+def subject_grid(subject: VirtualSubject, preset: str) -> Grid:
     """Where the preset's field of view lies on the patient: anywhere between vertex and mid-thigh."""
-    shape, voxel_mm = PRESETS[preset]
+    shape, voxel_mm = GRID_PRESETS[preset]
     end = SCAN_END_MM * make_patient(subject.seed, subject.tracer).height_scale
     slack = max(end + 5.0 - shape[2] * voxel_mm, 0.0)
     return Grid(shape, voxel_mm, -5.0 + slack * float(generator(subject.seed, "field of view").random()))
@@ -111,7 +108,7 @@ class Scan:
     images: dict[float, np.ndarray]
 
 
-def simulate(subject: Subject, preset: str, doses: Iterable[float]) -> Scan:
+def simulate(subject: VirtualSubject, preset: str, doses: Iterable[float]) -> Scan:
     """Scan a subject at normal dose and reconstruct that and the wanted thinned doses."""
     scanner, tracer = load_scanners()[subject.scanner], load_tracers()[subject.tracer]
     phantom = make_phantom(subject.seed, subject.tracer, subject_grid(subject, preset))
@@ -136,7 +133,7 @@ def label_values() -> dict[str, int]:
     return values | {f"lesion_{n + 1:02d}": FIRST_LESION_LABEL + n for n in range(MAX_LESIONS)}
 
 
-def manifest_rows(subject: Subject, preset: str, doses: Sequence[str]) -> list[dict[str, object]]:
+def manifest_rows(subject: VirtualSubject, preset: str, doses: Sequence[str]) -> list[dict[str, object]]:
     """The manifest's rows of one subject, one per dose; paths relative to the data set."""
     rows = []
     for dose in doses:
@@ -145,13 +142,13 @@ def manifest_rows(subject: Subject, preset: str, doses: Sequence[str]) -> list[d
         files |= {kind: f"{kind}.nii.gz" for kind in ("normal_dose", "truth", "labels")}
         row = {
             "subject": subject.name, "seed": subject.seed, "tracer": subject.tracer, "scanner": subject.scanner,
-            "dose": float(Fraction(dose)), "split": subject.split, "voxel_mm": PRESETS[preset][1],
+            "dose": float(Fraction(dose)), "split": subject.split, "voxel_mm": GRID_PRESETS[preset][1],
         }  # fmt: skip
         rows.append(row | {column: f"{subject.name}/{file}" for column, file in files.items()})
     return rows
 
 
-def write_subject(trial: Trial, subject: Subject, out: Path) -> None:
+def write_subject(trial: Trial, subject: VirtualSubject, out: Path) -> None:
     """Simulate a subject and write its files, unless they are complete already."""
     folder = out / subject.name
     done = folder / "subject.json"
@@ -170,7 +167,7 @@ def write_subject(trial: Trial, subject: Subject, out: Path) -> None:
     _write_text(done, json.dumps(_description(subject, scan.phantom), indent=1))
 
 
-def _description(subject: Subject, phantom: Phantom) -> dict[str, object]:
+def _description(subject: VirtualSubject, phantom: Phantom) -> dict[str, object]:
     """What one may want to know of a subject: patient and lesions, for subject.json."""
     patient = phantom.patient
     lesions = [
@@ -207,7 +204,7 @@ def write_manifest(trial: Trial, subjects: int, out: Path) -> None:
     writer.writeheader()
     for index in range(subjects):
         writer.writerows(manifest_rows(plan_subject(trial, index), trial.preset, trial.doses))
-    _write_text(out / "manifest.csv", text.getvalue())
+    _write_text(out / MANIFEST, text.getvalue())
 
 
 def _write_labels(labels: np.ndarray, affine: np.ndarray, path: Path) -> None:

@@ -80,29 +80,6 @@ def load_volume(
     return volume
 
 
-def load_pair(
-    path: str | Path,
-    *,
-    bare_voxel_mm: float | tuple[float, float, float] = DEFAULT_BARE_VOXEL_MM,
-    bare_axis_codes: str = DEFAULT_AXIS_CODES,
-) -> tuple[Volume, Volume]:
-    """Loads low dose and normal dose (channels 0 and 1 of `arr_0` [2, X, Y, Z]) from a subject's `.npz`.
-
-    Raises:
-        InputError: as `load_volume`, or the file holds no pair.
-    """
-    with remote.local_copy(path) as local:
-        if local.suffix != ".npz":
-            raise InputError(f"{path}: a pair of low and normal dose comes as .npz with arr_0 [2, X, Y, Z]")
-        pair = tuple(
-            _bare_volume(arrays.read_channel(local, channel, channels=2), bare_voxel_mm, bare_axis_codes)
-            for channel in (0, 1)
-        )
-    for name, volume in zip(("channel 0", "channel 1"), pair, strict=True):
-        check_values(volume, f"{path} ({name})")
-    return pair
-
-
 def save_volume(volume: Volume, path: str | Path, *, description: str = "guided_diffusion.pet") -> None:
     """Writes `.nii`, `.nii.gz` (sform and qform set, `description` in `descrip`) or `.npz` (`arr_0`, `affine`, `unit`).
 

@@ -1,0 +1,23 @@
+import pytest
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.image_datasets import find_pairs
+from guided_diffusion.pet.cases import read_cases
+from guided_diffusion.pet.trial_manifest import MANIFEST_COLUMNS, is_trial, read_manifest
+
+
+def test_rows_are_read_in_order_and_cut_ones_end_with_nothing(tmp_path):
+    assert not is_trial(tmp_path)
+    (tmp_path / "manifest.csv").write_text("a,b,c\n1,2,3\n4\n")
+    assert is_trial(tmp_path)
+    assert read_manifest(tmp_path, ("a", "c")) == [{"a": "1", "b": "2", "c": "3"}, {"a": "4", "b": "", "c": ""}]
+    with pytest.raises(InputError, match=r"manifest\.csv: no column 'd'; is it the manifest of"):
+        read_manifest(tmp_path, ("a", "d"))
+
+
+def test_a_row_that_was_cut_off_is_a_mistake_of_the_file(tmp_path):
+    (tmp_path / "manifest.csv").write_text(",".join(MANIFEST_COLUMNS) + "\nsub-0000,7,fdg,mct,0.05,train\n")
+    with pytest.raises(InputError, match=r"manifest\.csv: voxel_mm '' is not a number"):
+        find_pairs(tmp_path, "train", (3.3,) * 3)
+    with pytest.raises(InputError, match=r"manifest\.csv: the low dose '' is not there"):
+        read_cases(tmp_path)
