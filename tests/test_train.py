@@ -15,7 +15,14 @@ from skimage.metrics import structural_similarity
 
 from guided_diffusion import train_command
 from guided_diffusion.checkpoints import load_checkpoint, read_plain, save_plain
-from guided_diffusion.config import DEMO_DIFFUSION, DEMO_MODEL, DEMO_SAMPLER, DiffusionConfig, ModelConfig
+from guided_diffusion.config import (
+    DEMO_DIFFUSION,
+    DEMO_MODEL,
+    DEMO_PREPROCESSING,
+    DEMO_SAMPLER,
+    DiffusionConfig,
+    ModelConfig,
+)
 from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.image_datasets import CropSource, find_pairs
@@ -340,6 +347,7 @@ class TestFlags:
         assert settings.model == ModelConfig(**(vars(DEMO_MODEL) | {"num_res_blocks": 2}))
         assert settings.diffusion == DEMO_DIFFUSION
         assert settings.sampler == DEMO_SAMPLER
+        assert settings.preprocessing == DEMO_PREPROCESSING
         assert settings.preprocessing.voxel_mm == (3.3, 3.3, 3.3)
         assert settings.optimisation.lr == 1e-5
 
