@@ -208,7 +208,8 @@ DEMO_MODEL = ModelConfig(
     low_res_scale=16.0,
 )
 DEMO_DIFFUSION = DiffusionConfig(predict_xstart=True)
-DEMO_PREPROCESSING = PreprocessingConfig(voxel_mm=(3.3, 3.3, 3.3))
+# Patches not much longer than the crops of training: the norms take their statistics over a whole patch.
+DEMO_PREPROCESSING = PreprocessingConfig(voxel_mm=(3.3, 3.3, 3.3), patch_size=32)
 # The knee of quality over calls (checkpoint/README.md): more calls gain 0.1 dB at the most.
 DEMO_SAMPLER = SamplerConfig(
     sampler="ddim", timestep_respacing="logsnr1", start_from="low_dose", start_step=250, bfloat16=True

@@ -98,14 +98,14 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
     | _differences(DEMO_DIFFUSION)
     | {
         "voxel_mm": ",".join(f"{size:g}" for size in DEMO_PREPROCESSING.voxel_mm),
-        "crop_size": "48,48,32",
+        # Whole planes, as in inference: the statistics of the norms depend on how much of a crop is air.
+        "crop_size": "96,144,16",
         "loss_weighting": "balanced",
-        "batch_size": 2,
         "lr": 1e-3,
         "lr_warmup_steps": 100,
         "lr_anneal_steps": 1000,
         "grad_clip": 1.0,
-        "ema_rate": "0.999",
+        "ema_rate": "0.995",
         "precision": "bfloat16",
         "save_interval": 200,
         "validation_interval": 100,
@@ -115,6 +115,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
 
 # What checkpoints of a chain of steps recommend for sampling, where it is not what all recommend.
 _RECOMMENDED_SAMPLERS = {"demo": DEMO_SAMPLER}
+_RECOMMENDED_PATCHES = {"demo": DEMO_PREPROCESSING}
 _ONE_CALL = SamplerConfig(bfloat16=True)
 
 
@@ -144,7 +145,11 @@ def training_settings(given: dict[str, Any]) -> TrainSettings:
     )
     model, diffusion = configs_from_flags(flags)
     sampled = method_named(optimisation.method, "--method").sampled
-    preprocessing = PreprocessingConfig(voxel_mm=_three(data.voxel_mm, float, "voxel_mm"), suv_max=data.suv_max)
+    preprocessing = replace(
+        _RECOMMENDED_PATCHES.get(preset, PreprocessingConfig()),
+        voxel_mm=_three(data.voxel_mm, float, "voxel_mm"),
+        suv_max=data.suv_max,
+    )
     settings = TrainSettings(
         data=data,
         optimisation=optimisation,

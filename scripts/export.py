@@ -1,12 +1,11 @@
 """Write the weights of a checkpoint with its header in float16, half the size, to be shipped.
 
-python scripts/export.py --preset demo --checkpoint runs/demo/ema_0.999_best.pt --out checkpoint/demo_ddpm3d.pt
+python scripts/export.py --preset demo --checkpoint runs/demo/ema_0.995_best.pt --out checkpoint/demo_ddpm3d.pt
 """
 
 import argparse
 from pathlib import Path
 
-from guided_diffusion.config import DEMO_SAMPLER
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.export import export_half
 from guided_diffusion.script_util import Parser
@@ -17,10 +16,9 @@ def main() -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, help="an ema_<rate>_######.pt or model######.pt of training")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
-    parser.add_argument("--preset", choices=("demo",), help="recommend the sampler of this preset, not the header's")
+    parser.add_argument("--preset", choices=("demo",), help="recommend this preset's patches and sampler")
     arguments = parser.parse_args()
-    sampler = DEMO_SAMPLER if arguments.preset == "demo" else None
-    change = export_half(arguments.checkpoint, arguments.out, sampler)
+    change = export_half(arguments.checkpoint, arguments.out, recommend_demo=arguments.preset == "demo")
     print(f"wrote {arguments.out}; weights changed by at most {change:.1e} of the largest of their tensor")
 
 

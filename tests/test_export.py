@@ -1,5 +1,7 @@
 """Exported weights are the same weights, rounded."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from guided_diffusion.config import (
     DEMO_PREPROCESSING,
     DEMO_SAMPLER,
     Header,
+    SamplerConfig,
 )
 from guided_diffusion.errors import InputError
 from guided_diffusion.export import export_half
@@ -40,3 +43,14 @@ def test_weights_without_a_header(tmp_path):
     save_plain(tmp_path / "plain.pt", {"a": torch.ones(3)})
     with pytest.raises(InputError, match=r"plain\.pt: has no header"):
         export_half(str(tmp_path / "plain.pt"), tmp_path / "half.pt")
+
+
+@pytest.mark.parametrize(("method", "sampler"), [("ddpm3d", DEMO_SAMPLER), ("unet3d", SamplerConfig(bfloat16=True))])
+def test_what_the_demo_recommends(tmp_path, method, sampler):
+    of_the_run = replace(DEMO_PREPROCESSING, patch_size=96, overlap=4, suv_max=20.0)
+    header = replace(HEADER, method=method, preprocessing=of_the_run, sampler=SamplerConfig(bfloat16=True))
+    save_checkpoint(tmp_path / "full.pt", {"a": torch.ones(3)}, header)
+    export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt", recommend_demo=True)
+    patches = {"patch_size": DEMO_PREPROCESSING.patch_size, "overlap": DEMO_PREPROCESSING.overlap}
+    exported = load_checkpoint(str(tmp_path / "half.pt")).header
+    assert exported == replace(header, preprocessing=replace(of_the_run, **patches), sampler=sampler)

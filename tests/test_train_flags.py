@@ -6,7 +6,14 @@ import sys
 import pytest
 
 from guided_diffusion import train_command
-from guided_diffusion.config import DEMO_DIFFUSION, DEMO_MODEL, DEMO_SAMPLER, DiffusionConfig, ModelConfig
+from guided_diffusion.config import (
+    DEMO_DIFFUSION,
+    DEMO_MODEL,
+    DEMO_PREPROCESSING,
+    DEMO_SAMPLER,
+    DiffusionConfig,
+    ModelConfig,
+)
 from guided_diffusion.errors import InputError
 from guided_diffusion.train_config import training_settings
 from tests.mpi import ROOT
@@ -30,6 +37,7 @@ class TestFlags:
         assert settings.model == ModelConfig(**(vars(DEMO_MODEL) | {"num_res_blocks": 2}))
         assert settings.diffusion == DEMO_DIFFUSION
         assert settings.sampler == DEMO_SAMPLER
+        assert settings.preprocessing == DEMO_PREPROCESSING
         assert settings.preprocessing.voxel_mm == (3.3, 3.3, 3.3)
         assert settings.optimisation.lr == 1e-5
 

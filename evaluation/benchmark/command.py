@@ -29,7 +29,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Section]] = {
     "startup": lambda _flags: measure_startup(),
     "training": lambda flags: measure_training(rounds=2 if flags.quick else 9),
     "samplers": lambda flags: measure_samplers(flags.model_path, flags.trial, longest=20 if flags.quick else 1000),
-    "seams": lambda flags: measure_seams(flags.model_path, flags.trial),
+    "seams": lambda flags: measure_seams(flags.model_path, flags.trial, chain=not flags.quick),
     "gpu": lambda flags: measure_gpu(rounds=3 if flags.quick else 9),
 }
 # These ask for --trial.

@@ -16,8 +16,8 @@ from guided_diffusion.pet.cases import read_cases
 from guided_diffusion.pet.volume import Volume, load_volume
 
 DOSE = 0.05
-IN_PLANE = 64
-PATCHES = {"patch_size": 48, "overlap": 10}
+SLICES = 96
+PATCHES = {"patch_size": 32, "overlap": 10}
 
 # What is compared: the noise of neighbouring patches, and when they are blended.
 WAYS = {
@@ -26,9 +26,14 @@ WAYS = {
     "one noise field, blended after each step": {"noise": "field", "fuse": "each_step"},
 }
 
+# A chain of several steps beside what the checkpoint recommends, which may be a single call.
+CHAIN = {"sampler": "ddpm", "timestep_respacing": "10", "start_from": "noise"}
 
-def measure_seams(model_path: str, trial: Path | None) -> Section:
-    """The section for the first subject of a trial at 1/20 of the dose, a column through its middle.
+
+def measure_seams(model_path: str, trial: Path | None, chain: bool) -> Section:
+    """The section for the middle of the first subject of a trial at 1/20 of the dose.
+
+    chain: also with ten ancestral steps.
 
     Raises InputError without a trial, or for one without that dose.
     """
@@ -38,34 +43,49 @@ def measure_seams(model_path: str, trial: Path | None) -> Section:
     if case is None:
         raise InputError(f"{trial}: no subject at 1/20 of the dose")
     keep_freed_memory()
-    low_dose, normal_dose = (_column(load_volume(path)) for path in (case.low_dose, case.normal_dose))
+    low_dose, normal_dose = (_middle(load_volume(path)) for path in (case.low_dose, case.normal_dose))
     reference = clip_suv(normal_dose.data)
-    measured = {}
-    for name, flags in WAYS.items():
-        loaded = load_model(model_path, {"preset": "fast"} | flags)
-        preprocessing = replace(loaded.settings.preprocessing, **PATCHES)
-        began = time.perf_counter()
-        done = denoise_volume(low_dose, loaded.model, loaded.diffusion, loaded.settings.sampling, preprocessing)
-        seconds = time.perf_counter() - began
-        image = clip_suv(done.volume.data)
-        seams = seam_index(reference, image, done.plan)
-        measured[name] = {"seam_index": seams, "psnr": psnr(reference, image), "seconds": seconds}
+    rows = [
+        _measure(sampler, way, model_path, low_dose, reference)
+        for sampler in (("recommended", "ancestral, 10 steps") if chain else ("recommended",))
+        for way in WAYS
+    ]
     shape = "x".join(map(str, low_dose.data.shape))
     return Section(
         name="seams",
         title=f"Borders of patches of {PATCHES['patch_size']} slices in a volume of {shape} at 1/20 of the dose",
-        values={"shape": low_dose.data.shape, **PATCHES, "ways": measured},
-        header=("", "seam index", "PSNR (dB)", "seconds"),
+        values={"shape": low_dose.data.shape, **PATCHES, "ways": rows},
+        header=("sampler", "noise and blending", "seam index", "PSNR (dB)", "seconds"),
         rows=[
-            (name, f"{row['seam_index']:.3f}", f"{row['psnr']:.2f}", f"{row['seconds']:.1f}")
-            for name, row in measured.items()
+            (
+                row["sampler"],
+                row["way"],
+                f"{row['seam_index']:.3f}",
+                f"{row['psnr']:.2f}",
+                f"{row['seconds']:.1f}",
+            )
+            for row in rows
         ],
         notes="Seam index: mean axial step of the error at the borders of patches over that elsewhere; 1 is no seam.",
     )
 
 
-def _column(volume: Volume) -> Volume:
-    """The middle of a volume in plane, over its whole length. The grid's position is of no interest here."""
-    first = [max((size - IN_PLANE) // 2, 0) for size in volume.data.shape[:2]]
-    column = volume.data[first[0] : first[0] + IN_PLANE, first[1] : first[1] + IN_PLANE]
-    return replace(volume, data=np.ascontiguousarray(column))
+def _measure(
+    sampler: str, way: str, model_path: str, low_dose: Volume, reference: np.ndarray
+) -> dict[str, str | float]:
+    """One row: the volume denoised in patches, against a reference in SUV clipped to [0, 16]."""
+    flags = WAYS[way] if sampler == "recommended" else WAYS[way] | CHAIN
+    loaded = load_model(model_path, {"preset": "fast"} | flags)
+    preprocessing = replace(loaded.settings.preprocessing, **PATCHES)
+    began = time.perf_counter()
+    done = denoise_volume(low_dose, loaded.model, loaded.diffusion, loaded.settings.sampling, preprocessing)
+    seconds = time.perf_counter() - began
+    image = clip_suv(done.volume.data)
+    seams = seam_index(reference, image, done.plan)
+    return {"sampler": sampler, "way": way, "seam_index": seams, "psnr": psnr(reference, image), "seconds": seconds}
+
+
+def _middle(volume: Volume) -> Volume:
+    """The middle slices of a volume. The grid's position is of no interest here."""
+    first = max((volume.data.shape[2] - SLICES) // 2, 0)
+    return replace(volume, data=np.ascontiguousarray(volume.data[..., first : first + SLICES]))
