@@ -19,7 +19,7 @@ from guided_diffusion.pet.volume import Volume, load_volume
 
 DOSE = 0.05
 # The whole plane, as networks get it: the statistics of their norms depend on how much of it is air.
-SLICES = 16
+SLICES = 8
 LOW_DOSE_START = 250
 
 
@@ -43,6 +43,7 @@ def walks(longest: int) -> Iterator[Walk]:
             yield Walk("ddpm", str(steps) if steps < 1000 else "")
         if steps <= 100:
             yield Walk("ddim", f"logsnr{steps}")
+        if 1 < steps <= 100:  # a single step of DPM-Solver++ is DDIM's
             yield Walk("dpmpp_2m", f"logsnr{steps}")
             yield Walk("dpmpp_2m_sde", f"logsnr{steps}")
         if steps <= 10:
