@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guided_diffusion.nn import GroupNorm32
+from guided_diffusion.nn import GroupNorm32, doubling_kernels
 
 LAYOUT = torch.channels_last_3d
 
@@ -68,15 +68,11 @@ def fast_conv(layer: nn.Conv3d, dtype: torch.dtype, inputs: slice = slice(None),
 
 
 class FastUpConv:
-    """Nearest-neighbour doubling of X and Y followed by a 3 x 3 x 3 convolution, without the doubled map.
-
-    Every voxel of the doubled map sees two different neighbours per axis only, so that a 3 x 2 x 2 kernel on the small
-    map gives it, one for each of the four positions in its 2 x 2 block: 12 instead of 27 products.
-    """
+    """Nearest-neighbour doubling of X and Y followed by a 3 x 3 x 3 convolution, without the doubled map."""
 
     def __init__(self, layer: nn.Conv3d, dtype: torch.dtype):
-        kernels = [_merged(_merged(layer.weight.float(), 3, odd_x), 4, odd_y) for odd_x in (0, 1) for odd_y in (0, 1)]
-        self._conv = FastConv(torch.cat(kernels).to(dtype), layer.bias.repeat(4).to(dtype), (1, 1, 1), (1, 1, 1))
+        kernels = doubling_kernels(layer.weight.float())
+        self._conv = FastConv(kernels.to(dtype), layer.bias.repeat(4).to(dtype), (1, 1, 1), (1, 1, 1))
 
     def __call__(self, x: Tensor) -> Tensor:
         _, _, length, height, width = x.shape
@@ -88,12 +84,6 @@ class FastUpConv:
             inside = phase[..., odd_x : odd_x + height, odd_y : odd_y + width]
             doubled[..., odd_x::2, odd_y::2] = inside
         return doubled
-
-
-def _merged(kernel: Tensor, axis: int, odd: int) -> Tensor:
-    """The kernel's three taps along an axis as the two that an even or odd voxel of a doubled map needs."""
-    first, second, third = kernel.split(1, dim=axis)
-    return torch.cat([first + second, third] if odd else [first, second + third], dim=axis)
 
 
 class FastPointwise:

@@ -31,6 +31,7 @@ from guided_diffusion.train_config import (
     without_half_precision,
 )
 from guided_diffusion.train_files import Start, find_start
+from guided_diffusion.train_history import history_of_run
 from guided_diffusion.train_ranks import process_group
 from guided_diffusion.train_util import TrainLoop
 from guided_diffusion.unet import UNetModel
@@ -125,6 +126,9 @@ def _check_same_network(settings: TrainSettings, start: Start | None) -> None:
     header = start.weights.header if start else None
     if header is None:
         return
+    free = RUN_FLAGS | {"patch_size", "overlap"}  # these two are recommended to inference, and nothing to training
+    if start.optimiser:
+        free -= {"timestep_respacing"}  # other weights only begin a run; one that goes on keeps its timesteps too
     method = settings.optimisation.method
     if header.method != method:
         raise InputError(f"{start.weights_path}: trained as {header.method}, but --method is {method}")
@@ -132,7 +136,7 @@ def _check_same_network(settings: TrainSettings, start: Start | None) -> None:
     theirs = (header.model, header.diffusion, header.preprocessing)
     for mine, its in zip(ours, theirs, strict=True):
         for name, value in vars(mine).items():
-            if name not in RUN_FLAGS and getattr(its, name) != value:
+            if name not in free and getattr(its, name) != value:
                 raise InputError(
                     f"{start.weights_path}: trained with {name} {getattr(its, name)!r}, but the flags say {value!r};"
                     " give the same flags, or another --save_dir"
@@ -157,6 +161,7 @@ def _provenance(settings: TrainSettings, pairs: list[Pair], threads: int, start:
             "doses": dict(Counter(pair.dose for pair in pairs)),
         },
         "seed": settings.optimisation.seed,
+        "history": history_of_run(settings, start),
         "started_from": start.weights_path.name if start else None,
         "ranks": communicator().size,
         "threads": threads,

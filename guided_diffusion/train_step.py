@@ -171,13 +171,15 @@ class TrainStep:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """The inverse of `state_dict`. What the flags say now goes before what they were."""
         optimiser = state["optimiser"]
         # Moments saved by the plain implementation serve the fused one too.
-        groups = [group | {"fused": True, "foreach": None} for group in optimiser["param_groups"]]
+        ours = {"fused": True, "foreach": None, "weight_decay": self.settings.optimisation.weight_decay}
+        groups = [group | ours for group in optimiser["param_groups"]]
         self.optimiser.load_state_dict(optimiser | {"param_groups": groups})
-        self.scaler.load_state_dict(state["scaler"])
-        self.schedule_sampler.load_state_dict(state["schedule_sampler"])
+        for part, saved in ((self.scaler, state["scaler"]), (self.schedule_sampler, state["schedule_sampler"])):
+            if saved:  # empty where the run did without it until now
+                part.load_state_dict(saved)
 
 
 def _over_ranks(timesteps: Tensor, terms: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

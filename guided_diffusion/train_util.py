@@ -84,15 +84,10 @@ class TrainLoop:
         self.step = state["step"]
         self.minutes_before = state["minutes"]
         self.best = state["best"]
-        # Sets that were saved before there were several ranks do not know their batch.
-        saved, now = (state.get("ranks"), state.get("global_batch")), (communicator().size, self.global_batch)
-        if saved[1] not in (None, now[1]):
-            logger.log(
-                f"notice: {saved[1]} crops per step until now, {now[1]} from here on: not the same run;"
-                " --batch_size counts per rank"
-            )
-        elif saved[0] not in (None, now[0]):
-            logger.log(f"{saved[0]} rank(s) until now, {now[0]} from here on, with the same {now[1]} crops per step")
+        # Sets that were saved before there were several ranks do not know their number.
+        saved, now = state.get("ranks"), communicator().size
+        if saved not in (None, now):
+            logger.log(f"{saved} rank(s) until now, {now} from here on")
 
     def _open_tables(self) -> None:
         self._progress = ProgressTable(self.folder / "progress.csv", PROGRESS_COLUMNS, self.step)
@@ -236,7 +231,6 @@ class TrainLoop:
             "minutes": self.minutes,
             "best": self.best,
             "ranks": communicator().size,
-            "global_batch": self.global_batch,
         }
         save_plain(optimiser_path(self.folder, self.step), state | self.trainer.state_dict())
         logger.log(f"step {self.step}: saved {model_path(self.folder, self.step)}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,11 +28,20 @@ SHARED = LEARNING | {"batch_size": 3, "microbatch": 2}
 ALONE = LEARNING | {"batch_size": 6}
 FRUGAL = {"max_steps": 2, "precision": "bfloat16", "dropout": 0.1}
 
+finds_ranks = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its ranks through /proc")
+
 
 def train_jobs(folder, *jobs, ranks=2):
     """Trainings in one `mpiexec`."""
     (folder / "jobs").write_text("\n".join(json.dumps(TINY | job) for job in jobs))
     return run_script(JOBS, folder / "jobs", ranks=ranks, OMP_NUM_THREADS="1")
+
+
+def launched(flags):
+    """`scripts/train.py` on two ranks, running."""
+    command = [MPIEXEC, "-n", "2", sys.executable, "scripts/train.py"]
+    command += [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +111,11 @@ class TestContinuing:
             run(data_dir, tmp_path / "run", **ALONE | start | {"max_steps": 3})
             losses = [rows(path / "progress.csv")[2]["loss"] for path in (trained / "alone", tmp_path / "run")]
             run(data_dir, tmp_path / "run", **ALONE | start | {"max_steps": 3, "batch_size": 2})
-        assert "2 rank(s) until now, 1 from here on, with the same 6 crops per step" in caplog.text
-        assert "notice: 6 crops per step until now, 2 from here on" in caplog.text
+        assert caplog.text.count("2 rank(s) until now, 1 from here on") == 2
+        notices = [record.message for record in caplog.records if "notice" in record.message]
+        assert len(notices) == 2
+        assert "crops_per_step" not in notices[0]
+        assert "crops_per_step 6 -> 2" in notices[1]
         assert float(losses[1]) == pytest.approx(float(losses[0]), rel=1e-3)
 
     def test_one_rank_writes(self, trained):
@@ -122,13 +135,11 @@ class TestEndingTogether:
         assert lines == ["error: item 3 is damaged"]
         assert not list((tmp_path / "run").glob("model*"))
 
-    @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its rank through /proc")
+    @finds_ranks
     def test_a_signal_to_any_rank(self, data_dir, tmp_path):
         folder = tmp_path / "run"
         flags = TINY | {"data_dir": data_dir, "save_dir": folder}
-        command = [MPIEXEC, "-n", "2", sys.executable, "scripts/train.py"]
-        command += [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
-        with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        with launched(flags) as process:
             wait_for(folder / "progress.csv", process, lines=3)
             os.kill(pid_of_rank(1, process.pid), signal.SIGTERM)
             _, errors = process.communicate(timeout=120)
@@ -150,6 +161,52 @@ class TestEndingTogether:
     def test_a_mistake_of_the_command_line(self, tmp_path):
         done = run_script("scripts/train.py", "--data_dir", tmp_path / "missing", "--save_dir", tmp_path, ranks=2)
         assert_refused(done, "no such folder")
+
+
+KILLED_LAST = 40
+
+
+@pytest.fixture(scope="module")
+def killed_flags(data_dir):
+    """Of a run that lasts long enough to be killed after its first checkpoint."""
+    return TINY | {"data_dir": data_dir, "max_steps": KILLED_LAST, "save_interval": 5, "dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def never_killed(killed_flags, tmp_path_factory):
+    """The folder of that run, left in peace."""
+    folder = tmp_path_factory.mktemp("killed") / "whole"
+    with launched(killed_flags | {"save_dir": folder}) as process:
+        _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return folder
+
+
+@pytest.mark.slow
+@finds_ranks
+@pytest.mark.parametrize("ranks", [(1,), (0,), (0, 1)])
+def test_killed_run_goes_on_with_the_same_command(never_killed, killed_flags, tmp_path, ranks):
+    """Where one rank dies the other ends too, instead of waiting for it."""
+    folder = tmp_path / "run"
+    flags = killed_flags | {"save_dir": folder}
+    with launched(flags) as process:
+        wait_for(folder / "opt000005.pt", process)
+        for pid in [pid_of_rank(rank, process.pid) for rank in ranks]:
+            os.kill(pid, signal.SIGKILL)
+        process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert not (folder / f"opt{KILLED_LAST:06d}.pt").exists()
+    with launched(flags) as process:
+        _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert re.search(r"continuing .*model\d+\.pt at step", errors)
+    for name in ("model", "ema_0.9_", "ema_0.99_"):
+        assert_same_weights(*(path / f"{name}{KILLED_LAST:06d}.pt" for path in (never_killed, folder)))
+    one, other = (
+        [(row["step"], row["loss"], row["grad_norm"]) for row in rows(path / "progress.csv")]
+        for path in (never_killed, folder)
+    )
+    assert one == other
 
 
 @pytest.mark.slow

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from guided_diffusion.config import DEMO_DIFFUSION, DEMO_MODEL, ModelConfig
-from guided_diffusion.nn import average_pool_in_plane, nearest_up_in_plane, pointwise_conv_nd, timestep_embedding
+from guided_diffusion.nn import (
+    average_pool_in_plane,
+    conv_nd,
+    conv_of_nearest_up,
+    nearest_up_in_plane,
+    pointwise_conv_nd,
+    timestep_embedding,
+)
 from guided_diffusion.script_util import create_model
 from guided_diffusion.unet import AttentionBlock, SuperResModel
 from tests.golden_weights import fill
@@ -102,6 +109,20 @@ def test_pointwise_convolution_is_a_convolution(dims):
     x = torch.randn(2, 5, *[4, 3, 6][:dims])
     convolve = torch.nn.functional.conv2d if dims == 2 else torch.nn.functional.conv3d
     torch.testing.assert_close(layer(x), convolve(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_convolution_of_a_doubled_map(dims):
+    """Values and gradients are those of doubling first."""
+    layer = conv_nd(dims, 5, 7, 3, padding=1).double()
+    x = torch.randn(2, 5, *[4, 3, 6][-dims:], dtype=torch.float64, requires_grad=True)
+    results = [conv_of_nearest_up(layer, x), layer(nearest_up_in_plane(x))]
+    gradients = [
+        torch.autograd.grad(result, (x, layer.weight, layer.bias), torch.sin(7 * results[1].detach()))
+        for result in results
+    ]
+    torch.testing.assert_close(results[0], results[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
 
 
 def test_threads_change_no_bit():
