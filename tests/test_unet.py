@@ -1,5 +1,7 @@
 """What the golden numbers do not cover of the network: attention, slices, padding-free axial length, precision."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,17 @@ def test_convolution_of_a_doubled_map(dims):
     ]
     torch.testing.assert_close(results[0], results[1])
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_autocast_rounds_and_no_more():
+    """In half precision a block that doubles goes another way, which must lead to the same values."""
+    model = fill(create_model(replace(SMALL, resblock_updown=True), DEMO_DIFFUSION))
+    x, low_res = torch.randn(2, 1, 1, 6, 16, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = model(x, torch.tensor([40]), low_res=low_res)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = model(x, torch.tensor([40]), low_res=low_res)
+    assert 0 < (rounded - exact).norm() / exact.norm() < 0.02
 
 
 def test_threads_change_no_bit():
