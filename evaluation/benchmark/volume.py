@@ -19,7 +19,7 @@ from guided_diffusion.unet import UNetModel
 
 
 def measure_volume(model_path: str, timed_steps: int, shape: tuple[int, int, int] = (64, 64, 96)) -> Section:
-    """The section for a volume [X, Y, Z] of one patch: all of `--preset fast`, and `timed_steps` of the long chain."""
+    """The section for a volume [X, Y, Z]: all of `--preset fast`, and `timed_steps` of the long chain."""
     keep_freed_memory()
     fast = load_model(model_path, {"preset": "fast"})
     settings = fast.settings
@@ -50,8 +50,9 @@ def measure_volume(model_path: str, timed_steps: int, shape: tuple[int, int, int
         ],
         notes=(
             f"The long chain was not run to its end: {timed_steps} of its {steps} steps were timed after one that was"
-            f" not, {step_seconds:.2f} s each, and scaled. The same weights ({Path(model_path).name}), one patch; time"
-            " does not depend on what is in it."
+            f" not, {step_seconds:.2f} s each, and scaled. The same weights ({Path(model_path).name}); the chain takes the"
+            f" volume as one patch, the preset in patches of {settings.preprocessing.patch_size} slices. Time does not"
+            " depend on what is in it."
         ),
     )
 
