@@ -50,9 +50,9 @@ def measure_volume(model_path: str, timed_steps: int, shape: tuple[int, int, int
         ],
         notes=(
             f"The long chain was not run to its end: {timed_steps} of its {steps} steps were timed after one that was"
-            f" not, {step_seconds:.2f} s each, and scaled. The same weights ({Path(model_path).name}); the chain takes the"
-            f" volume as one patch, the preset in patches of {settings.preprocessing.patch_size} slices. Time does not"
-            " depend on what is in it."
+            f" not, {step_seconds:.2f} s each, and scaled. The same weights ({Path(model_path).name}); the chain takes"
+            f" the volume as one patch, the preset in patches of {settings.preprocessing.patch_size} slices. Time does"
+            " not depend on what is in it."
         ),
     )
 
