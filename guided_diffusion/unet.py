@@ -107,7 +107,7 @@ class ResBlock(TimestepBlock):
         norm_act, conv = self.in_layers[:-1], self.in_layers[-1]
         h = norm_act(x)
         # In half precision only: float32 keeps the published order of rounding, to which the golden numbers hold.
-        if self.resample is nearest_up_in_plane and torch.is_autocast_enabled(h.device.type):
+        if self.resample is nearest_up_in_plane and _is_autocast(h.device.type):
             h, x = conv_of_nearest_up(conv, h), self.resample(x)
         elif self.resample is not None:
             h, x = conv(self.resample(h)), self.resample(x)
@@ -122,6 +122,11 @@ class ResBlock(TimestepBlock):
         else:
             h = self.out_layers(h + emb_out)
         return self.skip_connection(x) + h
+
+
+def _is_autocast(device_type: str) -> bool:
+    """Whether operations on a device are done in half precision now. Some, such as "meta", do not know that."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 class AttentionBlock(nn.Module):
