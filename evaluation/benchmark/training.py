@@ -34,7 +34,7 @@ def measure_training(rounds: int) -> Section:
     size = "x".join(map(str, settings.crop_size))
     return Section(
         name="training",
-        title=f"A step of training: {settings.optimisation.batch_size} crops of {size} voxels, the shipped network",
+        title=f"A step of training, the shipped network: {settings.optimisation.batch_size} x {size} voxels",
         values={
             "ratio": ratio,
             "cpu_ratio": timings[OURS].cpu_ratio_to(timings[PLAIN]),
