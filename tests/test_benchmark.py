@@ -178,7 +178,7 @@ def test_samplers_section(small, trial):
 
 
 def test_seams_section(small, trial, monkeypatch):
-    monkeypatch.setitem(seams.CHAIN, "timestep_respacing", "2")
+    monkeypatch.setitem(seams.WALKS["ancestral, 10 steps"], "timestep_respacing", "2")
     rows = seams.measure_seams(str(small / "small.pt"), trial, chain=True).values["ways"]
     assert [row["way"] for row in rows] == 2 * list(seams.WAYS)
     assert len({row["psnr"] for row in rows}) == 6

@@ -27,13 +27,16 @@ WAYS = {
 }
 
 # A chain of several steps beside what the checkpoint recommends, which may be a single call.
-CHAIN = {"sampler": "ddpm", "timestep_respacing": "10", "start_from": "noise"}
+WALKS = {
+    "recommended": {},
+    "ancestral, 10 steps": {"sampler": "ddpm", "timestep_respacing": "10", "start_from": "noise"},
+}
 
 
 def measure_seams(model_path: str, trial: Path | None, chain: bool) -> Section:
     """The section for the middle of the first subject of a trial at 1/20 of the dose.
 
-    chain: also with ten ancestral steps.
+    chain: with all of `WALKS`, not only the first.
 
     Raises InputError without a trial, or for one without that dose.
     """
@@ -47,7 +50,7 @@ def measure_seams(model_path: str, trial: Path | None, chain: bool) -> Section:
     reference = clip_suv(normal_dose.data)
     rows = [
         _measure(sampler, way, model_path, low_dose, reference)
-        for sampler in (("recommended", "ancestral, 10 steps") if chain else ("recommended",))
+        for sampler in list(WALKS)[: None if chain else 1]
         for way in WAYS
     ]
     shape = "x".join(map(str, low_dose.data.shape))
@@ -74,8 +77,7 @@ def _measure(
     sampler: str, way: str, model_path: str, low_dose: Volume, reference: np.ndarray
 ) -> dict[str, str | float]:
     """One row: the volume denoised in patches, against a reference in SUV clipped to [0, 16]."""
-    flags = WAYS[way] if sampler == "recommended" else WAYS[way] | CHAIN
-    loaded = load_model(model_path, {"preset": "fast"} | flags)
+    loaded = load_model(model_path, {"preset": "fast"} | WAYS[way] | WALKS[sampler])
     preprocessing = replace(loaded.settings.preprocessing, **PATCHES)
     began = time.perf_counter()
     done = denoise_volume(low_dose, loaded.model, loaded.diffusion, loaded.settings.sampling, preprocessing)
