@@ -166,6 +166,7 @@ def test_without_decay_correction_each_slice_is_corrected_to_its_own_time():
         ({"RadiopharmaceuticalStartDateTime": "20240109235900"}, r"StartDateTime .* 12.0 h"),
         ({"AcquisitionTime": None}, r"AcquisitionTime \(0008,0032\) is missing"),
         ({"AcquisitionDate": None}, r"AcquisitionDate \(0008,0022\) is missing"),
+        ({"AcquisitionDate": "10.1.2024"}, r"AcquisitionDate \(0008,0022\) is '10\.1\.2024'"),
         ({"AcquisitionTime": "noon"}, r"AcquisitionTime \(0008,0032\) is 'noon'"),
         ({"Units": "GML", "CorrectedImage": ["ATTN"]}, r"CorrectedImage \(0028,0051\) is .*DECY"),
         ({"DecayCorrection": None}, r"DecayCorrection \(0054,1102\) is missing"),
@@ -187,6 +188,35 @@ def test_what_leads_to_no_suv_is_refused_with_tag_and_value(changes, message):
         suvbw_factors([pet_header(**changes)])
     assert "Sentinel" not in str(caught.value)
     assert "1948" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        # 12 h before the scan, if it were true: 94 times the activity
+        ({"RadiopharmaceuticalStartTime": "000000.00"}, r"StartTime \(0018,1072\) is '000000\.00', as de-ident"),
+        ({"RadiopharmaceuticalStartTime": None, "RadiopharmaceuticalStartDateTime": "20240110000000.0"}, "is missing"),
+        # no delay at all, if it were true
+        (
+            {"SeriesTime": "000000", "AcquisitionTime": "000000", "RadiopharmaceuticalStartTime": "000000"},
+            r"AcquisitionTime \(0008,0032\) is '000000', as de-identification leaves it; needed",
+        ),
+    ],
+)
+def test_times_that_were_blanked_out_are_no_times(changes, message):
+    with pytest.raises(SUVError, match=message):
+        suvbw_factors([pet_header(**changes)])
+
+
+def test_what_else_the_header_says_stands_in_for_a_blanked_time():
+    for changes in (
+        {"SeriesTime": "000000"},
+        {"RadiopharmaceuticalStartDateTime": "20240110000000"},
+    ):
+        assert suvbw_factors([pet_header(**changes)]) == pytest.approx([ONE_HALF_LIFE], rel=1e-9)
+    at_midnight = pet_header(SeriesTime="014946.2", AcquisitionTime="014946.2", RadiopharmaceuticalStartTime="000000")
+    said = SUVOverrides(injection_time="000000")
+    assert suvbw_factors([at_midnight], said) == pytest.approx([ONE_HALF_LIFE], rel=1e-9)
 
 
 def test_no_radiopharmaceutical_sequence_and_no_slices():

@@ -33,6 +33,18 @@ def text(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> str | None:
     return str(value).strip(" \0") or None
 
 
+def time_text(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> str | None:
+    """The text of a time or date-time; None where it is missing, or blanked out as midnight sharp."""
+    value = text(dataset, keyword_or_tag)
+    return None if is_blanked(value) else value
+
+
+def is_blanked(value: str | None) -> bool:
+    """Whether a DICOM TM or DT says midnight sharp: what de-identification puts in place of a time."""
+    match = _DATE_TIME.fullmatch((value or "").strip())
+    return parse_time(match.group(4) if match else value) == datetime.timedelta(0)
+
+
 def number(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> float | None:
     """The value as a finite float; None where it is missing, empty or no number."""
     try:
@@ -84,8 +96,8 @@ def parse_date_time(value: str | None, utc_offset: str | None = None) -> datetim
 
 
 def date_time(dataset: Dataset, stem: str) -> datetime.datetime | None:
-    """<stem>Date and <stem>Time as one moment, e.g. stem 'Acquisition'; None where either is missing."""
-    date, time = text(dataset, f"{stem}Date"), text(dataset, f"{stem}Time")
+    """<stem>Date and <stem>Time as one moment, e.g. stem 'Acquisition'; None where either is missing or blanked."""
+    date, time = text(dataset, f"{stem}Date"), time_text(dataset, f"{stem}Time")
     if date is None or parse_time(time) is None:
         return None
     midnight = parse_date_time(f"{date.replace('.', '')}00")

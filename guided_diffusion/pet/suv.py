@@ -160,7 +160,7 @@ def activity_moment(datasets: Sequence[Dataset]) -> tuple[datetime.datetime, str
     if series is not None and series <= earliest:
         return series, "series time"
     creator = tags.text(datasets[0], GE_CREATOR) or "GEMS_PETD_01"
-    scan = tags.parse_date_time(tags.text(datasets[0], GE_SCAN_DATE_TIME), _utc_offset(datasets[0]))
+    scan = tags.parse_date_time(tags.time_text(datasets[0], GE_SCAN_DATE_TIME), _utc_offset(datasets[0]))
     if scan is not None and creator.startswith("GEMS"):
         return scan, f"GE {tags.name_tag(GE_SCAN_DATE_TIME)}"
     return earliest, "earliest acquisition time"
@@ -239,15 +239,18 @@ def _half_life(isotope: Dataset, overrides: SUVOverrides) -> float:
 def _delay(
     dataset: Dataset, isotope: Dataset, moment: datetime.datetime, half_life: float, overrides: SUVOverrides
 ) -> float:
-    """Seconds from the injection to `moment`, never negative and never implausibly long."""
+    """Seconds from the injection to `moment`, never negative and never implausibly long.
+
+    A header's midnight sharp counts as missing: taken at its word, it would multiply a morning scan's SUV by tens.
+    """
     midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     date_time = tags.parse_date_time(
-        overrides.injection_time or tags.text(isotope, "RadiopharmaceuticalStartDateTime"), _utc_offset(dataset)
+        overrides.injection_time or tags.time_text(isotope, "RadiopharmaceuticalStartDateTime"), _utc_offset(dataset)
     )
     keyword = "RadiopharmaceuticalStartDateTime"
     if date_time is None:
         keyword = "RadiopharmaceuticalStartTime"
-        time = tags.parse_time(overrides.injection_time or tags.text(isotope, keyword))
+        time = tags.parse_time(overrides.injection_time or tags.time_text(isotope, keyword))
         if time is None:
             _refuse_override("--injection_time", overrides.injection_time)
             raise _refusal(isotope, keyword, "give --injection_time")
@@ -315,11 +318,13 @@ def _refuse_override(flag: str, value: object) -> None:
 
 
 def _no_acquisition(dataset: Dataset, reason: str) -> SUVError:
-    date_known = tags.text(dataset, "AcquisitionDate") is not None
-    return _refusal(dataset, "AcquisitionTime" if date_known else "AcquisitionDate", reason)
+    time_known = tags.parse_time(tags.time_text(dataset, "AcquisitionTime")) is not None
+    return _refusal(dataset, "AcquisitionDate" if time_known else "AcquisitionTime", reason)
 
 
 def _refusal(dataset: Dataset, keyword: str | tuple[int, int], reason: str) -> SUVError:
     value = dataset.get(keyword) if isinstance(keyword, str) else tags.text(dataset, keyword)
     state = "is missing" if value in (None, "") else f"is '{printable(value)}'"
+    if isinstance(keyword, str) and keyword.endswith("Time") and tags.is_blanked(str(value)):
+        state += ", as de-identification leaves it"
     return SUVError(f"no SUV: {tags.name_tag(keyword)} {state}; {reason}")
