@@ -259,6 +259,25 @@ def test_implausible_overrides_are_refused_too(overrides):
         suvbw_factors([pet_header()], SUVOverrides(**overrides))
 
 
+@pytest.mark.parametrize("said", [{"weight_kg": 80.0}, {"dose_bq": 3e8}, {"injection_time": "1000"}])
+def test_what_cannot_change_the_suv_is_refused(said):
+    """The record, and the header of a derived series, would say that it did."""
+    flag = f"--{next(iter(said))} cannot change"
+    philips_suv = philips(pet_header(Units="CNTS"), suv="0.0007")
+    for dataset, why in ((pet_header(Units="GML"), "'GML', SUV already"), (philips_suv, r"\(7053,1000\)")):
+        with pytest.raises(SUVError, match=f"{flag}.*{why}"):
+            suvbw_factors([dataset], SUVOverrides(**said))
+    for unused in ({"injection_time": "1000"}, {"half_life_s": 6586.2}):
+        with pytest.raises(SUVError, match=f"--{next(iter(unused))} cannot .* corrected to the injection already"):
+            suvbw_factors([pet_header(DecayCorrection="ADMIN")], SUVOverrides(**unused))
+
+
+def test_a_missing_weight_may_be_given_to_a_series_in_suv():
+    """SUV by lean body mass needs it."""
+    series = pet_header(Units="GML", PatientWeight=None)
+    assert suvbw_factors([series], SUVOverrides(weight_kg=80.0)) == [1.0]
+
+
 def test_long_lived_nuclides_need_the_date_of_the_injection():
     """Zr-89 (78.4 h), scanned three days after the injection: by its time of day alone it would be one day at most."""
     zr89 = pet_header(RadionuclideHalfLife="282240")

@@ -111,8 +111,9 @@ def suv_conversion(datasets: Sequence[Dataset], overrides: SUVOverrides | None =
     units = tags.text(first, "Units")
     _check_attenuation_corrected(first)
     if units == "GML":
-        return _from_gml(datasets)
+        return _from_gml(datasets, overrides)
     if units == "CNTS" and (tags.number(first, PHILIPS_SUV_FACTOR) or 0) > 0:
+        _refuse_all_overrides(first, overrides, f"{tags.name_tag(PHILIPS_SUV_FACTOR)} is the scanner's own SUV factor")
         _require_decay_corrected(first)
         factors = tuple(_positive(d, PHILIPS_SUV_FACTOR) for d in datasets)
         return SUVConversion(factors, f"Philips {tags.name_tag(PHILIPS_SUV_FACTOR)}")
@@ -166,7 +167,8 @@ def activity_moment(datasets: Sequence[Dataset]) -> tuple[datetime.datetime, str
     return earliest, "earliest acquisition time"
 
 
-def _from_gml(datasets: Sequence[Dataset]) -> SUVConversion:
+def _from_gml(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVConversion:
+    _refuse_all_overrides(datasets[0], overrides, f"{tags.name_tag('Units')} is 'GML', SUV already")
     _require_decay_corrected(datasets[0])
     suv_type = tags.text(datasets[0], "SUVType")
     if suv_type not in (None, "BW"):
@@ -191,6 +193,7 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
     correction = tags.text(first, "DecayCorrection")
     if correction == "ADMIN":
         _require_decay_corrected(first)
+        _refuse_unused(overrides, ("injection_time", "half_life_s"), "the image is corrected to the injection already")
         return SUVConversion((suvbw_of_bqml(weight, dose),) * len(datasets), f"corrected to the injection{given}")
     half_life = _half_life(isotope, overrides)
     if correction == "START":
@@ -315,6 +318,19 @@ def _positive(dataset: Dataset, tag: tuple[int, int]) -> float:
 def _refuse_override(flag: str, value: object) -> None:
     if value is not None:
         raise SUVError(f"{flag} {printable(value)} cannot be true; check its unit")
+
+
+def _refuse_all_overrides(dataset: Dataset, overrides: SUVOverrides, why: str) -> None:
+    """For series that the scanner put into SUV. A missing weight may still be given: other bases of SUV need it."""
+    weight_known = tags.number(dataset, "PatientWeight") is not None
+    _refuse_unused(overrides, [name for name in overrides.given() if name != "weight_kg" or weight_known], why)
+
+
+def _refuse_unused(overrides: SUVOverrides, names: Sequence[str], why: str) -> None:
+    """What the user says and the factor does not follow: the record and a derived series would claim that it did."""
+    unused = " ".join(f"--{name}" for name in overrides.given() if name in names)
+    if unused:
+        raise SUVError(f"{unused} cannot change this series' SUV, because {why}; leave it out")
 
 
 def _no_acquisition(dataset: Dataset, reason: str) -> SUVError:
