@@ -15,6 +15,12 @@ ISOTOPE_TAGS = (
     "RadiopharmaceuticalStartDateTime",
 )
 
+# A DICOM file whose header ends in the middle of a tag, as a copy that was broken off.
+BROKEN_OFF = (
+    bytes(128) + b"DICM\x02\x00\x10\x00UI\x14\x001.2.840.10008.1.2.1\x00"
+    b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100\x08\x00\x06\x00SQ\x00\x00\x01"
+)
+
 
 def pet_header(**changes) -> Dataset:
     """A BQML header: 70 kg, 350 MBq of F-18 one half-life before the scan. A change to None removes a tag."""

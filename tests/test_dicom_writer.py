@@ -19,7 +19,7 @@ from guided_diffusion.pet.geometry import back_to_input_grid, to_model_grid
 from guided_diffusion.pet.suv import SUVOverrides, suvbw_factors
 from guided_diffusion.pet.volume import load_volume
 from tests.bucket import Bucket
-from tests.dicom_series import HALF_LIFE_S, write_series
+from tests.dicom_series import BROKEN_OFF, HALF_LIFE_S, write_series
 from tests.test_dicom import STS, needs_sts
 from tests.test_suv import philips
 
@@ -211,6 +211,9 @@ def test_folders_with_something_else_are_left_alone(series, tmp_path):
     with pytest.raises(InputError, match="holds something else"):
         save_dicom_series(volume, series, tmp_path / "out", model_description="m")
     assert (tmp_path / "out" / "thesis.txt").exists()
+    (tmp_path / "out" / "thesis.txt").write_bytes(BROKEN_OFF)
+    with pytest.raises(InputError, match="holds something else"):
+        save_dicom_series(volume, series, tmp_path / "out", model_description="m")
     with pytest.raises(InputError, match="holds something else"):  # the original itself
         save_dicom_series(volume, series, series, model_description="m")
     np.testing.assert_array_equal(load_volume(series).data, volume.data)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
@@ -17,6 +16,7 @@ from pydicom.valuerep import format_number_as_ds
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import dicom_tags as tags
 from guided_diffusion.pet import remote
+from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.dicom import Series, conversion_of, open_series, quiet_pydicom
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.text import printable
@@ -101,11 +101,11 @@ def _write_folder(out_dir: Path, write: Callable[[Path], None]) -> None:
 def _is_ours(path: Path) -> bool:
     """Whether a file is a slice that this module wrote, so that a later run may replace it."""
     try:
-        with quiet_pydicom():
+        with damage_as(f"{path}: is no DICOM file, or damaged"), quiet_pydicom():
             meta = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[]).file_meta
-    except (InvalidDicomError, OSError):
+            return meta.get("ImplementationVersionName") == VERSION_NAME
+    except InputError:
         return False
-    return meta.get("ImplementationVersionName") == VERSION_NAME
 
 
 def _write_slices(

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet import dicom_tags as tags
+from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.dicom import quiet_pydicom
 
 
@@ -14,16 +16,20 @@ def study_of(folder: Path) -> str | None:
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            try:
-                with quiet_pydicom():
-                    dataset = pydicom.dcmread(
-                        Path(parent) / name, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]
-                    )
-            except (InvalidDicomError, OSError, ValueError):
-                continue
-            if "StudyInstanceUID" in dataset:
-                return str(dataset.StudyInstanceUID)
+            study = _study_of_file(Path(parent) / name)
+            if study is not None:
+                return study
     return None
+
+
+def _study_of_file(path: Path) -> str | None:
+    """None for a file that is no DICOM, or a damaged one: reading the series will name it."""
+    try:
+        with damage_as(f"{path}: is damaged"), quiet_pydicom():
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+            return tags.text(dataset, "StudyInstanceUID")
+    except InputError:
+        return None
 
 
 def are_one_study(folders: list[Path]) -> bool:
