@@ -177,6 +177,19 @@ def test_a_normal_dose_partner_on_another_grid_lands_on_the_low_doses():
     elsewhere = replace(normal_grid, affine=normal_grid.affine + np.pad([[200.0]], ((0, 3), (3, 0))))
     with pytest.raises(InputError, match="same part of the patient"):
         resample_like(image(elsewhere), model)
+    with pytest.raises(InputError, match="low dose and normal dose do not have parallel axes"):
+        resample_like(image(replace(normal_grid, affine=turned(normal_grid.affine, 10))), model)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_partner_that_shows_a_part_of_the_patient_only_is_refused(axis):
+    """Its edge would go on through the rest, as a training target."""
+    model = to_model_grid(Volume(np.ones((20, 20, 20), np.float32), centred_affine((20, 20, 20), 4.0, "LPS")))
+    shape = [20, 20, 20]
+    shape[axis] = 12
+    partner = Volume(np.ones(shape, np.float32), centred_affine(tuple(shape), 4.0, "LPS"))
+    with pytest.raises(InputError, match="same part of the patient"):
+        resample_like(partner, model)
 
 
 @pytest.mark.slow

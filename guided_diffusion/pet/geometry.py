@@ -117,7 +117,9 @@ def back_to_input_grid(
     if _shear(original.affine) > RIGHT_ANGLE:
         data += sample(change, np.linalg.inv(model_input.affine) @ original.affine, data.shape)
     else:
-        permutation, samples = _samples_in(original.affine, model_input)
+        permutation, samples = _samples_in(
+            original.affine, model_input, "the model's input does not follow the axes of the original volume"
+        )
         view = np.transpose(data, permutation)
         operators = [back_operator(along, size) for along, size in zip(samples, view.shape, strict=True)]
         covered = tuple(part for _, part in operators)
@@ -132,15 +134,15 @@ def resample_like(volume: Volume, model: Volume) -> Volume:
     """Puts another image of the same patient position (its normal-dose partner) on the grid of `model`.
 
     Raises:
-        InputError: the two images' axes are turned against each other, or one lies outside the other.
+        InputError: the two images' axes are turned against each other, or `volume` lacks a tenth or more of `model`.
     """
     if volume.data.shape == model.data.shape and np.allclose(volume.affine, model.affine, atol=1e-3):
         return volume
-    permutation, samples = _samples_in(volume.affine, model)
+    permutation, samples = _samples_in(volume.affine, model, "low dose and normal dose do not have parallel axes")
     data = np.transpose(volume.data, permutation)
     for along, size in zip(samples, data.shape, strict=True):
         covered = along.covered(size)
-        if (covered.stop - covered.start) < 0.9 * min(size, abs(along.step) * along.count):
+        if (covered.stop - covered.start) < 0.9 * abs(along.step) * along.count:
             raise InputError("low dose and normal dose do not show the same part of the patient")
     return replace(model, data=_resample(data, samples), source=volume.source)
 
@@ -238,15 +240,18 @@ def _index_map(permutation: tuple[int, ...], samples: list[Samples]) -> np.ndarr
     return index_map
 
 
-def _samples_in(affine: np.ndarray, model: Volume) -> tuple[tuple[int, ...], list[Samples]]:
-    """Which input axis each model axis follows, and where the model's voxels lie along it."""
+def _samples_in(affine: np.ndarray, model: Volume, otherwise: str) -> tuple[tuple[int, ...], list[Samples]]:
+    """Which input axis each model axis follows, and where the model's voxels lie along it.
+
+    Raises InputError with the message `otherwise` where it follows none.
+    """
     index_map = np.linalg.inv(affine) @ model.affine
     permutation = tuple(int(k) for k in np.argmax(np.abs(index_map[:3, :3]), axis=0))
     steps = index_map[permutation, (0, 1, 2)]
     rest = index_map[:3, :3].copy()
     rest[permutation, (0, 1, 2)] = 0
     if sorted(permutation) != [0, 1, 2] or np.abs(rest).max() > 1e-4:
-        raise InputError("the model's input does not follow the axes of the original volume")
+        raise InputError(otherwise)
     firsts = index_map[list(permutation), 3]
     return permutation, [
         Samples(float(first), float(step), count)
