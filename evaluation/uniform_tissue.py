@@ -22,6 +22,8 @@ def sphere_statistics(volume: np.ndarray, voxel_mm: Sequence[float]) -> tuple[np
     weights = sphere / sphere.sum()
     inside = tuple(slice(n // 2, size - n // 2) for n, size in zip(sphere.shape, volume.shape, strict=True))
     mean, square = (np.full(volume.shape, np.nan) for _ in range(2))
+    if any(n > size for n, size in zip(sphere.shape, volume.shape, strict=True)):
+        return mean, square
     mean[inside] = means_inside(volume, weights)
     square[inside] = means_inside(volume.astype(float) ** 2, weights)
     return mean, np.sqrt(np.maximum(square - mean**2, 0))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from evaluation import real_series
 from evaluation.foci import lacking
-from evaluation.real_series import format_report, load_upright, main, measure
+from evaluation.real_series import format_report, load_upright, main, measure, save_mips
 from evaluation.spheres import ball
 from evaluation.uniform_tissue import (
     most_uniform_spheres,
@@ -47,6 +48,7 @@ def test_sphere_statistics(noise):
     assert mean[20, 18, 25] == pytest.approx(block.mean())
     assert deviation[20, 18, 25] == pytest.approx(block.std())
     assert np.isnan(mean[2, 18, 25])
+    assert np.isnan(sphere_statistics(image[:, :, :5], VOXEL_MM)[0]).all()  # shorter than a sphere
 
 
 def test_the_most_uniform_spheres_lie_where_there_is_less_noise(noise):
@@ -139,6 +141,16 @@ def test_axes_are_turned_but_places_stay(tmp_path):
     place = affine @ [1, 2, 3, 1]
     i, j, k = np.rint(np.linalg.inv(upright.affine) @ place)[:3].astype(int)
     assert upright.data[i, j, k] == data[1, 2, 3]
+
+
+def test_the_picture_leaves_out_all_that_lies_above_the_neck(tmp_path, monkeypatch):
+    """Slices are 3 mm high: of 10 mm, the fourth slice is left out whole."""
+    shown = []
+    monkeypatch.setattr(real_series, "save_coronal_mips", lambda _, volumes, *__: shown.append(volumes["scan"]))
+    scan = Volume(np.broadcast_to(np.arange(60, dtype=np.float32), (4, 4, 60)), AFFINE)
+    for neck_mm, kept in ((10.0, 56), (9.0, 57)):
+        save_mips(tmp_path / "mips.png", {"scan": scan}, neck_mm)
+        assert shown.pop().max() == kept - 1
 
 
 def test_the_command(small, tmp_path, monkeypatch, capsys):
