@@ -161,6 +161,7 @@ def test_one_rank_makes_the_same_data_and_finished_subjects_are_kept(data_set, t
         (["--scanners", "quadra,xyz"], "no scanner is called 'xyz'"),
         (["--doses", "1/7"], "dose '1/7' is not simulated"),
         (["--subjects", "0"], "must be at least 1"),
+        (["--seed", "-1"], "--seed -1: must be 0 or more"),
     ],
 )
 def test_bad_flags_are_refused_with_one_line(flags, message, tmp_path):

@@ -15,6 +15,14 @@ def test_rows_are_read_in_order_and_cut_ones_end_with_nothing(tmp_path):
         read_manifest(tmp_path, ("a", "d"))
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfea\x00,\x00b\x00", b'a,"' + b"x" * 200_000])
+def test_what_is_no_table_is_a_mistake_of_the_file(tmp_path, content):
+    """As Excel saves "Unicode text", and a quote that never ends."""
+    (tmp_path / "manifest.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"manifest\.csv: is no table in UTF-8"):
+        read_manifest(tmp_path)
+
+
 def test_a_row_that_was_cut_off_is_a_mistake_of_the_file(tmp_path):
     (tmp_path / "manifest.csv").write_text(",".join(MANIFEST_COLUMNS) + "\nsub-0000,7,fdg,mct,0.05,train\n")
     with pytest.raises(InputError, match=r"manifest\.csv: voxel_mm '' is not a number"):

@@ -59,6 +59,8 @@ class Trial:
     split: str
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: must be 0 or more")
         known = [str(Fraction(dose).limit_denominator(1000)) for dose in (1, *DOSES)]
         for dose in self.doses:
             if dose not in known:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet.damage import damage_as
 
 MANIFEST = "manifest.csv"
 MANIFEST_COLUMNS = (
@@ -21,17 +22,20 @@ def is_trial(folder: Path) -> bool:
 def read_manifest(folder: Path, columns: Sequence[str] = MANIFEST_COLUMNS) -> list[dict[str, str]]:
     """The rows in their order; what is missing at the end of a row is "".
 
-    columns: those that must be there. Raises InputError where there is no manifest, or it lacks one of them.
+    columns: those that must be there. Raises InputError where there is no manifest, it cannot be read, or it lacks
+    one of them.
     """
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise InputError(f"{manifest}: no such file; give the folder of a virtual trial (scripts/simulate.py --out)")
-    with open(manifest, newline="", encoding="utf-8") as file:
+    damaged = f"{manifest}: is no table in UTF-8; is it the manifest of scripts/simulate.py?"
+    with damage_as(damaged), open(manifest, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file, restval="")
-        for column in columns:
-            if column not in (reader.fieldnames or ()):
-                raise InputError(f"{manifest}: no column {column!r}; is it the manifest of scripts/simulate.py?")
-        return list(reader)
+        names, rows = reader.fieldnames or (), list(reader)
+    for column in columns:
+        if column not in names:
+            raise InputError(f"{manifest}: no column {column!r}; is it the manifest of scripts/simulate.py?")
+    return rows
 
 
 def file_of(folder: Path, row: dict[str, str], column: str) -> Path:
