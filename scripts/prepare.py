@@ -22,7 +22,8 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--output", help=".npz, .nii or .nii.gz; a record goes beside it as .json")
     flags.add_argument(
         "--normal_dose",
-        help="normal-dose partner of --input: both become one training pair (.npz), each by its own tags",
+        help="normal-dose partner of --input: both become one training pair (.npz), each by its own tags; --series and"
+        " the flags that replace tags are for --input alone",
     )
     flags.add_argument(
         "--info", type=str2bool, nargs="?", const=True, default=False, help="print a table of the image (False)"
