@@ -61,8 +61,8 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
     """The scans at a path: a file, a DICOM folder, a folder of subjects (volume files or DICOM folders), or a trial.
 
     A single scan's results go into `save_dir`, those of several into a folder each; a virtual trial's low doses into
-    folders named after them, such as sub-0000/low_dose_1-20. Raises InputError if there is
-    nothing, or if nothing can be written.
+    folders named after them, such as sub-0000/low_dose_1-20. A `save_dir` inside the folder of subjects is none of
+    them. Raises InputError if there is nothing, or if nothing can be written.
     """
     if not base_samples:
         raise InputError(
@@ -76,7 +76,9 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
         raise InputError(f"{path}: no such file or folder")
     if is_trial(path):
         return [Subject(str(case.low_dose), writable_folder(out / case.name)) for case in read_cases(path)]
-    scans = list(_scans(path))
+    if path.resolve() == out.resolve():
+        raise InputError(f"{path}: the results would lie among the scans; choose another --save_dir")
+    scans = list(_scans(path, out))
     if not scans:
         raise InputError(f"{path}: the folder is empty")
     if scans == [path]:
@@ -88,12 +90,14 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
     return [Subject(str(scan), writable_folder(out / name)) for scan, name in zip(scans, names, strict=True)]
 
 
-def _scans(path: Path) -> Iterator[Path]:
-    """The path itself, or the scans in it if it is a folder of subjects."""
+def _scans(path: Path, out: Path) -> Iterator[Path]:
+    """The path itself, or the scans in it if it is a folder of subjects, in which the results `out` may lie too."""
     if not path.is_dir():
         yield path
         return
-    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    entries = sorted(
+        entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.resolve() != out.resolve()
+    )
     volumes = [entry for entry in entries if entry.name.endswith(VOLUME_SUFFIXES)]
     folders = [entry for entry in entries if entry.is_dir()]
     if volumes:
