@@ -99,6 +99,8 @@ def test_a_mistake_is_one_line_from_one_rank(small, tmp_path):
         assert_refused(run_script("scripts/test.py", *nothing, ranks=ranks), "nothing.npz", "no such file")
     senseless = arguments_of(small / "scan.npz", small / "small.pt", tmp_path / "out", "--timestep_respacing", "x")
     assert_refused(run_script("scripts/test.py", *senseless, ranks=3), "respacing")
+    threads = arguments_of(small / "scan.npz", small / "small.pt", tmp_path / "out", "--threads", -1)
+    assert_refused(run_script("scripts/test.py", *threads, ranks=3), "--threads -1")
 
 
 def test_the_example_for_192_304_612_checks_the_number_of_patches(small, tmp_path):
