@@ -33,12 +33,12 @@ class Subject:
     folder: Path
 
     def is_finished(self, key: str) -> bool:
-        """Whether the results of the run with this key are here: its manifest is written last."""
+        """Whether the results of the run with this key are here: its manifest, written last, and all that it lists."""
         try:
-            same_run = json.loads((self.folder / "run.json").read_text())["key"] == key
+            manifest = json.loads((self.folder / "run.json").read_text())
+            return manifest["key"] == key and all((self.folder / name).exists() for name in manifest["files"])
         except (OSError, ValueError, KeyError):
             return False
-        return same_run and bool(self._results())
 
     def check_not_overwritten(self) -> None:
         """Raises InputError if the scan itself has the name of a result and would be replaced by it."""
@@ -141,11 +141,12 @@ def _write_array(folder: Path, name: str, array: np.ndarray) -> Path:
     return path
 
 
-def write_manifest(subject: Subject, manifest: dict[str, Any]) -> Path:
-    """Write `run.json`, which says that everything else is complete."""
+def write_manifest(subject: Subject, manifest: dict[str, Any], written: list[Path]) -> Path:
+    """Write `run.json`, which lists what was `written` into the subject's folder and says that it is complete."""
     path = subject.folder / "run.json"
+    listing = manifest | {"files": [result.name for result in written]}
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=2, default=str) + "\n")
+        temporary.write_text(json.dumps(listing, indent=2, default=str) + "\n")
     return path
 
 

@@ -68,8 +68,12 @@ def test_an_interrupted_run_is_continued_to_the_same_bits(small, tmp_path, monke
     assert len(calls) == 7
     assert "finished already" in (tmp_path / "out" / "log.txt").read_text()
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["log.txt", "run.json", "samples_18x21x73.npz"]
-    denoise(*arguments, "--seed", 11)
+    (tmp_path / "out" / "samples_18x21x73.npz").unlink()
+    denoise(*arguments)
     assert len(calls) == 13
+    np.testing.assert_array_equal(samples_in(tmp_path / "out"), whole)
+    denoise(*arguments, "--seed", 11)
+    assert len(calls) == 19
 
 
 @needs_mpiexec
