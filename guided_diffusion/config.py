@@ -165,7 +165,7 @@ class Header:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any], where: str) -> "Header":
-        """The inverse of `as_dict`. Raises InputError, naming the file `where`, for unknown or missing entries."""
+        """The inverse of `as_dict`. Raises InputError, naming the file `where`, for entries that make no sense."""
         try:
             preprocessing = dict(plain["preprocessing"])
             preprocessing["voxel_mm"] = tuple(float(size) for size in preprocessing["voxel_mm"])
@@ -177,7 +177,7 @@ class Header:
                 sampler=SamplerConfig.from_dict(plain["sampler"]),
                 training=dict(plain["training"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
             raise InputError(
                 f"{where}: the checkpoint's header cannot be read ({error}); was it made by a newer version?"
             ) from None
