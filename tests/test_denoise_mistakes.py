@@ -69,6 +69,7 @@ def test_wrong_number_of_samples_is_refused(golden_files, tmp_path):
         (("--start_from", "low_dose", "--start_step", "1000"), "--start_step 1000: not a timestep of 0 to 999"),
         (("--batch_size", "0"), "batch_size"),
         (("--seed", "-1"), "seed"),
+        (("--seed", str(2**63)), "from 0 to below"),
         (("--realisations", "0"), "realisations"),
         (("--fuse", "each_step", "--noise", "per_patch"), "--noise field"),
         (("--threads", "-1"), "threads"),
