@@ -6,6 +6,7 @@ A checkpoint is either a plain state dict (the published layout) or a dictionary
 import hashlib
 import pickle
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from guided_diffusion.config import Header, ModelConfig
 from guided_diffusion.errors import InputError
 
 StateDict = dict[str, Tensor]
+
+# What PyTorch's readers, the one of zip archives and the older one, trip over in a damaged file.
+_DAMAGED = (RuntimeError, EOFError, OSError, LookupError, ValueError, AttributeError, AssertionError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def read_plain(path: str) -> dict:
         raise InputError(f"{path}: holds more than tensors and plain values, so it is not loaded") from None
     except bf.Error as error:
         raise InputError(f"{path}: cannot be fetched ({_first_line(error)})") from None
-    except (RuntimeError, EOFError, OSError, LookupError, ValueError, AttributeError) as error:
+    except _DAMAGED as error:
         raise InputError(f"{path}: not a readable PyTorch checkpoint ({_first_line(error)})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a state dict")
@@ -52,13 +56,15 @@ def read_plain(path: str) -> dict:
 def load_checkpoint(path: str) -> Checkpoint:
     """Weights and header of a checkpoint.
 
-    Raises InputError as `read_plain` does, and for entries that are no tensors.
+    Raises InputError as `read_plain` does, and for entries that are no tensors or have no names.
     """
     content = read_plain(path)
     header = Header.from_dict(content["header"], path) if "header" in content else None
     state_dict = content.get("state_dict", content)
-    if not isinstance(state_dict, dict) or not all(isinstance(value, Tensor) for value in state_dict.values()):
-        raise InputError(f"{path}: not a state dict: some of its entries are no tensors")
+    if not isinstance(state_dict, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state_dict.items()
+    ):
+        raise InputError(f"{path}: not a state dict: some of its entries are no tensors or have no names")
     return Checkpoint(state_dict, header)
 
 

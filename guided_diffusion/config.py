@@ -24,7 +24,7 @@ def _require(condition: bool, message: str) -> None:
 def _positive_integers(name: str, text: str) -> None:
     """Raises InputError unless the text is a comma list of positive integers."""
     _require(
-        all(part.strip().isdigit() and int(part) > 0 for part in text.split(",")),
+        all(part.strip().isdecimal() and int(part) > 0 for part in text.split(",")),
         f"{name} {text!r}: a comma list of positive whole numbers",
     )
 
@@ -60,6 +60,10 @@ class ModelConfig:
         _require(self.num_res_blocks >= 1, f"--num_res_blocks {self.num_res_blocks}: at least 1")
         _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 to below 1")
         _require(self.low_res_scale > 0, f"--low_res_scale {self.low_res_scale}: must be positive")
+        for name in ("num_heads_upsample", "num_head_channels"):
+            heads = getattr(self, name)
+            _require(heads == -1 or heads >= 1, f"--{name} {heads}: at least 1, or -1 to leave it to --num_heads")
+        _require(self.num_heads >= 1, f"--num_heads {self.num_heads}: at least 1")
         _positive_integers("--channel_mult", self.channel_mult or "1")
         _positive_integers("--attention_resolutions", self.attention_resolutions)
         _require(
@@ -161,7 +165,7 @@ class Header:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any], where: str) -> "Header":
-        """The inverse of `as_dict`. Raises InputError, naming the file `where`, for unknown or missing entries."""
+        """The inverse of `as_dict`. Raises InputError, naming the file `where`, for entries that make no sense."""
         try:
             preprocessing = dict(plain["preprocessing"])
             preprocessing["voxel_mm"] = tuple(float(size) for size in preprocessing["voxel_mm"])
@@ -173,7 +177,7 @@ class Header:
                 sampler=SamplerConfig.from_dict(plain["sampler"]),
                 training=dict(plain["training"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
             raise InputError(
                 f"{where}: the checkpoint's header cannot be read ({error}); was it made by a newer version?"
             ) from None

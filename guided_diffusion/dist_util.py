@@ -96,10 +96,11 @@ def ranks_per_device() -> int:
 def share_cores(threads: int = 0) -> int:
     """Set how many threads PyTorch uses on this rank, and return it.
 
-    0 divides the cores evenly among the ranks that may run on them. OMP_NUM_THREADS, where set, is left alone.
+    0 divides the cores evenly among the ranks that may run on them. OMP_NUM_THREADS, where set, is left alone. All
+    ranks call this together, with the same number. Raises InputError for a negative one.
     """
     if threads < 0:
-        raise InputError(f"--threads {threads}: cannot be negative; 0 shares the cores among the ranks")
+        raise _SharedError(f"--threads {threads}: cannot be negative; 0 shares the cores among the ranks")
     if threads == 0 and "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()
     if threads == 0:

@@ -80,8 +80,8 @@ def inference_settings(flags: dict[str, Any], header: Header | None, on_gpu: boo
         noise=flags.get("noise", "per_patch" if published else "field"),
         **{name: flags[name] for name in _SAMPLING_FLAGS if name in flags},
     )
-    if sampling.seed < 0:
-        raise InputError(f"--seed {sampling.seed}: cannot be negative")
+    if not 0 <= sampling.seed < 2**63:
+        raise InputError(f"--seed {sampling.seed}: from 0 to below 2^63")
     if model.dims != 3 or model.class_cond:
         raise InputError("volumes are denoised by 3D networks without class labels: --dims 3 --class_cond False")
     if sampling.batch_size < 1:

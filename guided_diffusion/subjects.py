@@ -33,12 +33,12 @@ class Subject:
     folder: Path
 
     def is_finished(self, key: str) -> bool:
-        """Whether the results of the run with this key are here: its manifest is written last."""
+        """Whether the results of the run with this key are here: its manifest, written last, and all that it lists."""
         try:
-            same_run = json.loads((self.folder / "run.json").read_text())["key"] == key
+            manifest = json.loads((self.folder / "run.json").read_text())
+            return manifest["key"] == key and all((self.folder / name).exists() for name in manifest["files"])
         except (OSError, ValueError, KeyError):
             return False
-        return same_run and bool(self._results())
 
     def check_not_overwritten(self) -> None:
         """Raises InputError if the scan itself has the name of a result and would be replaced by it."""
@@ -61,8 +61,8 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
     """The scans at a path: a file, a DICOM folder, a folder of subjects (volume files or DICOM folders), or a trial.
 
     A single scan's results go into `save_dir`, those of several into a folder each; a virtual trial's low doses into
-    folders named after them, such as sub-0000/low_dose_1-20. Raises InputError if there is
-    nothing, or if nothing can be written.
+    folders named after them, such as sub-0000/low_dose_1-20. A `save_dir` inside the folder of subjects is none of
+    them. Raises InputError if there is nothing, or if nothing can be written.
     """
     if not base_samples:
         raise InputError(
@@ -76,7 +76,9 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
         raise InputError(f"{path}: no such file or folder")
     if is_trial(path):
         return [Subject(str(case.low_dose), writable_folder(out / case.name)) for case in read_cases(path)]
-    scans = list(_scans(path))
+    if path.resolve() == out.resolve():
+        raise InputError(f"{path}: the results would lie among the scans; choose another --save_dir")
+    scans = list(_scans(path, out))
     if not scans:
         raise InputError(f"{path}: the folder is empty")
     if scans == [path]:
@@ -88,12 +90,14 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
     return [Subject(str(scan), writable_folder(out / name)) for scan, name in zip(scans, names, strict=True)]
 
 
-def _scans(path: Path) -> Iterator[Path]:
-    """The path itself, or the scans in it if it is a folder of subjects."""
+def _scans(path: Path, out: Path) -> Iterator[Path]:
+    """The path itself, or the scans in it if it is a folder of subjects, in which the results `out` may lie too."""
     if not path.is_dir():
         yield path
         return
-    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    entries = sorted(
+        entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.resolve() != out.resolve()
+    )
     volumes = [entry for entry in entries if entry.name.endswith(VOLUME_SUFFIXES)]
     folders = [entry for entry in entries if entry.is_dir()]
     if volumes:
@@ -137,11 +141,12 @@ def _write_array(folder: Path, name: str, array: np.ndarray) -> Path:
     return path
 
 
-def write_manifest(subject: Subject, manifest: dict[str, Any]) -> Path:
-    """Write `run.json`, which says that everything else is complete."""
+def write_manifest(subject: Subject, manifest: dict[str, Any], written: list[Path]) -> Path:
+    """Write `run.json`, which lists what was `written` into the subject's folder and says that it is complete."""
     path = subject.folder / "run.json"
+    listing = manifest | {"files": [result.name for result in written]}
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=2, default=str) + "\n")
+        temporary.write_text(json.dumps(listing, indent=2, default=str) + "\n")
     return path
 
 

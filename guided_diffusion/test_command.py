@@ -332,7 +332,7 @@ def _write(subject: Subject, denoised: Denoised, manifest: dict[str, Any], flags
     if is_bare(subject.path, denoised) and voxel_mm != list(PUBLISHED_GRID.voxel_mm):
         sizes = " x ".join(f"{size:g}" for size in voxel_mm)
         logger.log(f"notice: {subject.path} was taken to have the model's voxels of {sizes} mm")
-    written.append(write_manifest(subject, manifest))
+    written.append(write_manifest(subject, manifest, written))
     for path in written:
         logger.log(f"wrote {path}")
     logger.log(f"{len(denoised.plan.starts)} patches in {manifest['seconds']:.1f} s on {manifest['ranks']} rank(s)")

@@ -44,7 +44,8 @@ def find_start(save_dir: Path, resume_checkpoint: str, rates: Iterable[str]) -> 
     """Where to begin: at the run in `save_dir` if it holds one, else at `resume_checkpoint`, else anew (None).
 
     A `resume_checkpoint` inside `save_dir` goes before its newest. Weights with `opt######.pt` beside them are
-    continued, others only give the first weights. Raises InputError for files that are missing or unreadable.
+    continued, others only give the first weights. Raises InputError for files that are missing or unreadable, and for
+    an `opt######.pt` of another program.
     """
     newest = _newest(save_dir)
     path = Path(resume_checkpoint) if resume_checkpoint else newest
@@ -56,8 +57,14 @@ def find_start(save_dir: Path, resume_checkpoint: str, rates: Iterable[str]) -> 
     step = step_of(path)
     if step is None or not optimiser_path(path.parent, step).exists():
         return Start(path, weights, {}, None)
+    optimiser = read_plain(str(optimiser_path(path.parent, step)))
+    if "step" not in optimiser:
+        raise InputError(
+            f"{optimiser_path(path.parent, step)}: of another program, as the published one; to begin a new run with"
+            f" the weights beside it, copy {path.name} into a folder of its own"
+        )
     averages = {rate: load_checkpoint(str(ema_path(path.parent, rate, step))) for rate in rates}
-    return Start(path, weights, averages, read_plain(str(optimiser_path(path.parent, step))))
+    return Start(path, weights, averages, optimiser)
 
 
 def step_of(path: Path) -> int | None:

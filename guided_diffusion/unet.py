@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from guided_diffusion.config import ModelConfig
+from guided_diffusion.errors import InputError
 from guided_diffusion.nn import (
     GroupNorm32,
     average_pool_in_plane,
@@ -130,10 +131,18 @@ def _is_autocast(device_type: str) -> bool:
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention over all voxels of a patch. Heads are split before queries, keys and values."""
+    """Self-attention over all voxels of a patch. Heads are split before queries, keys and values.
+
+    Raises InputError if heads of that number or width do not divide the channels.
+    """
 
     def __init__(self, channels: int, num_heads: int, num_head_channels: int):
         super().__init__()
+        if channels % (num_heads if num_head_channels == -1 else num_head_channels):
+            heads = f"{num_heads} heads" if num_head_channels == -1 else f"heads of {num_head_channels}"
+            raise InputError(
+                f"attention cannot divide {channels} channels into {heads}: change --num_heads or --num_head_channels"
+            )
         self.num_heads = num_heads if num_head_channels == -1 else channels // num_head_channels
         self.norm = GroupNorm32(channels)
         self.qkv = conv_nd(1, channels, 3 * channels, 1)

@@ -1,5 +1,6 @@
 """Checkpoints: what goes in comes out, nothing executes, nothing partial stays, misfits are explained."""
 
+import contextlib
 import json
 import pickle
 
@@ -111,6 +112,27 @@ def test_other_contents_are_refused(tmp_path):
     save_plain(tmp_path / "header.pt", {"header": {"method": "ddpm3d"}, "state_dict": {}})
     with pytest.raises(InputError, match=r"header\.pt: .*header cannot be read"):
         load_checkpoint(str(tmp_path / "header.pt"))
+    torch.save({1: torch.zeros(2)}, tmp_path / "numbered.pt")
+    with pytest.raises(InputError, match=r"numbered\.pt: .*have no names"):
+        load_checkpoint(str(tmp_path / "numbered.pt"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("dims", 7), ("channel_mult", 3), ("num_channels", "wide")])
+def test_a_senseless_header_is_refused_by_the_name_of_its_file(name, value):
+    plain = HEADER.as_dict()
+    plain["model"][name] = value
+    with pytest.raises(InputError, match=r"some\.pt: .*header cannot be read"):
+        Header.from_dict(plain, "some.pt")
+
+
+def test_a_damaged_file_of_the_older_format_is_refused(tmp_path):
+    torch.save({"weight": torch.arange(3.0)}, tmp_path / "model.pt", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "model.pt").read_bytes()
+    assert load_checkpoint(str(tmp_path / "model.pt")).state_dict["weight"].tolist() == [0, 1, 2]
+    for place in range(0, len(whole), 5):
+        (tmp_path / "model.pt").write_bytes(whole[:place] + b"7" + whole[place + 1 :])
+        with contextlib.suppress(InputError):  # bytes of a weight, for instance, may have any value
+            load_checkpoint(str(tmp_path / "model.pt"))
 
 
 def test_a_failed_save_leaves_the_old_file_and_no_litter(tmp_path):

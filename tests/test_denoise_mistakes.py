@@ -69,6 +69,7 @@ def test_wrong_number_of_samples_is_refused(golden_files, tmp_path):
         (("--start_from", "low_dose", "--start_step", "1000"), "--start_step 1000: not a timestep of 0 to 999"),
         (("--batch_size", "0"), "batch_size"),
         (("--seed", "-1"), "seed"),
+        (("--seed", str(2**63)), "from 0 to below"),
         (("--realisations", "0"), "realisations"),
         (("--fuse", "each_step", "--noise", "per_patch"), "--noise field"),
         (("--threads", "-1"), "threads"),
@@ -76,8 +77,12 @@ def test_wrong_number_of_samples_is_refused(golden_files, tmp_path):
         (("--write_dicom", "True"), "needs a DICOM input"),
         (("--attention_resolutions", "x"), "comma list of positive"),
         (("--attention_resolutions", "0"), "comma list of positive"),
+        (("--channel_mult", "2²"), "comma list of positive"),
         (("--channel_mult", "a"), "comma list of positive"),
         (("--num_channels", "30"), "multiple of 32"),
+        (("--num_heads", "0"), "num_heads 0: at least 1"),
+        (("--num_heads_upsample", "0"), "num_heads_upsample 0: at least 1"),
+        (("--num_head_channels", "0"), "num_head_channels 0: at least 1"),
         (("--diffusion_steps", "0"), "at least 1"),
         (("--dropout", "2"), "dropout"),
         (("--dims", "4"), "2 or 3"),
@@ -99,6 +104,8 @@ def test_a_mistake_is_one_line_from_one_rank(small, tmp_path):
         assert_refused(run_script("scripts/test.py", *nothing, ranks=ranks), "nothing.npz", "no such file")
     senseless = arguments_of(small / "scan.npz", small / "small.pt", tmp_path / "out", "--timestep_respacing", "x")
     assert_refused(run_script("scripts/test.py", *senseless, ranks=3), "respacing")
+    threads = arguments_of(small / "scan.npz", small / "small.pt", tmp_path / "out", "--threads", -1)
+    assert_refused(run_script("scripts/test.py", *threads, ranks=3), "--threads -1")
 
 
 def test_the_example_for_192_304_612_checks_the_number_of_patches(small, tmp_path):

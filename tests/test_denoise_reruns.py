@@ -1,11 +1,15 @@
 """`scripts/test.py` after a break, and beside the results of earlier runs."""
 
+import shutil
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
 
 from guided_diffusion import independent
 from guided_diffusion.errors import InputError
+from guided_diffusion.subjects import find_subjects
 from tests.denoising import denoise, denoise_on, samples_in
 from tests.mpi import needs_mpiexec
 
@@ -24,6 +28,23 @@ def test_a_folder_of_subjects_and_a_rerun(small, tmp_path):
         assert sorted(file.name for file in (tmp_path / "out" / name).iterdir()) == ["run.json", "samples_18x21x73.npz"]
         alone = samples_in(denoise(subjects / f"{name}.npz", small / "small.pt", tmp_path / f"alone_{name}"))
         np.testing.assert_array_equal(samples_in(tmp_path / "out" / name), alone)
+
+
+def test_results_inside_the_folder_of_subjects_are_no_subject(small, tmp_path):
+    shutil.copy(small / "scan.npz", tmp_path / "one.npz")
+    (tmp_path / "two").mkdir()
+    for _ in range(2):  # the second time the results are there
+        subjects = find_subjects(str(tmp_path), str(tmp_path / "out"))
+        assert [Path(subject.path).name for subject in subjects] == ["one.npz", "two"]
+        assert [subject.folder for subject in subjects] == [tmp_path / "out" / "one", tmp_path / "out" / "two"]
+        (tmp_path / "out" / "one" / "samples_1x1x1.npz").touch()
+
+
+def test_results_do_not_mix_with_the_scans(small, tmp_path):
+    """They would be taken for scans by the next run."""
+    shutil.copy(small / "scan.npz", tmp_path / "one.npz")
+    with pytest.raises(InputError, match="results would lie among the scans"):
+        find_subjects(str(tmp_path), f"{tmp_path}/.")
 
 
 def test_an_interrupted_run_is_continued_to_the_same_bits(small, tmp_path, monkeypatch):
@@ -47,8 +68,12 @@ def test_an_interrupted_run_is_continued_to_the_same_bits(small, tmp_path, monke
     assert len(calls) == 7
     assert "finished already" in (tmp_path / "out" / "log.txt").read_text()
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["log.txt", "run.json", "samples_18x21x73.npz"]
-    denoise(*arguments, "--seed", 11)
+    (tmp_path / "out" / "samples_18x21x73.npz").unlink()
+    denoise(*arguments)
     assert len(calls) == 13
+    np.testing.assert_array_equal(samples_in(tmp_path / "out"), whole)
+    denoise(*arguments, "--seed", 11)
+    assert len(calls) == 19
 
 
 @needs_mpiexec

@@ -105,6 +105,15 @@ class TestContinuing:
         run(data_dir, tmp_path / "run", max_steps=1, lr=1e-12, resume_checkpoint=str(tmp_path / "model.pt"))
         torch.testing.assert_close(weights(tmp_path / "run" / "model000001.pt"), state, rtol=0, atol=1e-10)
 
+    def test_a_published_run_is_not_continued(self, data_dir, tmp_path):
+        """Its `opt######.pt` is the state of a plain AdamW."""
+        settings = training_settings(TINY | {"data_dir": str(data_dir)})
+        model = create_model(settings.model, settings.diffusion)
+        save_plain(tmp_path / "model000100.pt", model.state_dict())
+        save_plain(tmp_path / "opt000100.pt", torch.optim.AdamW(model.parameters()).state_dict())
+        with pytest.raises(InputError, match=r"opt000100\.pt: of another program.* copy model000100\.pt"):
+            run(data_dir, tmp_path / "run", resume_checkpoint=str(tmp_path / "model000100.pt"))
+
     def test_another_network_is_refused(self, data_dir, tmp_path):
         run(data_dir, tmp_path / "run", max_steps=1)
         with pytest.raises(InputError, match="trained with num_channels 32, but the flags say 64"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from guided_diffusion.config import DEMO_DIFFUSION, DEMO_MODEL, ModelConfig
+from guided_diffusion.errors import InputError
 from guided_diffusion.nn import (
     average_pool_in_plane,
     conv_nd,
@@ -27,6 +28,19 @@ def test_timestep_embedding_has_cosines_first():
     frequencies = 10000.0 ** (-np.arange(3) / 3)
     np.testing.assert_allclose(embedding[0], [1, 1, 1, 0, 0, 0])
     np.testing.assert_allclose(embedding[1], [*np.cos(7 * frequencies), *np.sin(7 * frequencies)], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("heads", "words"),
+    [
+        ({"num_heads": 5, "num_head_channels": -1}, "64 channels into 5 heads"),
+        ({"num_heads": 4, "num_head_channels": 48}, "64 channels into heads of 48"),
+        ({"num_heads": 4, "num_head_channels": 128}, "64 channels into heads of 128"),
+    ],
+)
+def test_heads_that_do_not_divide_the_channels_are_refused(heads, words):
+    with pytest.raises(InputError, match=words):
+        AttentionBlock(64, **heads)
 
 
 def test_attention_is_softmax_over_all_voxels():
