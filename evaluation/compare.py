@@ -45,6 +45,8 @@ def main() -> None:
     write_csv(out / "subjects.csv", rows)
     if lesions:
         write_csv(out / "lesions.csv", lesions)
+    else:
+        (out / "lesions.csv").unlink(missing_ok=True)  # of an earlier comparison
     write_csv(out / "summary.csv", [as_row(summary) for summary in summaries])
     text = f"{format_targets(summaries, methods)}\n{format_markdown(summaries)}"
     with atomic_write(out / "table.md") as temporary:

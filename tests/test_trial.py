@@ -78,6 +78,9 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     open_trial(trial(), tmp_path)
     with pytest.raises(InputError, match=r"trial\.json: this data set was begun with other settings"):
         open_trial(trial(seed=9), tmp_path)
+    (tmp_path / "trial.json").write_text("{")
+    with pytest.raises(InputError, match=r"trial\.json: is damaged"):
+        open_trial(trial(), tmp_path)
 
 
 def test_a_dose_does_not_depend_on_which_others_were_asked_for(monkeypatch):

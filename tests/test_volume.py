@@ -12,6 +12,7 @@ import scipy.io
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import arrays, nifti, remote
+from guided_diffusion.pet.preparation import Grid, describe
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import Volume, load_volume, save_pair, save_volume
 from tests.bad_files import npy
@@ -148,7 +149,24 @@ def test_weight_and_dose_turn_nifti_in_bqml_into_suv(tmp_path):
 
 def test_analyze_is_read(tmp_path, pair):
     nib.save(nib.AnalyzeImage(pair[0], np.diag([-2.0, 2, 2, 1])), tmp_path / "v.img")
-    np.testing.assert_array_equal(load_volume(tmp_path / "v.img").data, pair[0])
+    volume = load_volume(tmp_path / "v.img")
+    np.testing.assert_array_equal(volume.data, pair[0])
+    assert volume.source["orientation"] == "assumed: the header has none"
+
+
+@pytest.mark.parametrize(("sform", "qform"), [(0, 0), (1, 0), (0, 1)])
+def test_an_orientation_that_no_header_states_is_called_assumed(tmp_path, sform, qform):
+    affine = np.diag([2.0, 2, 2, 1])
+    image = nib.Nifti1Image(np.ones((3, 4, 5), np.float32), affine)
+    image.set_sform(affine, code=sform)
+    image.set_qform(affine, code=qform)
+    nib.save(image, tmp_path / "v.nii")
+    volume = load_volume(tmp_path / "v.nii")
+    rows = dict(describe(volume, Grid(voxel_mm=(2.0, 2.0, 2.0))))
+    if sform or qform:
+        assert rows["orientation"] == "RAS"
+    else:
+        assert rows["orientation"] == "LAS, assumed: the header has none"
 
 
 def test_a_volume_is_no_pair_and_of_a_pair_channel_0_alone_is_checked(tmp_path, pair):

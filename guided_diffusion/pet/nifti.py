@@ -43,6 +43,8 @@ def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarr
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{path}: its affine does not place the voxels in space; repair the header")
     source: dict[str, object] = {"format": type(image).__name__.removesuffix("Image")}
+    if not _says_orientation(image):
+        source["orientation"] = "assumed: the header has none"
     if overrides is not None and overrides.given():
         factor = suvbw_of_bqml(overrides.weight_kg, overrides.dose_bq)
         data *= np.float32(factor)
@@ -100,6 +102,13 @@ def _open(path: Path) -> nib.spatialimages.SpatialImage:
         # One open file for all slices: reopening a .gz for each would decompress it from the start each time.
         return nib.load(path, keep_file_open=True)
     return nib.load(path)
+
+
+def _says_orientation(image: nib.spatialimages.SpatialImage) -> bool:
+    """Whether the header places the voxels in space. nibabel takes i to run to the left where it does not."""
+    if isinstance(image, nib.Nifti1Pair):
+        return bool(image.header["sform_code"] or image.header["qform_code"])
+    return not isinstance(image, nib.AnalyzeImage)
 
 
 def _read_slices(image: nib.spatialimages.SpatialImage, shape: tuple[int, ...], path: Path) -> np.ndarray:

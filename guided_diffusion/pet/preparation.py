@@ -107,7 +107,7 @@ def describe(volume: Volume, grid: Grid) -> list[tuple[str, str]]:
         ("grid", _times(volume.data.shape)),
         ("voxel (mm)", _times(f"{size:.4g}" for size in volume.voxel_mm)),
         *([("slice spacing", str(volume.source["spacing"]))] if "spacing" in volume.source else []),
-        ("orientation", _orientation(volume.affine)),
+        ("orientation", _orientation(volume)),
         ("units", f"{volume.source.get('stored_units', 'unnamed')} -> {volume.unit}"),
         ("SUV factor", _factor(volume.source.get("suv_factor", 1.0))),
         ("how found", str(volume.source.get("suv"))),
@@ -141,7 +141,9 @@ def _factor(factor: object) -> str:
     return f"{factor:.6g}"
 
 
-def _orientation(affine: np.ndarray) -> str:
-    codes = "".join(nib.aff2axcodes(affine))
-    degrees = float(np.degrees(nib.affines.obliquity(affine)).max())
+def _orientation(volume: Volume) -> str:
+    codes = "".join(nib.aff2axcodes(volume.affine))
+    if "orientation" in volume.source:
+        return f"{codes}, {volume.source['orientation']}"
+    degrees = float(np.degrees(nib.affines.obliquity(volume.affine)).max())
     return codes if degrees < 0.05 else f"{codes}, {degrees:.1f} degrees oblique"

@@ -20,6 +20,7 @@ from guided_diffusion.atomic import atomic_write, writable_folder
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.acquisition import DOSES, measure, reconstruct, thin
 from guided_diffusion.pet.canvas import Grid
+from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.lesions import MAX_LESIONS
 from guided_diffusion.pet.phantom import (
     FIRST_LESION_LABEL,
@@ -192,7 +193,9 @@ def open_trial(trial: Trial, out: Path) -> None:
     marker = out / "trial.json"
     writable_folder(out)
     if marker.exists():
-        if json.loads(marker.read_text(encoding="utf-8")) != settings:
+        with damage_as(f"{marker}: is damaged; choose another folder"):
+            begun_with = json.loads(marker.read_text(encoding="utf-8"))
+        if begun_with != settings:
             raise InputError(f"{marker}: this data set was begun with other settings; choose another folder")
         return
     _write_text(out / "labels.json", json.dumps(label_values(), indent=1))
