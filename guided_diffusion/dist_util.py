@@ -100,7 +100,7 @@ def share_cores(threads: int = 0) -> int:
     ranks call this together, with the same number. Raises InputError for a negative one.
     """
     if threads < 0:
-        raise _SharedError(f"--threads {threads}: cannot be negative; 0 shares the cores among the ranks")
+        raise SharedError(f"--threads {threads}: cannot be negative; 0 shares the cores among the ranks")
     if threads == 0 and "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()
     if threads == 0:
@@ -113,7 +113,7 @@ def share_cores(threads: int = 0) -> int:
     return threads
 
 
-class _SharedError(InputError):
+class SharedError(InputError):
     """An InputError that every rank raises, so that nobody waits for a rank that has left."""
 
 
@@ -147,7 +147,7 @@ def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
     meet()
     message, exit_code = comm.bcast((message, exit_code))
     if message is not None:
-        raise _SharedError(message)
+        raise SharedError(message)
     if exit_code is not None:
         raise SystemExit(exit_code)
     return result
@@ -158,7 +158,7 @@ def raise_together(mistake: InputError | None) -> None:
     meet()
     messages = [message for message in communicator().allgather(mistake and str(mistake)) if message]
     if messages:
-        raise _SharedError(messages[0])
+        raise SharedError(messages[0])
 
 
 def root_first(function: Callable[..., T], *args: Any) -> T:
@@ -175,7 +175,7 @@ def run_main(main: Callable[[], None]) -> None:
     try:
         main()
         meet()
-    except _SharedError as error:
+    except SharedError as error:
         if communicator().rank == 0:
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)

@@ -9,7 +9,7 @@ from typing import Any
 from guided_diffusion import logger, planning
 from guided_diffusion.checkpoints import digest
 from guided_diffusion.config import DiffusionConfig, ModelConfig
-from guided_diffusion.dist_util import communicator, device, on_root, share_cores
+from guided_diffusion.dist_util import SharedError, communicator, device, on_root, share_cores
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference import PUBLISHED_GRID, Denoised, denoise_volume
 from guided_diffusion.loading import LoadedModel, load_model
@@ -207,7 +207,8 @@ def create_parser(description: str) -> Parser:
 def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, load the model once, and denoise every subject. All ranks call this together.
 
-    arguments: instead of the process's own.
+    arguments: instead of the process's own. Raises InputError on all ranks alike; of several subjects, once those with
+    nothing wrong are done.
     """
     flags = communicator().bcast(on_root(lambda: vars(parser.parse_args(arguments))))
     subjects = communicator().bcast(on_root(find_subjects, flags["base_samples"], flags["save_dir"]))
@@ -221,13 +222,30 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
         if loaded.compile_seconds is not None:
             logger.log(f"compiled the network's norms in {loaded.compile_seconds:.1f} s")
         run = Run(flags, loaded, on_root(digest, flags["model_path"]) or "", threads)
-        for subject in subjects:
-            _denoise_subject(subject, run)
+        if len(subjects) == 1:
+            _denoise_subject(subjects[0], run)
+        else:
+            _denoise_each(subjects, run)
 
 
 def _check_model_path(path: str) -> None:
     if not path:
         raise InputError("--model_path is missing: give a checkpoint, for example checkpoint/demo_ddpm3d.pt")
+
+
+def _denoise_each(subjects: list[Subject], run: Run) -> None:
+    """All subjects, also those after one with a mistake. Raises InputError at the end if there was one."""
+    failed = 0
+    for subject in subjects:
+        try:
+            _denoise_subject(subject, run)
+        except SharedError as mistake:
+            failed += 1
+            logger.log(f"failed: {subject.folder}: {mistake}")
+    if failed:
+        raise SharedError(
+            f"{failed} of {len(subjects)} subjects failed: see 'failed:' in {run.flags['save_dir']}/log.txt"
+        )
 
 
 def _denoise_subject(subject: Subject, run: Run) -> None:
@@ -251,8 +269,11 @@ def _denoise_subject(subject: Subject, run: Run) -> None:
         finished=opened.finished if opened else None,
         fit_memory="patch_size" not in run.flags,
     )
-    if denoised is None:
-        return
+    on_root(_finish, subject, run, opened, denoised, began)
+
+
+def _finish(subject: Subject, run: Run, opened: OpenedSubject, denoised: Denoised, began: float) -> None:
+    """Write the results of a subject that was begun at `began`, on the clock `time.perf_counter`."""
     manifest = describe_run(
         key=opened.key,
         input_path=subject.path,

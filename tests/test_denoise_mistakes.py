@@ -1,10 +1,12 @@
 """What users of `scripts/test.py` may get wrong, and what they are told."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from guided_diffusion.errors import InputError
-from tests.denoising import GOLDEN_FLAGS, arguments_of, denoise, flags_of
+from tests.denoising import GOLDEN_FLAGS, arguments_of, denoise, flags_of, samples_in
 from tests.mpi import assert_refused, needs_mpiexec, run_script
 
 BROKEN_INPUTS = {
@@ -111,3 +113,43 @@ def test_a_mistake_is_one_line_from_one_rank(small, tmp_path):
 def test_the_example_for_192_304_612_checks_the_number_of_patches(small, tmp_path):
     arguments = arguments_of(small / "scan.npz", small / "small.pt", tmp_path)
     assert_refused(run_script("scripts/test_192_304_612.py", *arguments), "--num_samples 7", "73 slices")
+
+
+@pytest.fixture(scope="module")
+def with_a_bad_one(small, tmp_path_factory):
+    """Three subjects, the first and the second of which cannot be read."""
+    folder = tmp_path_factory.mktemp("subjects")
+    (folder / "a.npz").write_bytes((small / "scan.npz").read_bytes()[:-5000])
+    np.savez(folder / "b.npz", arr_0=np.full((2, 16, 16, 16), np.nan, np.float32))
+    shutil.copy(small / "scan.npz", folder / "c.npz")
+    return folder
+
+
+QUICK = ("--timestep_respacing", "1")
+
+
+def check_the_good_one_is_denoised(small, out, alone):
+    assert [file.name for file in sorted(out.glob("*/*"))] == ["run.json", "samples_18x21x73.npz"]
+    expected = samples_in(denoise(small / "scan.npz", small / "small.pt", alone, *QUICK))
+    np.testing.assert_array_equal(samples_in(out / "c"), expected)
+    failures = [line for line in (out / "log.txt").read_text().splitlines() if "failed: " in line]
+    assert [name in line for name, line in zip(("a.npz", "b.npz: has NaN"), failures, strict=True)] == [True, True]
+
+
+def test_a_bad_subject_does_not_keep_the_others_from_being_denoised(with_a_bad_one, small, tmp_path):
+    with pytest.raises(InputError, match=r"^2 of 3 subjects failed: .*out/log\.txt$"):
+        denoise(with_a_bad_one, small / "small.pt", tmp_path / "out", *QUICK)
+    check_the_good_one_is_denoised(small, tmp_path / "out", tmp_path / "alone")
+
+
+@needs_mpiexec
+def test_all_ranks_go_on_after_a_bad_subject(with_a_bad_one, small, tmp_path):
+    done = run_script(
+        "scripts/test.py", *arguments_of(with_a_bad_one, small / "small.pt", tmp_path / "out", *QUICK), ranks=3
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
+        f"error: 2 of 3 subjects failed: see 'failed:' in {tmp_path / 'out'}/log.txt"
+    ]
+    check_the_good_one_is_denoised(small, tmp_path / "out", tmp_path / "alone")
