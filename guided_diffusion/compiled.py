@@ -23,14 +23,23 @@ def _affine_silu_rows(rows: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
     return (values * torch.sigmoid(values)).to(rows.dtype)
 
 
+def compiler() -> str:
+    """The C++ compiler that torch.compile would call."""
+    return os.environ.get("CXX", "g++")
+
+
+def has_compiler() -> bool:
+    """Whether that compiler is installed."""
+    return shutil.which(compiler()) is not None
+
+
 def compiled_norm_silu() -> NormSilu:
     """`fast_layers.norm_silu`, compiled at its first call, once for all shapes of one precision.
 
     Raises InputError where there is no C++ compiler.
     """
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        raise InputError(f"--compile True needs a C++ compiler, but {compiler} is not installed: leave the flag out")
+    if not has_compiler():
+        raise InputError(f"--compile True needs a C++ compiler, but {compiler()} is not installed: leave the flag out")
     sums = torch.compile(_block_sums, dynamic=True)
     affine_silu_rows = torch.compile(_affine_silu_rows, dynamic=True)
     return functools.partial(_norm_silu, sums, affine_silu_rows)

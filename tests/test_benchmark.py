@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.benchmark import command, network, networks, sampler_table, seams
+from evaluation.benchmark import command, memory, network, networks, sampler_table, seams
 from evaluation.benchmark.networks import EAGER
 from evaluation.benchmark.ranks import measure_ranks
 from evaluation.benchmark.section import Section
@@ -50,12 +50,32 @@ def test_operations_of_a_convolution_network():
     assert small_patch > 100 * first_convolution
 
 
-def test_network_section(monkeypatch):
+@pytest.fixture
+def one_network(monkeypatch):
     monkeypatch.setattr(networks, "CONFIGS", {"shipped network": networks.CONFIGS["shipped network"]})
     monkeypatch.setattr(network, "_MAIN", "shipped network")
+    monkeypatch.setattr(network, "keep_freed_memory", lambda: None)
+
+
+@pytest.mark.usefixtures("one_network")
+def test_without_a_compiler_or_a_count_of_memory_the_rest_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(memory, "_RESET", tmp_path / "clear_refs")  # not there, as outside Linux
+    section = network.measure_network(rounds=1, size=(4, 32, 32))
+    assert {"ratio_compiled", "memory_ratio"}.isdisjoint(section.values)
+    assert section.header[-1] == "faster"
+    assert [row[1] for row in section.rows] == [EAGER, "float32 fast", "bfloat16 fast"]
+    assert {len(row) for row in section.rows} == {len(section.header)}
+    assert section.notes.endswith(
+        "Memory: only under Linux. Compiled norms: not without a C++ compiler (no-such-compiler)."
+    )
+
+
+@pytest.mark.usefixtures("one_network")
+def test_network_section(monkeypatch):
     # Compiling takes minutes on a busy machine; tests/test_fast_unet.py has it.
     monkeypatch.setitem(networks.VARIANTS, COMPILED, lambda model: FastSuperResModel(model, torch.bfloat16))
-    monkeypatch.setattr(network, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(network, "has_compiler", lambda: True)
     section = network.measure_network(rounds=1, size=(4, 32, 32))
     values = json.loads(json.dumps(section.values))
     measured = values["networks"]["shipped network"]
@@ -63,10 +83,10 @@ def test_network_section(monkeypatch):
     assert values["ratio_fast"] == pytest.approx(seconds[EAGER] / seconds["bfloat16 fast"])
     assert values["ratio_compiled"] == pytest.approx(seconds[EAGER] / seconds[COMPILED])
     assert values["ratio_fast_freed_memory_kept"] > 0
-    memory = measured["memory_mebibytes"]
-    assert values["memory_ratio"] == pytest.approx(memory["bfloat16 fast"] / memory[EAGER])
+    peaks = measured["memory_mebibytes"]
+    assert values["memory_ratio"] == pytest.approx(peaks["bfloat16 fast"] / peaks[EAGER])
     weights = 4 * sum(parameter.numel() for parameter in networks.build("shipped network").parameters()) / 2**20
-    assert weights / 2 < memory["bfloat16 fast"] < 2000
+    assert weights / 2 < peaks["bfloat16 fast"] < 2000
     assert measured["largest_float32_difference"] < 1e-5
     eager = measured["variants"][EAGER]
     assert eager["gflops"] == pytest.approx(measured["gigaflop"] / eager["seconds"])

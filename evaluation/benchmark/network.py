@@ -10,6 +10,7 @@ from evaluation.benchmark.memory import peak_mebibytes
 from evaluation.benchmark.networks import EAGER, VARIANTS, Size
 from evaluation.benchmark.section import Section
 from evaluation.benchmark.timing import alternate
+from guided_diffusion.compiled import compiler, has_compiler
 from guided_diffusion.fast_layers import LAYOUT, FastConv
 from guided_diffusion.memory import keep_freed_memory
 
@@ -25,29 +26,32 @@ def measure_network(rounds: int, size: Size = (96, 64, 64)) -> Section:
     """
     peaks = {str(dtype).removeprefix("torch."): convolution_peak(dtype) for dtype in (torch.float32, torch.bfloat16)}
     measured = {network: _measure(network, rounds, size, peaks) for network in networks.CONFIGS}
-    values = {name: measured[_MAIN][name] for name in (*NAMES, "memory_ratio")}
+    values = {name: measured[_MAIN][name] for name in (*NAMES, "memory_ratio") if name in measured[_MAIN]}
     values |= {"size": size, "threads": torch.get_num_threads(), "convolution_peak": peaks, "networks": measured}
     rows = [row for network in measured for row in _rows(network, measured[network])]
     values["ratio_fast_freed_memory_kept"] = kept = _ratio_with_freed_memory_kept(rounds, size)
+    header = ("network", "variant", "seconds: median (range)", "GFLOP/s", "of peak", "faster")
     return Section(
         name="network",
         title=f"One network call on a patch of {' x '.join(map(str, size))} (Z x X x Y)",
         values=values,
-        header=("network", "variant", "seconds: median (range)", "GFLOP/s", "of peak", "faster", "peak memory (MiB)"),
+        header=(*header, "peak memory (MiB)") if "memory_ratio" in values else header,
         rows=rows,
-        notes=_notes(rounds, kept, peaks),
+        notes=_notes(rounds, kept, peaks, values),
     )
 
 
-def _notes(rounds: int, kept: float, peaks: dict[str, float]) -> str:
-    """What must be known to read the table."""
+def _notes(rounds: int, kept: float, peaks: dict[str, float], values: dict[str, Any]) -> str:
+    """What must be known to read the table, and what this machine could not measure."""
+    memory = "with weights, of one call in a process of its own" if "memory_ratio" in values else "only under Linux"
+    compiled = "" if "ratio_compiled" in values else f" Compiled norms: not without a C++ compiler ({compiler()})."
     return (
         f"{rounds} rounds in alternation on {torch.get_num_threads()} thread(s), with the C library's allocator as it"
         " comes. With freed memory kept, as `scripts/test.py` has it kept, float32 eager gains most, and bfloat16 fast"
         f" is {kept:.2f} times faster ({_MAIN}). GFLOP/s count the plain network's operations, of which the fast one"
         " needs fewer. Peak: a single convolution of 64 channels in the same precision"
-        f" ({peaks['float32']:.0f} GFLOP/s in float32, {peaks['bfloat16']:.0f} in bfloat16). Memory: with weights, of"
-        " one call in a process of its own."
+        f" ({peaks['float32']:.0f} GFLOP/s in float32, {peaks['bfloat16']:.0f} in bfloat16). Memory:"
+        f" {memory}.{compiled}"
     )
 
 
@@ -73,10 +77,14 @@ def convolution_peak(dtype: torch.dtype) -> float:
 def _measure(network: str, rounds: int, size: Size, peaks: dict[str, float]) -> dict[str, Any]:
     """All numbers of one network."""
     plain = networks.build(network)
-    calls = {variant: networks.one_call(make(plain), size) for variant, make in VARIANTS.items()}
-    began = time.perf_counter()
-    calls[NAMES["ratio_compiled"]]()
-    compile_seconds = time.perf_counter() - began
+    names = {name: variant for name, variant in NAMES.items() if name != "ratio_compiled" or has_compiler()}
+    chosen = (variant for variant in VARIANTS if variant in (EAGER, *names.values()))
+    calls = {variant: networks.one_call(VARIANTS[variant](plain), size) for variant in chosen}
+    first_seconds = {}
+    if "ratio_compiled" in names:
+        began = time.perf_counter()
+        calls[names["ratio_compiled"]]()
+        first_seconds = {"first_compiled_call_seconds": time.perf_counter() - began}
     expected, exact = calls[EAGER](), calls["float32 fast"]()
     timings = alternate(calls, rounds)
     work = networks.gigaflop(*networks.CONFIGS[network], size)
@@ -90,23 +98,31 @@ def _measure(network: str, rounds: int, size: Size, peaks: dict[str, float]) -> 
             "cpu_ratio": timing.cpu_ratio_to(timings[EAGER]),
             "text": timing.text(),
         }
-    memory = {variant: peak_mebibytes(network, variant, size) for variant in (EAGER, *list(NAMES.values())[:2])}
     return {
         "gigaflop": work,
         "variants": variants,
-        "memory_mebibytes": memory,
-        "memory_ratio": memory[NAMES["ratio_fast"]] / memory[EAGER],
+        **_memory(network, size),
         "largest_float32_difference": float((exact - expected).abs().max()),
-        "first_compiled_call_seconds": compile_seconds,
-        **{name: variants[variant]["ratio"] for name, variant in NAMES.items()},
+        **first_seconds,
+        **{name: variants[variant]["ratio"] for name, variant in names.items()},
     }
+
+
+def _memory(network: str, size: Size) -> dict[str, Any]:
+    """Peak memory of the variants that are not compiled; nothing where the system does not tell."""
+    fast = NAMES["ratio_fast"]
+    peaks = {variant: peak_mebibytes(network, variant, size) for variant in (EAGER, fast, NAMES["ratio_float32"])}
+    if None in peaks.values():
+        return {}
+    return {"memory_mebibytes": peaks, "memory_ratio": peaks[fast] / peaks[EAGER]}
 
 
 def _rows(network: str, measured: dict[str, Any]) -> list[tuple[str, ...]]:
     """The table's lines of one network."""
     rows = []
     for variant, values in measured["variants"].items():
-        memory = measured["memory_mebibytes"].get(variant)
+        memory = measured.get("memory_mebibytes", {})
+        peak = (f"{memory[variant]:.0f}" if variant in memory else "",) if memory else ()
         rows.append(
             (
                 f"{network}, {measured['gigaflop']:.0f} GFLOP",
@@ -115,7 +131,7 @@ def _rows(network: str, measured: dict[str, Any]) -> list[tuple[str, ...]]:
                 f"{values['gflops']:.0f}",
                 f"{values['share_of_peak']:.0%}",
                 f"{values['ratio']:.2f} x",
-                "" if memory is None else f"{memory:.0f}",
+                *peak,
             )
         )
     return rows
