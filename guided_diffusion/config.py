@@ -1,9 +1,11 @@
 """What a model, its diffusion process and its images are: the one source of defaults, flags and checkpoint headers."""
 
 from dataclasses import asdict, dataclass, field, fields
+from math import inf
 from typing import Any
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet.volume import check_axis_codes
 
 # Channel multipliers of the published system by `large_size`; every other size uses the last entry.
 _CHANNEL_MULT = {64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (1, 1, 2, 2, 4, 4)}
@@ -121,6 +123,22 @@ class PreprocessingConfig:
     patch_size: int = 96
     overlap: int = 10
 
+    def __post_init__(self) -> None:
+        """Raises InputError for what is no grid, no scale, or no plan of patches."""
+        _require(
+            len(self.voxel_mm) == 3 and all(0 < size < inf for size in self.voxel_mm),
+            f"voxel_mm {self.voxel_mm}: three positive numbers",
+        )
+        check_axis_codes(self.axis_codes)
+        _require(0 < self.suv_max < inf, f"suv_max {self.suv_max}: must be positive")
+        for name in ("patch_size", "overlap"):
+            _require(isinstance(getattr(self, name), int), f"{name} {getattr(self, name)}: a whole number")
+        _require(self.patch_size >= 1, f"--patch_size {self.patch_size}: at least 1")
+        _require(
+            0 <= self.overlap <= self.patch_size // 2,
+            f"--overlap {self.overlap}: from 0 to {self.patch_size // 2} for patches of {self.patch_size} slices",
+        )
+
 
 @dataclass(frozen=True)
 class SamplerConfig:
@@ -135,6 +153,19 @@ class SamplerConfig:
     bfloat16: bool = False
     start_from: str = "noise"
     start_step: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError for values of another kind. Names that are unknown here may yet be replaced by flags."""
+        kinds = {
+            "sampler": str,
+            "timestep_respacing": str,
+            "bfloat16": bool,
+            "start_from": str,
+            "start_step": int | None,
+        }
+        for name, kind in kinds.items():
+            _require(isinstance(getattr(self, name), kind), f"{name} {getattr(self, name)!r}: has the wrong type")
+        _require(self.start_step is None or self.start_step >= 0, f"start_step {self.start_step}: at least 0")
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "SamplerConfig":

@@ -138,7 +138,8 @@ def _sampler(flags: dict[str, Any], recommended: SamplerConfig) -> str:
     by_boolean = ("ddim" if flags["use_ddim"] else "ddpm") if "use_ddim" in flags else recommended.sampler
     sampler = flags.get("sampler", by_boolean)
     if sampler not in SAMPLERS:
-        raise InputError(f"--sampler {sampler!r} is unknown: choose {', '.join(SAMPLERS)}")
+        source = "--sampler" if "sampler" in flags else "the header's sampler"
+        raise InputError(f"{source} {sampler!r} is unknown: choose {', '.join(SAMPLERS)}")
     if flags.get("use_ddim", sampler == "ddim") != (sampler == "ddim"):
         raise InputError(f"--use_ddim {flags['use_ddim']} contradicts --sampler {sampler}: leave --use_ddim out")
     return sampler
@@ -148,7 +149,8 @@ def _start(flags: dict[str, Any], recommended: SamplerConfig) -> tuple[str, int 
     """What walks start from, and at which timestep: pure noise at the last, or the low-dose image at any."""
     start_from = flags.get("start_from", recommended.start_from)
     if start_from not in STARTS:
-        raise InputError(f"--start_from {start_from!r} is unknown: choose {' or '.join(STARTS)}")
+        source = "--start_from" if "start_from" in flags else "the header's start_from"
+        raise InputError(f"{source} {start_from!r} is unknown: choose {' or '.join(STARTS)}")
     if start_from == "noise":
         if "start_step" in flags:
             raise InputError(f"--start_step {flags['start_step']} needs --start_from low_dose")

@@ -125,6 +125,36 @@ def test_a_senseless_header_is_refused_by_the_name_of_its_file(name, value):
         Header.from_dict(plain, "some.pt")
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value", "words"),
+    [
+        ("preprocessing", "voxel_mm", [3.3, 3.3], r"voxel_mm \(3.3, 3.3\): three positive"),
+        ("preprocessing", "voxel_mm", [3.3, 3.3, 0], "three positive"),
+        ("preprocessing", "voxel_mm", [3.3, 3.3, float("nan")], "three positive"),
+        ("preprocessing", "axis_codes", "PLL", "'PLL' name no three axes"),
+        ("preprocessing", "axis_codes", 3, "not iterable"),
+        ("preprocessing", "suv_max", 0, "suv_max 0: must be positive"),
+        ("preprocessing", "suv_max", float("inf"), "suv_max inf: must be positive"),
+        ("preprocessing", "suv_max", "16", "not supported"),
+        ("preprocessing", "patch_size", 0, "patch_size 0: at least 1"),
+        ("preprocessing", "patch_size", 32.5, "patch_size 32.5: a whole number"),
+        ("preprocessing", "overlap", 17, "overlap 17: from 0 to 16 for patches of 32"),
+        ("sampler", "sampler", 3, "sampler 3: has the wrong type"),
+        ("sampler", "start_from", None, "start_from None: has the wrong type"),
+        ("sampler", "start_step", "x", "start_step 'x': has the wrong type"),
+        ("sampler", "start_step", -1, "start_step -1: at least 0"),
+        ("sampler", "timestep_respacing", 5, "timestep_respacing 5: has the wrong type"),
+        ("sampler", "bfloat16", "no", "bfloat16 'no': has the wrong type"),
+    ],
+)
+def test_a_senseless_grid_or_sampler_is_refused_by_the_name_of_its_file(part, name, value, words):
+    plain = HEADER.as_dict()
+    plain[part][name] = value
+    with pytest.raises(InputError, match=rf"some\.pt: .*header cannot be read .*{words}") as refusal:
+        Header.from_dict(plain, "some.pt")
+    assert "\n" not in str(refusal.value)
+
+
 def test_a_damaged_file_of_the_older_format_is_refused(tmp_path):
     torch.save({"weight": torch.arange(3.0)}, tmp_path / "model.pt", _use_new_zipfile_serialization=False)
     whole = (tmp_path / "model.pt").read_bytes()

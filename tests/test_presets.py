@@ -60,6 +60,6 @@ def test_contradictions_are_refused(flags, words):
 
 def test_a_header_with_a_sampler_of_another_version_is_refused_unless_a_flag_replaces_it():
     header = replace(HEADER, sampler=replace(RECOMMENDED, sampler="newer"))
-    with pytest.raises(InputError, match="'newer' is unknown"):
+    with pytest.raises(InputError, match="the header's sampler 'newer' is unknown"):
         inference_settings({}, header, on_gpu=False)
     assert sampling_of({"sampler": "ddim"}, header) == ("ddim", "low_dose", 400)
