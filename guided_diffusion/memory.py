@@ -10,6 +10,11 @@ import torch
 # Parameters of mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
+# A control group's files of its limit and its use, and the entry of memory.stat that counts cached files.
+_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_VERSION_2 = ("memory.max", "memory.current", "inactive_file")
+_NO_LIMIT = 2**62  # version 1 has no word for it and gives the largest whole number of pages
+
 
 def keep_freed_memory() -> None:
     """Have glibc keep what tensors free for the next tensors.
@@ -73,10 +78,33 @@ def _machine_bytes(path: Path = Path("/proc/meminfo")) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _container_bytes(group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a container (control group, version 2) may still take; files that are only cached can go."""
-    limit, used, details = (group / f"memory.{name}" for name in ("max", "current", "stat"))
-    if not limit.exists() or limit.read_text().strip() == "max":
+def _container_bytes(root: Path = Path("/")) -> int | None:
+    """What this process's control group, and those around it, may still take; the least of them, None without a limit.
+
+    Groups lie in each other, as a step in a job under Slurm, and any of them may have a limit. Of version 1 of control
+    groups the memory's own hierarchy counts; in `/proc/self/cgroup` version 2 has a line without controllers. Where a
+    container sees only a part of the hierarchy, the path there leads nowhere and its root is the container's group.
+    """
+    memberships, mount = root / "proc/self/cgroup", root / "sys/fs/cgroup"
+    lines = memberships.read_text().splitlines() if memberships.exists() else []
+    left = []
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers == "":
+            names, top = _VERSION_2, mount
+        elif "memory" in controllers.split(","):
+            names, top = _VERSION_1, mount / "memory"
+        else:
+            continue
+        within = [part for part in path.split("/") if part not in ("", "..")]
+        groups = [top.joinpath(*within[:depth]) for depth in range(len(within) + 1)]
+        left += [_group_bytes(group, *names) for group in groups if (group / names[0]).exists()]
+    return min((size for size in left if size is not None), default=None)
+
+
+def _group_bytes(group: Path, limit_name: str, used_name: str, cached_name: str) -> int | None:
+    """What one control group may still take; files that are only cached can go. None where it has no limit."""
+    limit = (group / limit_name).read_text().strip()
+    if limit == "max" or int(limit) >= _NO_LIMIT:
         return None
-    cached = re.search(r"^inactive_file (\d+)", details.read_text(), re.MULTILINE)
-    return int(limit.read_text()) - int(used.read_text()) + (int(cached[1]) if cached else 0)
+    cached = re.search(rf"^{cached_name} (\d+)", (group / "memory.stat").read_text(), re.MULTILINE)
+    return int(limit) - int((group / used_name).read_text()) + (int(cached[1]) if cached else 0)

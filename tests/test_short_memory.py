@@ -122,10 +122,60 @@ def test_free_memory_is_believable():
     assert 2**26 < free_bytes(torch.device("cpu")) < 2**45
 
 
+NAMES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
+
+
+def write_group(folder, limit, used=0, cached=0, version=2):
+    """A control group as the kernel shows it."""
+    limit_name, used_name, cached_name = NAMES[version]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / limit_name).write_text(f"{limit}\n")
+    (folder / used_name).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 5\n{cached_name} {cached}\n")
+
+
+def write_memberships(root, *lines):
+    (root / "proc" / "self").mkdir(parents=True)
+    (root / "proc" / "self" / "cgroup").write_text("\n".join(lines) + "\n")
+
+
 def test_the_limit_of_a_container_counts(tmp_path):
-    for name, text in (("max", "1000\n"), ("current", "700\n"), ("stat", "anon 5\ninactive_file 200\n")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert memory._container_bytes(tmp_path) == 500
-    (tmp_path / "memory.max").write_text("max\n")
     assert memory._container_bytes(tmp_path) is None
-    assert memory._container_bytes(tmp_path / "elsewhere") is None
+    write_memberships(tmp_path, "0::/")
+    assert memory._container_bytes(tmp_path) is None
+    write_group(tmp_path / "sys/fs/cgroup", 1000, used=700, cached=200)
+    assert memory._container_bytes(tmp_path) == 500
+    write_group(tmp_path / "sys/fs/cgroup", "max", used=700)
+    assert memory._container_bytes(tmp_path) is None
+
+
+@pytest.mark.parametrize(("job", "step", "left"), [(1000, "max", 600), (1000, 900, 600), (1000, 350, 250)])
+def test_the_least_of_nested_limits_counts(job, step, left, tmp_path):
+    """A job of Slurm and its step, under systemd's slice; the root of the whole machine has no files."""
+    write_memberships(tmp_path, "0::/system.slice/job_7/step_0")
+    slice_ = tmp_path / "sys/fs/cgroup/system.slice"
+    write_group(slice_, "max", used=10**6)
+    write_group(slice_ / "job_7", job, used=400)
+    write_group(slice_ / "job_7" / "step_0", step, used=100)
+    write_group(slice_ / "job_8", 1)
+    assert memory._container_bytes(tmp_path) == left
+
+
+def test_limits_of_version_1_count(tmp_path):
+    write_memberships(tmp_path, "9:cpu,cpuacct:/slurm", "4:hugetlb,memory:/slurm/job_7", "0::/")
+    top = tmp_path / "sys/fs/cgroup/memory"
+    write_group(top, 2**63 - 4096, version=1)
+    write_group(top / "slurm", 2**63 - 4096, version=1)
+    assert memory._container_bytes(tmp_path) is None
+    write_group(top / "slurm" / "job_7", 1000, used=700, cached=200, version=1)
+    assert memory._container_bytes(tmp_path) == 500
+
+
+@pytest.mark.parametrize("path", ["/docker/0123", "/../job_7"])
+def test_a_container_that_sees_only_its_own_group(path, tmp_path):
+    write_memberships(tmp_path, f"4:memory:{path}")
+    write_group(tmp_path / "sys/fs/cgroup/memory", 1000, used=700, version=1)
+    assert memory._container_bytes(tmp_path) == 300
