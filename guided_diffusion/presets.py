@@ -86,13 +86,12 @@ def inference_settings(flags: dict[str, Any], header: Header | None, on_gpu: boo
         raise InputError("volumes are denoised by 3D networks without class labels: --dims 3 --class_cond False")
     if sampling.batch_size < 1:
         raise InputError(f"--batch_size {sampling.batch_size}: at least one patch is computed at a time")
-    respacing = flags.get("timestep_respacing", recommended.timestep_respacing)
     sizes = {name: flags[name] for name in ("patch_size", "overlap") if name in flags}
     return Settings(
         preset=preset,
         method=method,
         model=model,
-        diffusion=replace(diffusion, timestep_respacing=respacing),
+        diffusion=replace(diffusion, timestep_respacing=_respacing(flags, recommended, start_from, notices)),
         preprocessing=replace(preprocessing, **sizes),
         sampling=sampling,
         precision=_precision(flags, recommended.bfloat16, on_gpu, notices),
@@ -159,6 +158,19 @@ def _start(flags: dict[str, Any], recommended: SamplerConfig) -> tuple[str, int 
     if start_step is None:
         raise InputError("--start_from low_dose needs --start_step, the timestep whose noise the low-dose image gets")
     return start_from, start_step
+
+
+def _respacing(flags: dict[str, Any], recommended: SamplerConfig, start_from: str, notices: list[str]) -> str:
+    """--timestep_respacing if given, else the preset's, of which it is said if it is meant for another start."""
+    if "timestep_respacing" in flags:
+        return flags["timestep_respacing"]
+    respacing = recommended.timestep_respacing
+    if respacing and start_from != recommended.start_from:
+        notices.append(
+            f"--timestep_respacing {respacing} is recommended for --start_from {recommended.start_from}: give another"
+            f" for --start_from {start_from}"
+        )
+    return respacing
 
 
 def _precision(flags: dict[str, Any], reduced: bool, on_gpu: bool, notices: list[str]) -> str:

@@ -58,6 +58,27 @@ def test_contradictions_are_refused(flags, words):
         inference_settings(flags, HEADER, on_gpu=False)
 
 
+@pytest.mark.parametrize(
+    ("flags", "notices"),
+    [
+        (
+            {"start_from": "noise"},
+            (
+                "--timestep_respacing logsnr10 is recommended for --start_from low_dose: give another for --start_from"
+                " noise",
+            ),
+        ),
+        ({"start_from": "noise", "timestep_respacing": "logsnr10"}, ()),
+        ({"start_from": "low_dose"}, ()),
+        ({"start_from": "noise", "preset": "paper"}, ()),
+        ({"start_from": "low_dose", "start_step": 100, "preset": "paper"}, ()),
+    ],
+)
+def test_steps_that_are_meant_for_another_start_are_reported(flags, notices):
+    """The shipped network's one step from the low dose would be one step from pure noise."""
+    assert inference_settings(flags, HEADER, on_gpu=False).notices == notices
+
+
 def test_a_header_with_a_sampler_of_another_version_is_refused_unless_a_flag_replaces_it():
     header = replace(HEADER, sampler=replace(RECOMMENDED, sampler="newer"))
     with pytest.raises(InputError, match="the header's sampler 'newer' is unknown"):
