@@ -9,10 +9,11 @@ import torch
 from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, load_weights
 from guided_diffusion.compiled import compiled_norm_silu
 from guided_diffusion.dist_util import device, root_first
+from guided_diffusion.errors import InputError
 from guided_diffusion.fast_layers import NormSilu, norm_silu
 from guided_diffusion.fast_unet import FastUNet
 from guided_diffusion.methods import METHODS, Process
-from guided_diffusion.presets import Settings, inference_settings
+from guided_diffusion.presets import MODEL_FLAGS, Settings, inference_settings
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,11 @@ class LoadedModel:
 def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
     """Load weights on every rank; all ranks call this together.
 
-    flags: those of `scripts/test.py` that are given, such as {"preset": "paper"}; the network's own are needed only for
-    weights without a header. Raises InputError for a file that cannot be used, on all ranks alike.
+    flags: those of `scripts/test.py` that are given, such as {"preset": "paper"}, of `presets.MODEL_FLAGS`; the
+    network's own are needed only for weights without a header. Raises InputError for a file that cannot be used and for
+    other flags, on all ranks alike.
     """
+    root_first(_check_names, flags or {})
     checkpoint = root_first(load_checkpoint, path)
     settings = root_first(inference_settings, flags or {}, checkpoint.header, device().type == "cuda")
     create_process = METHODS[settings.method].create_process
@@ -42,6 +45,12 @@ def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
         return LoadedModel(root_first(_fill, checkpoint, settings, path, norm_silu), diffusion, settings)
     model = root_first(_fill, checkpoint, settings, path, root_first(compiled_norm_silu))
     return LoadedModel(model, diffusion, settings, warm_up(model))
+
+
+def _check_names(flags: dict[str, Any]) -> None:
+    unknown = sorted(set(flags) - MODEL_FLAGS)
+    if unknown:
+        raise InputError(f"load_model knows no flag {unknown[0]!r}: choose from {', '.join(sorted(MODEL_FLAGS))}")
 
 
 def _fill(checkpoint: Checkpoint, settings: Settings, path: str, norm: NormSilu) -> FastUNet:

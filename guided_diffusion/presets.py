@@ -37,6 +37,10 @@ RUN_FLAGS = {"use_fp16", "use_checkpoint", "dropout", "small_size", "timestep_re
 # Fields of `Sampling` that no preset decides.
 _SAMPLING_FLAGS = ("clip_denoised", "seed", "batch_size", "realisations", "fuse")
 
+# All that decide how a checkpoint is run; the other flags of `scripts/test.py` are about files and the machine.
+MODEL_FLAGS = frozenset(field_names(ModelConfig) + field_names(DiffusionConfig)) | CHAIN_FLAGS
+MODEL_FLAGS |= {*_SAMPLING_FLAGS, "preset", "noise", "patch_size", "overlap", "precision", "compile"}
+
 
 @dataclass(frozen=True)
 class Settings:

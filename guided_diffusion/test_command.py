@@ -20,7 +20,7 @@ from guided_diffusion.pet.dicom_writer import save_dicom_series
 from guided_diffusion.pet.flags import add_input_flags, overrides_from
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import Volume, in_suv_basis, load_volume
-from guided_diffusion.presets import INFERENCE_PRESETS, PRECISIONS
+from guided_diffusion.presets import INFERENCE_PRESETS, MODEL_FLAGS, PRECISIONS
 from guided_diffusion.resume import FinishedPatches, fingerprint, run_key
 from guided_diffusion.samplers import SAMPLERS, STARTS
 from guided_diffusion.script_util import Parser, add_config_flags, str2bool
@@ -215,7 +215,7 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
     keep_freed_memory()
     threads = share_cores(flags["threads"])
     on_root(_check_model_path, flags["model_path"])
-    loaded = load_model(flags["model_path"], flags)
+    loaded = load_model(flags["model_path"], {name: flags[name] for name in MODEL_FLAGS & set(flags)})
     with logger.to_folder(flags["save_dir"]):
         for notice in loaded.settings.notices:
             logger.log(f"notice: {notice}")

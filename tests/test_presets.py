@@ -6,7 +6,10 @@ import pytest
 
 from guided_diffusion.config import DEMO_DIFFUSION, DEMO_MODEL, DEMO_PREPROCESSING, Header, SamplerConfig
 from guided_diffusion.errors import InputError
-from guided_diffusion.presets import inference_settings
+from guided_diffusion.loading import load_model
+from guided_diffusion.presets import MODEL_FLAGS, inference_settings
+from guided_diffusion.test_command import create_parser
+from tests.mpi import ROOT
 
 RECOMMENDED = SamplerConfig("dpmpp_2m", timestep_respacing="logsnr10", start_from="low_dose", start_step=400)
 HEADER = Header("ddpm3d", DEMO_MODEL, DEMO_DIFFUSION, DEMO_PREPROCESSING, RECOMMENDED, {})
@@ -84,3 +87,19 @@ def test_a_header_with_a_sampler_of_another_version_is_refused_unless_a_flag_rep
     with pytest.raises(InputError, match="the header's sampler 'newer' is unknown"):
         inference_settings({}, header, on_gpu=False)
     assert sampling_of({"sampler": "ddim"}, header) == ("ddim", "low_dose", 400)
+
+
+def test_load_model_refuses_flags_that_it_does_not_know():
+    checkpoint = str(ROOT / "checkpoint" / "demo_ddpm3d.pt")
+    for flag in ("percision", "base_samples"):
+        with pytest.raises(InputError, match=f"load_model knows no flag '{flag}': choose from .*, precision, .*"):
+            load_model(checkpoint, {"precision": "float32", flag: "x"})
+    assert load_model(checkpoint, {"precision": "float32"}).settings.precision == "float32"
+
+
+def test_every_flag_of_sampling_and_of_the_network_reaches_load_model():
+    groups = {group.title: group for group in create_parser("test")._action_groups}
+    of_models = [name for name in groups if name == "sampling" or name.endswith("without a header")]
+    assert len(of_models) == 3
+    flags = {action.dest for name in of_models for action in groups[name]._group_actions}
+    assert flags | {"batch_size", "precision", "compile"} == MODEL_FLAGS | {"num_samples"}
