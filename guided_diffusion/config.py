@@ -127,10 +127,10 @@ class PreprocessingConfig:
         """Raises InputError for what is no grid, no scale, or no plan of patches."""
         _require(
             len(self.voxel_mm) == 3 and all(0 < size < inf for size in self.voxel_mm),
-            f"voxel_mm {self.voxel_mm}: three positive numbers",
+            f"--voxel_mm {self.voxel_mm}: three positive numbers",
         )
         check_axis_codes(self.axis_codes)
-        _require(0 < self.suv_max < inf, f"suv_max {self.suv_max}: must be positive")
+        _require(0 < self.suv_max < inf, f"--suv_max {self.suv_max}: must be positive and finite")
         for name in ("patch_size", "overlap"):
             _require(isinstance(getattr(self, name), int), f"{name} {getattr(self, name)}: a whole number")
         _require(self.patch_size >= 1, f"--patch_size {self.patch_size}: at least 1")

@@ -134,7 +134,7 @@ def test_a_senseless_header_is_refused_by_the_name_of_its_file(name, value):
         ("preprocessing", "axis_codes", "PLL", "'PLL' name no three axes"),
         ("preprocessing", "axis_codes", 3, "not iterable"),
         ("preprocessing", "suv_max", 0, "suv_max 0: must be positive"),
-        ("preprocessing", "suv_max", float("inf"), "suv_max inf: must be positive"),
+        ("preprocessing", "suv_max", float("inf"), "suv_max inf: must be positive and finite"),
         ("preprocessing", "suv_max", "16", "not supported"),
         ("preprocessing", "patch_size", 0, "patch_size 0: at least 1"),
         ("preprocessing", "patch_size", 32.5, "patch_size 32.5: a whole number"),
