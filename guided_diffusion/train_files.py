@@ -44,9 +44,14 @@ def find_start(save_dir: Path, resume_checkpoint: str, rates: Iterable[str]) -> 
     """Where to begin: at the run in `save_dir` if it holds one, else at `resume_checkpoint`, else anew (None).
 
     A `resume_checkpoint` inside `save_dir` goes before its newest. Weights with `opt######.pt` beside them are
-    continued, others only give the first weights. Raises InputError for files that are missing or unreadable, and for
-    an `opt######.pt` of another program.
+    continued, others only give the first weights. Raises InputError for files that are remote, missing or unreadable,
+    and for an `opt######.pt` of another program.
     """
+    if "://" in resume_checkpoint:
+        raise InputError(
+            f"--resume_checkpoint {resume_checkpoint}: training begins with local files; copy it here, and to continue"
+            " its run the ema_* and opt* beside it"
+        )
     newest = _newest(save_dir)
     path = Path(resume_checkpoint) if resume_checkpoint else newest
     if newest is not None and path.resolve().parent != save_dir.resolve():

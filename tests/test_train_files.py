@@ -6,7 +6,9 @@ from skimage.metrics import structural_similarity
 
 from guided_diffusion.checkpoints import load_checkpoint
 from guided_diffusion.config import DiffusionConfig, ModelConfig
+from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import CropSource, find_pairs
+from guided_diffusion.train_files import find_start
 from tests.training import TINY, assert_same_weights, rows, run
 
 
@@ -26,6 +28,11 @@ class TestFiles:
         assert "--seed 5" in header.training["command"]
         assert str(tmp_path.parent) not in str(header)
         assert str(data_dir.parent) not in str(header)
+
+    def test_a_remote_start_is_refused(self, tmp_path):
+        """As a local path it would lose a slash, and then not be found."""
+        with pytest.raises(InputError, match=r"--resume_checkpoint gs://bucket/model000100\.pt: .*copy it here"):
+            find_start(tmp_path, "gs://bucket/model000100.pt", ())
 
     def test_best_average_is_kept(self, data_dir, tmp_path):
         run(data_dir, tmp_path, max_steps=6, validation_interval=2, validation_crops=2, save_interval=2, lr=0.03)
