@@ -51,7 +51,7 @@ def make_plan(
     if expected_patches not in (None, len(plan.starts)):
         raise InputError(
             f"--num_samples {expected_patches} contradicts the plan: {plan.length} slices take"
-            f" {len(plan.starts)} patches of {plan.patch_size}; leave the flag out"
+            f" {len(plan.starts)} patches of {plan.patch_size}; give that number, or none to scripts/test.py"
         )
     if free is None or sampling.noise != "field" or expected_patches is not None:
         return plan

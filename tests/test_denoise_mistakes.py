@@ -112,7 +112,12 @@ def test_a_mistake_is_one_line_from_one_rank(small, tmp_path):
 
 def test_the_example_for_192_304_612_checks_the_number_of_patches(small, tmp_path):
     arguments = arguments_of(small / "scan.npz", small / "small.pt", tmp_path)
-    assert_refused(run_script("scripts/test_192_304_612.py", *arguments), "--num_samples 7", "73 slices")
+    assert_refused(
+        run_script("scripts/test_192_304_612.py", *arguments),
+        "--num_samples 7",
+        "73 slices take 1 patches",
+        "or none to scripts/test.py",
+    )
 
 
 @pytest.fixture(scope="module")
