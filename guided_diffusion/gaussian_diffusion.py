@@ -41,7 +41,7 @@ def beta_schedule(name: str, steps: int) -> np.ndarray:
 
 
 def gather(table: np.ndarray, t: Tensor, like: Tensor) -> Tensor:
-    """table[t] as float32 on the device of `like`, shaped to broadcast with it."""
+    """table[t] as float32 on the device of `t`, shaped to broadcast with `like`."""
     values = torch.from_numpy(table).to(device=t.device)[t].float()
     return values.reshape(-1, *[1] * (like.ndim - 1))
 

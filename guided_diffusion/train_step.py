@@ -82,15 +82,14 @@ class TrainStep:
         """
         size = 2 * self.settings.model.in_plane_multiple
         nothing = torch.zeros(1, 1, 1, size, size, device=self.device)
-        self._losses(nothing, nothing, torch.zeros(1, dtype=torch.int64, device=self.device), nothing)[
-            "loss"
-        ].backward()
+        first = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self._losses(nothing, nothing, first, nothing)["loss"].backward()
         self.optimiser.zero_grad(set_to_none=True)
 
     def take(self, batch: Batch, step: int) -> dict[str, float]:
         """The step after `step` steps. Returns what there is to report of it: means over the items of all ranks.
 
-        Raises InputError, on every rank, where the loss is not finite.
+        Raises InputError, on every rank, where the loss or its gradient is not finite.
         """
         options = self.settings.optimisation
         rate = learning_rate(options, step)
@@ -101,18 +100,23 @@ class TrainStep:
         terms = self._accumulate_gradients(batch, timesteps, weights)
         timesteps, terms = _over_ranks(timesteps, terms)
         finite = terms["loss"].isfinite()
-        if not self.scaler.is_enabled() and not finite.all():
-            folder = self.settings.run.save_dir
-            raise_together(
-                InputError(f"{folder}: the loss of step {step} is not finite; lower --lr or set --grad_clip")
-            )
+        self._require_finite(bool(finite.all()), "loss", step)
         self.schedule_sampler.update(timesteps[finite], terms["loss"][finite])
         self.scaler.unscale_(self.optimiser)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.grad_clip or math.inf).item()
+        self._require_finite(math.isfinite(norm), "gradient", step)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         return self._summary(timesteps, terms) | {"grad_norm": norm, "lr": rate}
+
+    def _require_finite(self, finite: bool, what: str, step: int) -> None:
+        """Without a loss scale there is no way on from an overflow."""
+        if not finite and not self.scaler.is_enabled():
+            folder = self.settings.run.save_dir
+            raise_together(
+                InputError(f"{folder}: the {what} of step {step} is not finite; lower --lr or set --grad_clip")
+            )
 
     def _generator(self, stream: int, step: int, item: int) -> np.random.Generator:
         """Random numbers by the name (seed, purpose, step, item)."""

@@ -1,15 +1,20 @@
 """Steps of training by value: gradients, microbatches, averages, schedules, precision."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from guided_diffusion.config import DEMO_DIFFUSION
+from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.image_datasets import CropSource, find_pairs
 from guided_diffusion.script_util import create_model
 from guided_diffusion.train_averages import effective_ema_rate
+from guided_diffusion.train_batches import Batch
 from guided_diffusion.train_config import training_settings
+from guided_diffusion.train_step import TrainStep
 from tests.training import TINY, rows, run, weights
 
 
@@ -90,3 +95,14 @@ class TestSteps:
     def test_minutes_end_a_run(self, data_dir, tmp_path):
         run(data_dir, tmp_path, max_minutes=0.01)
         assert len(list(tmp_path.glob("opt*.pt"))) == 1
+
+
+def test_an_infinite_gradient_changes_no_weight():
+    settings = training_settings(TINY | {"data_dir": "x"})
+    model = create_model(settings.model, settings.diffusion)
+    model.out[2].weight.register_hook(lambda gradient: gradient * torch.inf)
+    before = copy.deepcopy(model.state_dict())
+    images = torch.rand(2, 1, 4, 8, 8)
+    with pytest.raises(InputError, match="the gradient of step 3 is not finite; lower --lr"):
+        TrainStep(settings, model).take(Batch(images, images, images), 3)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
