@@ -25,7 +25,8 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet.volume import Volume, load_volume, save_volume
 from guided_diffusion.script_util import Parser
 from guided_diffusion.subjects import DENOISED_NAME
-from guided_diffusion.test_command import create_parser, denoise_subjects
+from guided_diffusion.test_command import denoise_subjects
+from guided_diffusion.test_parser import create_parser
 
 THINNED_DOSE = 1 / 4
 NOISE_SEED = 0

@@ -156,15 +156,9 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         """Raises InputError for values of another kind. Names that are unknown here may yet be replaced by flags."""
-        kinds = {
-            "sampler": str,
-            "timestep_respacing": str,
-            "bfloat16": bool,
-            "start_from": str,
-            "start_step": int | None,
-        }
-        for name, kind in kinds.items():
-            _require(isinstance(getattr(self, name), kind), f"{name} {getattr(self, name)!r}: has the wrong type")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            _require(isinstance(value, item.type), f"{item.name} {value!r}: has the wrong type")
         _require(self.start_step is None or self.start_step >= 0, f"start_step {self.start_step}: at least 0")
 
     @classmethod

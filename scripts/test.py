@@ -7,7 +7,8 @@ Output: samples_<X>x<Y>x<Z>.npz (SUV/16 on the model's grid), denoised.nii.gz (S
 """
 
 from guided_diffusion.dist_util import run_main
-from guided_diffusion.test_command import create_parser, denoise_subjects
+from guided_diffusion.test_command import denoise_subjects
+from guided_diffusion.test_parser import create_parser
 
 if __name__ == "__main__":
     run_main(lambda: denoise_subjects(create_parser(__doc__)))

@@ -7,7 +7,8 @@ for a scanner of one's own. 612 slices take the 7 patches that `--num_samples` c
 """
 
 from guided_diffusion.dist_util import run_main
-from guided_diffusion.test_command import create_parser, denoise_subjects
+from guided_diffusion.test_command import denoise_subjects
+from guided_diffusion.test_parser import create_parser
 
 if __name__ == "__main__":
     parser = create_parser(__doc__)

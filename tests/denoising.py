@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
-from guided_diffusion.test_command import create_parser, denoise_subjects
+from guided_diffusion.test_command import denoise_subjects
+from guided_diffusion.test_parser import create_parser
 from tests.mpi import succeed
 
 GOLDEN_FLAGS = {

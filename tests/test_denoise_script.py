@@ -18,7 +18,7 @@ from guided_diffusion.script_util import (
     sr_model_and_diffusion_defaults,
 )
 from guided_diffusion.subjects import find_subjects
-from guided_diffusion.test_command import create_parser
+from guided_diffusion.test_parser import create_parser
 from tests.denoising import (
     SMALL_MODEL,
     denoise,

@@ -14,7 +14,8 @@ from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, Prepro
 from guided_diffusion.errors import InputError
 from guided_diffusion.loading import load_model
 from guided_diffusion.losses import WEIGHTINGS
-from guided_diffusion.test_command import create_parser, denoise_subjects
+from guided_diffusion.test_command import denoise_subjects
+from guided_diffusion.test_parser import create_parser
 from guided_diffusion.train_config import training_settings
 from guided_diffusion.unet import UNetModel
 from tests.golden_weights import fill

@@ -8,7 +8,7 @@ from guided_diffusion.config import DEMO_DIFFUSION, DEMO_MODEL, DEMO_PREPROCESSI
 from guided_diffusion.errors import InputError
 from guided_diffusion.loading import load_model
 from guided_diffusion.presets import MODEL_FLAGS, inference_settings
-from guided_diffusion.test_command import create_parser
+from guided_diffusion.test_parser import create_parser
 from tests.mpi import ROOT
 
 RECOMMENDED = SamplerConfig("dpmpp_2m", timestep_respacing="logsnr10", start_from="low_dose", start_step=400)
