@@ -13,12 +13,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from evaluation.comparison import LOW_DOSE, Row, measure_case, open_case, result_path, tune_filters
+from evaluation.case_scores import LOW_DOSE, Row, measure_case, open_case, result_path, tune_filters
 from evaluation.filters import FILTERS
 from evaluation.summary import as_row, dose_text, format_markdown, format_targets, summarise
-from guided_diffusion.atomic import atomic_write, writable_folder
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_write, writable_folder
 from guided_diffusion.pet.cases import Case, read_cases
 from guided_diffusion.script_util import Parser
 

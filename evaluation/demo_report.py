@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.metrics import best_gaussian, clip_suv, psnr, ssim
-from evaluation.pictures import save_coronal_mips
-from guided_diffusion.atomic import atomic_write, writable_folder
+from evaluation.mip_pictures import save_coronal_mips
+from guided_diffusion.files import atomic_write, writable_folder
 
 Metrics = dict[str, dict[str, float]]
 

@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from skimage.restoration import denoise_nl_means
 
 from evaluation.metrics import clip_suv, psnr
-from guided_diffusion.image_quality import mean_squared_error
+from guided_diffusion.pet.image_quality import mean_squared_error
 
 TUNING_SLICES = 32
 NLM_PATCH, NLM_DISTANCE = 3, 3  # voxels: patches of 3x3x3 within 3 voxels either way, 23 mm at 3.3 mm

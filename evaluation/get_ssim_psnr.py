@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.compared_files import UNITS, SubjectFiles, find_subject_files, published_peak, read_pair
 from evaluation.metrics import psnr, ssim
-from evaluation.subjects import UNITS, SubjectFiles, find_subject_files, published_peak, read_pair
-from guided_diffusion.atomic import atomic_write, writable_folder
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_write, writable_folder
 from guided_diffusion.script_util import Parser
 
 COLUMNS = {  # title, width and decimals in the printed table

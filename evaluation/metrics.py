@@ -9,9 +9,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize_scalar
 
-from guided_diffusion import image_quality
 from guided_diffusion.errors import InputError
-from guided_diffusion.image_quality import SSIM_WINDOW, mean_squared_error
+from guided_diffusion.pet import image_quality
+from guided_diffusion.pet.image_quality import SSIM_WINDOW, mean_squared_error
 from guided_diffusion.pet.patches import PatchPlan
 
 SUV_MAX = 16.0  # the published data are clipped to [0, 16], so no image can be brighter: the honest peak

@@ -17,16 +17,16 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 
 from evaluation.foci import lacking
 from evaluation.metrics import clip_suv, psnr
-from evaluation.pictures import save_coronal_mips
+from evaluation.mip_pictures import save_coronal_mips
 from evaluation.uniform_tissue import is_warm, most_uniform_spheres, noise_sigmas, sphere_statistics, thin_by_noise
-from guided_diffusion.atomic import atomic_write, writable_folder
+from guided_diffusion.commands.denoise import denoise_subjects
+from guided_diffusion.commands.denoise_flags import create_parser
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_write, writable_folder
+from guided_diffusion.inference.subjects import DENOISED_NAME
 from guided_diffusion.pet.volume import Volume, load_volume, save_volume
 from guided_diffusion.script_util import Parser
-from guided_diffusion.subjects import DENOISED_NAME
-from guided_diffusion.test_command import denoise_subjects
-from guided_diffusion.test_parser import create_parser
 
 THINNED_DOSE = 1 / 4
 NOISE_SEED = 0

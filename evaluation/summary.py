@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from evaluation.comparison import Row
+from evaluation.case_scores import Row
 from evaluation.confidence import Interval, bootstrap_mean
 
 COLUMNS = {  # title and decimals in the printed table

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import convolve, distance_transform_edt, find_objects
 
 from evaluation.spheres import sphere_kernel
-from guided_diffusion.pet.phantom import FIRST_LESION_LABEL
+from guided_diffusion.simulation.body_phantom import FIRST_LESION_LABEL
 
 PEAK_SPHERE_ML = 1.0  # Wahl et al., PERCIST 1.0, J Nucl Med 50 Suppl 1:122S, 2009
 ORGAN_DEPTH_MM = 8.0

@@ -12,9 +12,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from tqdm import tqdm
 
-from guided_diffusion.pet.scanner import load_scanners
-from guided_diffusion.pet.tracers import load_tracers
-from guided_diffusion.pet.trial import VirtualSubject, simulate
+from guided_diffusion.simulation.scanner import load_scanners
+from guided_diffusion.simulation.tracers import load_tracers
+from guided_diffusion.simulation.trial import VirtualSubject, simulate
 
 LOW_DOSE = 1 / 20
 WINDOW_SUV = {"fdg": 7.0, "psma": 15.0, "dotatate": 15.0, "fapi": 5.0}

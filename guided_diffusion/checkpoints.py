@@ -14,9 +14,9 @@ import blobfile as bf
 import torch
 from torch import Tensor, nn
 
-from guided_diffusion.atomic import atomic_write
 from guided_diffusion.config import Header, ModelConfig
 from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_write
 
 StateDict = dict[str, Tensor]
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from guided_diffusion import logger
 from guided_diffusion.errors import InputError
-from guided_diffusion.normalisation import normalise
-from guided_diffusion.pet.arrays import load_npz, map_npz
+from guided_diffusion.pet.formats.arrays import load_npz, map_npz
+from guided_diffusion.pet.normalisation import normalise
 from guided_diffusion.pet.trial_manifest import MANIFEST, file_of, is_trial, read_manifest
 
 # Uptake above this (SUV) is the patient rather than air.

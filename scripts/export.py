@@ -6,8 +6,8 @@ python scripts/export.py --preset demo --checkpoint runs/demo/ema_0.995_best.pt 
 import argparse
 from pathlib import Path
 
+from guided_diffusion.commands.export import export_half
 from guided_diffusion.dist_util import run_main
-from guided_diffusion.export import export_half
 from guided_diffusion.script_util import Parser
 
 

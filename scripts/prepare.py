@@ -7,10 +7,10 @@ python scripts/prepare.py --input LOW_DOSE --normal_dose NORMAL_DOSE --output pa
 
 import argparse
 
+from guided_diffusion.commands.input_flags import add_input_flags, overrides_from
 from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.flags import add_input_flags, overrides_from
 from guided_diffusion.pet.preparation import Grid, describe, load, prepare, table
 from guided_diffusion.script_util import Parser, str2bool
 

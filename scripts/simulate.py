@@ -7,11 +7,11 @@ from tqdm import tqdm
 
 from guided_diffusion import dist_util
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet import trial as trials
-from guided_diffusion.pet.acquisition import DOSES
-from guided_diffusion.pet.scanner import load_scanners, select
-from guided_diffusion.pet.tracers import load_tracers
 from guided_diffusion.script_util import Parser
+from guided_diffusion.simulation import trial as trials
+from guided_diffusion.simulation.acquisition import DOSES
+from guided_diffusion.simulation.scanner import load_scanners, select
+from guided_diffusion.simulation.tracers import load_tracers
 from guided_diffusion.tasks import share_tasks
 
 

@@ -6,9 +6,9 @@ Input: a published .npz, a NIfTI file, a folder with a DICOM PET series, or a fo
 Output: samples_<X>x<Y>x<Z>.npz (SUV/16 on the model's grid), denoised.nii.gz (SUV on the input's grid), run.json.
 """
 
+from guided_diffusion.commands.denoise import denoise_subjects
+from guided_diffusion.commands.denoise_flags import create_parser
 from guided_diffusion.dist_util import run_main
-from guided_diffusion.test_command import denoise_subjects
-from guided_diffusion.test_parser import create_parser
 
 if __name__ == "__main__":
     run_main(lambda: denoise_subjects(create_parser(__doc__)))

@@ -6,9 +6,9 @@ for a scanner of one's own. 612 slices take the 7 patches that `--num_samples` c
     mpiexec -n 7 python scripts/test_192_304_612.py --base_samples subject.npz --model_path model.pt --save_dir out
 """
 
+from guided_diffusion.commands.denoise import denoise_subjects
+from guided_diffusion.commands.denoise_flags import create_parser
 from guided_diffusion.dist_util import run_main
-from guided_diffusion.test_command import denoise_subjects
-from guided_diffusion.test_parser import create_parser
 
 if __name__ == "__main__":
     parser = create_parser(__doc__)

@@ -5,8 +5,8 @@
 The same command continues a run that was stopped.
 """
 
+from guided_diffusion.commands.train import create_parser, train
 from guided_diffusion.dist_util import run_main
-from guided_diffusion.train_command import create_parser, train
 
 if __name__ == "__main__":
     run_main(lambda: train(create_parser(__doc__)))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from guided_diffusion.commands.denoise import denoise_subjects
+from guided_diffusion.commands.denoise_flags import create_parser
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
-from guided_diffusion.test_command import denoise_subjects
-from guided_diffusion.test_parser import create_parser
 from tests.mpi import succeed
 
 GOLDEN_FLAGS = {

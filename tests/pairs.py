@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from guided_diffusion.pet.arrays import StoredArray, read_channel
+from guided_diffusion.pet.formats.arrays import StoredArray, read_channel
 
 
 def read_pair(path: Path) -> tuple[StoredArray, StoredArray]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from guided_diffusion.pet.canvas import Canvas, Grid
-from guided_diffusion.pet.shapes import Ellipsoid, Tube
+from guided_diffusion.simulation.canvas import Canvas, Grid
+from guided_diffusion.simulation.shapes import Ellipsoid, Tube
 
 WATER_MU = 0.096
 IEC_SPHERES_MM = (10, 13, 17, 22, 28, 37)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from guided_diffusion.config import DEMO_DIFFUSION, DEMO_MODEL
-from guided_diffusion.fast_unet import FastSuperResModel
+from guided_diffusion.fast.fast_unet import FastSuperResModel
 from guided_diffusion.script_util import create_model
 from tests.golden_weights import fill
 

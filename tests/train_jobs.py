@@ -7,11 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-from guided_diffusion import logger, train_command
+from guided_diffusion import logger
+from guided_diffusion.commands import train as train_command
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import Crop, CropSource
-from guided_diffusion.train_config import training_settings
+from guided_diffusion.training.settings import training_settings
 
 
 def damage(item: int) -> None:

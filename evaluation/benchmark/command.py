@@ -9,16 +9,16 @@ from pathlib import Path
 import torch
 
 from evaluation.benchmark.gpu import measure_gpu
-from evaluation.benchmark.network import measure_network
-from evaluation.benchmark.ranks import measure_ranks, measure_startup
+from evaluation.benchmark.network_call import measure_network
+from evaluation.benchmark.rank_scaling import measure_ranks, measure_startup
 from evaluation.benchmark.sampler_table import measure_samplers
 from evaluation.benchmark.seams import measure_seams
 from evaluation.benchmark.section import Section
-from evaluation.benchmark.training import measure_training
-from evaluation.benchmark.volume import measure_volume
-from guided_diffusion.atomic import atomic_write
+from evaluation.benchmark.training_step import measure_training
+from evaluation.benchmark.whole_volume import measure_volume
 from guided_diffusion.dist_util import share_cores
 from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_write
 from guided_diffusion.script_util import Parser, str2bool
 
 # Each takes the parsed arguments; a further section is a further line here.

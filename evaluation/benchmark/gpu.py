@@ -6,10 +6,10 @@ from statistics import median
 
 import torch
 
-from evaluation.benchmark.networks import gigaflop, one_call
+from evaluation.benchmark.measured_networks import gigaflop, one_call
 from evaluation.benchmark.section import Section
 from guided_diffusion.config import RELEASED_DIFFUSION, RELEASED_MODEL
-from guided_diffusion.fast_unet import FastSuperResModel
+from guided_diffusion.fast.fast_unet import FastSuperResModel
 from guided_diffusion.script_util import create_model
 
 _SIZE = (96, 192, 288)

@@ -11,8 +11,8 @@ from evaluation.benchmark.section import Section
 from evaluation.metrics import clip_suv, psnr, ssim
 from evaluation.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, suv_peak
 from guided_diffusion.errors import InputError
-from guided_diffusion.inference import denoise_volume
-from guided_diffusion.loading import load_model
+from guided_diffusion.inference.denoising import denoise_volume
+from guided_diffusion.inference.loading import load_model
 from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.pet.cases import Case, read_cases
 from guided_diffusion.pet.volume import Volume, load_volume

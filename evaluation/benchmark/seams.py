@@ -9,8 +9,8 @@ import numpy as np
 from evaluation.benchmark.section import Section
 from evaluation.metrics import clip_suv, psnr, seam_index
 from guided_diffusion.errors import InputError
-from guided_diffusion.inference import denoise_volume
-from guided_diffusion.loading import load_model
+from guided_diffusion.inference.denoising import denoise_volume
+from guided_diffusion.inference.loading import load_model
 from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.pet.cases import read_cases
 from guided_diffusion.pet.volume import Volume, load_volume

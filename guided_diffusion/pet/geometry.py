@@ -13,8 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.arrays import check_size
-from guided_diffusion.pet.operators import Samples, apply_separable, back_operator, there_operator
+from guided_diffusion.pet.formats.arrays import check_size
 from guided_diffusion.pet.sheared import sample, upright_grid
 from guided_diffusion.pet.volume import (
     DEFAULT_AXIS_CODES,
@@ -23,6 +22,7 @@ from guided_diffusion.pet.volume import (
     check_axis_codes,
     check_voxel_mm,
 )
+from guided_diffusion.simulation.operators import Samples, apply_separable, back_operator, there_operator
 
 # Spacings as close as this to the model's are taken as they are: interpolating would blur more than it would mend.
 SAME_SPACING = 0.01

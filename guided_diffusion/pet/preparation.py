@@ -7,8 +7,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from guided_diffusion.atomic import atomic_write
 from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_write
 from guided_diffusion.pet.geometry import above_cap, resample_like, to_model_grid
 from guided_diffusion.pet.patches import plan_axial_patches
 from guided_diffusion.pet.suv import SUVOverrides

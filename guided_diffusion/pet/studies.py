@@ -6,9 +6,9 @@ from pathlib import Path
 import pydicom
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet import dicom_tags as tags
 from guided_diffusion.pet.damage import damage_as
-from guided_diffusion.pet.dicom import quiet_pydicom
+from guided_diffusion.pet.formats import dicom_tags as tags
+from guided_diffusion.pet.formats.dicom import quiet_pydicom
 
 
 def study_of(folder: Path) -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pydicom import Dataset
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet import dicom_tags as tags
+from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.text import printable
 
 PHILIPS_SUV_FACTOR = (0x7053, 0x1000)

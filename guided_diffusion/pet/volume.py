@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet import arrays, dicom, nifti, remote
+from guided_diffusion.pet import remote
+from guided_diffusion.pet.formats import arrays, dicom, nifti
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv_bases import UNITS, SUVBasis, ratio_of
 from guided_diffusion.pet.text import printable

@@ -1,0 +1,164 @@
+"""Which files are compared: one reference, one generated volume and, if wanted, one unclipped scan per subject."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.metrics import SUV_MAX, clip_suv
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.formats import arrays, nifti
+from guided_diffusion.pet.volume import LARGEST_PLAUSIBLE_SUV
+
+NPZ_SUFFIXES = (".npz",)
+UNCERTAINTY_PREFIX = "uncertainty"
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+UNITS = ("normalised", "suv")
+LARGEST_NORMALISED = 1.001  # 1, and the rounding of half precision
+AFFINE_TOLERANCE_MM = 1e-2
+
+
+@dataclass(frozen=True)
+class SubjectFiles:
+    """The files of one subject; `scan` is the .mat file of the unclipped scan, None if no published PSNR is wanted."""
+
+    name: str
+    reference: Path
+    generated: Path
+    scan: Path | None
+
+
+def find_subject_files(gtr_dir: Path, gen_dir: Path, matfile_dir: Path | None) -> list[SubjectFiles]:
+    """The subjects of `gtr_dir`, sorted by name. Raises InputError where a folder or file is missing or ambiguous."""
+    for folder in (gtr_dir, gen_dir, matfile_dir):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"{folder}: no such folder")
+    return [
+        SubjectFiles(name, reference, _generated_volume(gen_dir / name, reference), _scan(matfile_dir, name))
+        for name, reference in sorted(_references(gtr_dir).items())
+    ]
+
+
+def read_pair(subject: SubjectFiles, gtr_units: str, gen_units: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reference and generated volume in SUV, float32, one shape: [X, Y, Z] from .npz, the file's [i, j, k] from NIfTI.
+
+    Negative generated values are set to 0, as published. Raises InputError where a file can't be read or the two can't
+    be compared.
+    """
+    reference, reference_affine = _read(subject.reference, channel=1, channels=2)
+    generated, generated_affine = _read(subject.generated, channel=0)
+    if reference.shape != generated.shape:
+        raise InputError(
+            f"{subject.generated}: shape {generated.shape}, but the reference {subject.reference} is "
+            f"{reference.shape}; both must be on one grid"
+        )
+    if reference_affine is not None and generated_affine is not None:
+        _refuse_displaced(reference_affine, generated_affine, subject)
+    reference = to_suv(reference, gtr_units, subject.reference, "--gtr_units")
+    generated = to_suv(generated, gen_units, subject.generated, "--gen_units")
+    return reference, np.maximum(generated, 0)
+
+
+def published_peak(scan: Path) -> float:
+    """The peak of the published PSNR: the largest SUV of the scan before clipping. Raises InputError if it isn't."""
+    peak = float(arrays.read_channel(scan, channel=0).data.max())
+    if not peak > 0:  # NaN included
+        raise InputError(f"{scan}: the largest value of suv is {peak:.4g}; an SUV above 0 is needed")
+    _refuse_activity(peak, scan)
+    return peak
+
+
+def to_suv(volume: np.ndarray, units: str, path: Path, flag: str) -> np.ndarray:
+    """A volume in SUV, float32. Given as SUV it is clipped to [0, 16]; given normalised (SUV/16) it is multiplied.
+
+    Raises InputError where the values contradict the units: normalised values above 1, SUV in the thousands, or SUV
+    that nowhere exceeds 1, which no whole-body scan shows and which would add 24 dB to a normalised pair's PSNR.
+    """
+    largest = float(volume.max())
+    if units == "normalised":
+        if largest > LARGEST_NORMALISED:
+            raise InputError(f"{path}: values up to {largest:.4g} are not SUV/16; pass {flag} suv if it is SUV")
+        return volume * np.float32(SUV_MAX)
+    _refuse_activity(largest, path)
+    if 0 < largest <= 1:
+        raise InputError(
+            f"{path}: values up to {largest:.4g} are too low for SUV; pass {flag} normalised if it is SUV/16"
+        )
+    return clip_suv(volume)
+
+
+def _refuse_displaced(reference_affine: np.ndarray, generated_affine: np.ndarray, subject: SubjectFiles) -> None:
+    if not np.allclose(reference_affine, generated_affine, rtol=0, atol=AFFINE_TOLERANCE_MM):
+        raise InputError(
+            f"{subject.generated}: lies elsewhere in space than {subject.reference} (the affines differ); "
+            "resample one onto the other"
+        )
+
+
+def _refuse_activity(peak: float, path: Path) -> None:
+    if peak >= LARGEST_PLAUSIBLE_SUV:
+        raise InputError(f"{path}: values up to {peak:.4g} can't be SUV, they are probably Bq/mL; convert them to SUV")
+
+
+def _read(path: Path, channel: int, channels: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Data float32 and, where the file places its voxels in space, the affine."""
+    if _is_nifti(path):
+        data, affine, _, _ = nifti.read(path)
+    else:
+        stored = arrays.read_channel(path, channel, channels=channels)
+        data, affine = stored.data, stored.affine
+    if not np.isfinite(data).all():
+        raise InputError(f"{path}: has NaN or infinite voxels; repair the image first")
+    return data, affine
+
+
+def _references(gtr_dir: Path) -> dict[str, Path]:
+    references: dict[str, Path] = {}
+    for path in _volumes_in(gtr_dir, NPZ_SUFFIXES + NIFTI_SUFFIXES):
+        name = path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".npz")
+        if name in references:
+            raise InputError(f"{gtr_dir}: has {references[name].name} and {path.name}; leave one of them")
+        references[name] = path
+    if not references:
+        raise InputError(f"{gtr_dir}: holds no subject; expected <subject>.npz, .nii or .nii.gz")
+    return references
+
+
+def _scan(matfile_dir: Path | None, name: str) -> Path | None:
+    if matfile_dir is None:
+        return None
+    scan = matfile_dir / f"{name}.mat"
+    if not scan.is_file():
+        raise InputError(f"{scan}: no such file; put it there, or leave out --matfile_dir and the published PSNR")
+    return scan
+
+
+def _generated_volume(folder: Path, reference: Path) -> Path:
+    """The one generated file of the reference's format; a run on NIfTI input leaves an .npz beside the NIfTI.
+
+    The uncertainty that a run with several realisations leaves beside its result is no image to compare.
+    """
+    suffixes = NIFTI_SUFFIXES if _is_nifti(reference) else NPZ_SUFFIXES
+    wanted = " or ".join(suffixes)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; the generated {wanted} file for {reference} belongs there")
+    volumes = [path for path in _volumes_in(folder, suffixes) if not path.name.startswith(UNCERTAINTY_PREFIX)]
+    if not volumes:
+        raise InputError(f"{folder}: holds no {wanted} file to compare with {reference}")
+    if len(volumes) > 1:
+        names = ", ".join(path.name for path in volumes)
+        raise InputError(f"{folder}: holds {len(volumes)} {wanted} files ({names}); leave the one to evaluate")
+    return volumes[0]
+
+
+def _volumes_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files with these suffixes, sorted; hidden ones, such as those that are still being written, left out."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and path.name.endswith(suffixes) and not path.name.startswith(".")
+    )
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.endswith(NIFTI_SUFFIXES)

@@ -1,1 +1,0 @@
-"""The rivals of the paper, on the same data, patches and commands."""

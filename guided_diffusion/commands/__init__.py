@@ -1,0 +1,1 @@
+"""What each script does: flags in, files out."""

@@ -1,0 +1,212 @@
+"""What `scripts/test.py` does: flags in, denoised subjects out."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from guided_diffusion import logger
+from guided_diffusion.checkpoints import digest
+from guided_diffusion.commands.input_flags import overrides_from
+from guided_diffusion.dist_util import SharedError, communicator, device, on_root, share_cores
+from guided_diffusion.errors import InputError
+from guided_diffusion.inference import planning
+from guided_diffusion.inference.denoising import PUBLISHED_GRID, Denoised, denoise_volume
+from guided_diffusion.inference.loading import LoadedModel, load_model
+from guided_diffusion.inference.presets import MODEL_FLAGS
+from guided_diffusion.inference.resume import FinishedPatches, fingerprint, run_key
+from guided_diffusion.inference.run_manifest import describe_run
+from guided_diffusion.inference.subjects import (
+    DICOM_FOLDER,
+    Subject,
+    find_subjects,
+    is_bare,
+    write_manifest,
+    write_volumes,
+)
+from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.pet.formats.dicom_writer import save_dicom_series
+from guided_diffusion.pet.suv import SUVOverrides
+from guided_diffusion.pet.volume import Volume, in_suv_basis, load_volume
+from guided_diffusion.script_util import Parser
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all subjects of a run share. weights: the checkpoint's digest, on rank 0."""
+
+    flags: dict[str, Any]
+    loaded: LoadedModel
+    weights: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class OpenedSubject:
+    """A subject's scan, the key of its results, and what is left of an earlier run with that key."""
+
+    volume: Volume
+    key: str
+    finished: FinishedPatches
+    done: bool
+
+
+def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, load the model once, and denoise every subject. All ranks call this together.
+
+    arguments: instead of the process's own. Raises InputError on all ranks alike; of several subjects, once those with
+    nothing wrong are done.
+    """
+    flags = communicator().bcast(on_root(lambda: vars(parser.parse_args(arguments))))
+    subjects = communicator().bcast(on_root(find_subjects, flags["base_samples"], flags["save_dir"]))
+    keep_freed_memory()
+    threads = share_cores(flags["threads"])
+    on_root(_check_model_path, flags["model_path"])
+    loaded = load_model(flags["model_path"], {name: flags[name] for name in MODEL_FLAGS & set(flags)})
+    with logger.to_folder(flags["save_dir"]):
+        for notice in loaded.settings.notices:
+            logger.log(f"notice: {notice}")
+        if loaded.compile_seconds is not None:
+            logger.log(f"compiled the network's norms in {loaded.compile_seconds:.1f} s")
+        run = Run(flags, loaded, on_root(digest, flags["model_path"]) or "", threads)
+        if len(subjects) == 1:
+            _denoise_subject(subjects[0], run)
+        else:
+            _denoise_each(subjects, run)
+
+
+def _check_model_path(path: str) -> None:
+    if not path:
+        raise InputError("--model_path is missing: give a checkpoint, for example checkpoint/demo_ddpm3d.pt")
+
+
+def _denoise_each(subjects: list[Subject], run: Run) -> None:
+    """All subjects, also those after one with a mistake. Raises InputError at the end if there was one."""
+    failed = 0
+    for subject in subjects:
+        try:
+            _denoise_subject(subject, run)
+        except SharedError as mistake:
+            failed += 1
+            logger.log(f"failed: {subject.folder}: {mistake}")
+    if failed:
+        raise SharedError(
+            f"{failed} of {len(subjects)} subjects failed: see 'failed:' in {run.flags['save_dir']}/log.txt"
+        )
+
+
+def _denoise_subject(subject: Subject, run: Run) -> None:
+    """One subject from file to files."""
+    began = time.perf_counter()
+    if run.flags["info"]:
+        _inform(subject, run)
+        return
+    opened = on_root(_open_subject, subject, run)
+    if communicator().bcast(opened is not None and opened.done):
+        logger.log(f"{subject.folder}: finished already")
+        return
+    denoised = denoise_volume(
+        opened.volume if opened else None,
+        run.loaded.model,
+        run.loaded.diffusion,
+        run.loaded.settings.sampling,
+        run.loaded.settings.preprocessing,
+        above_cap=run.flags["above_cap"],
+        expected_patches=run.flags.get("num_samples"),
+        finished=opened.finished if opened else None,
+        fit_memory="patch_size" not in run.flags,
+    )
+    on_root(_finish, subject, run, opened, denoised, began)
+
+
+def _finish(subject: Subject, run: Run, opened: OpenedSubject, denoised: Denoised, began: float) -> None:
+    """Write the results of a subject that was begun at `began`, on the clock `time.perf_counter`."""
+    manifest = describe_run(
+        key=opened.key,
+        input_path=subject.path,
+        volume=opened.volume,
+        model_path=run.flags["model_path"],
+        weights=run.weights,
+        flags=run.flags,
+        settings=run.loaded.settings,
+        denoised=denoised,
+        nfe_per_patch=run.loaded.diffusion.num_timesteps,
+        device=device(),
+        threads=run.threads,
+        seconds=time.perf_counter() - began,
+    )
+    _write(subject, denoised, manifest, run.flags)
+    opened.finished.remove()
+
+
+def _inform(subject: Subject, run: Run) -> None:
+    """Say what denoising would take, without doing it. All ranks call this together."""
+    model, settings = run.loaded.model, run.loaded.settings
+    free = planning.free_bytes_per_rank(device())
+
+    def inform() -> None:
+        on_grid = planning.to_grid(_load(subject, run), settings.preprocessing)
+        fitted = free if "patch_size" not in run.flags else None
+        plan = planning.make_plan(
+            on_grid, model, settings.sampling, settings.preprocessing, run.flags.get("num_samples"), fitted
+        )
+        logger.log(f"{subject.path}: {planning.describe(on_grid, plan, model, settings.sampling, free)}")
+
+    on_root(inform)
+
+
+def _load(subject: Subject, run: Run) -> Volume:
+    """The subject's scan."""
+    return load_volume(
+        subject.path,
+        bare_voxel_mm=run.loaded.settings.preprocessing.voxel_mm,
+        bare_axis_codes=run.loaded.settings.preprocessing.axis_codes,
+        series=run.flags["series"],
+        overrides=_overrides(run.flags),
+    )
+
+
+def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
+    """The subject's volume, and how far an earlier run got with it. Raises InputError for all that can be checked."""
+    volume = _load(subject, run)
+    if run.flags["write_dicom"] and volume.source.get("format") != "DICOM":
+        raise InputError(f"{subject.path}: --write_dicom needs a DICOM input, whose headers the new series takes over")
+    in_suv_basis(volume, run.flags["suv_basis"])
+    key = run_key(fingerprint(volume), run.weights, run.loaded.settings.as_dict(), run.flags, device().type)
+    finished = FinishedPatches.of_run(subject.folder, key)
+    subject.check_not_overwritten()
+    if not run.flags["resume"]:
+        finished.discard()
+    return OpenedSubject(volume, key, finished, done=run.flags["resume"] and subject.is_finished(key))
+
+
+def _write(subject: Subject, denoised: Denoised, manifest: dict[str, Any], flags: dict[str, Any]) -> None:
+    """Write the results and say where they are."""
+    model = manifest["checkpoint"]["name"]
+    written = write_volumes(subject, denoised, f"denoised by {model}", flags["suv_basis"])
+    if flags["write_dicom"]:
+        written.append(subject.folder / DICOM_FOLDER)
+        save_dicom_series(
+            denoised.volume,
+            subject.path,
+            written[-1],
+            model_description=model,
+            series=flags["series"],
+            overrides=_overrides(flags),
+        )
+    elif (subject.folder / DICOM_FOLDER).exists():
+        logger.log(f"notice: {subject.folder / DICOM_FOLDER} is of an earlier run")
+    voxel_mm = manifest["model_grid"]["voxel_mm"]
+    if is_bare(subject.path, denoised) and voxel_mm != list(PUBLISHED_GRID.voxel_mm):
+        sizes = " x ".join(f"{size:g}" for size in voxel_mm)
+        logger.log(f"notice: {subject.path} was taken to have the model's voxels of {sizes} mm")
+    written.append(write_manifest(subject, manifest, written))
+    for path in written:
+        logger.log(f"wrote {path}")
+    logger.log(f"{len(denoised.plan.starts)} patches in {manifest['seconds']:.1f} s on {manifest['ranks']} rank(s)")
+
+
+def _overrides(flags: dict[str, Any]) -> SUVOverrides | None:
+    """Replacements of DICOM tags, where flags give any."""
+    return overrides_from(argparse.Namespace(**flags))

@@ -1,0 +1,39 @@
+"""Weights of half the size, to be shipped."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
+from guided_diffusion.config import DEMO_PREPROCESSING, DEMO_SAMPLER, Header
+from guided_diffusion.errors import InputError
+from guided_diffusion.methods.registry import METHODS
+
+
+def export_half(checkpoint: str, out: Path, recommend_demo: bool = False) -> float:
+    """Write a checkpoint of ours with float16 weights and the same header.
+
+    recommend_demo: let the header recommend what the demo's preset does, whatever was known of it when the run began.
+    Returns the largest change of a weight, relative to the largest weight of its tensor. Raises InputError for weights
+    without a header, or beyond float16's range.
+    """
+    loaded = load_checkpoint(checkpoint)
+    if loaded.header is None:
+        raise InputError(f"{checkpoint}: has no header, so nobody could use the exported weights; give an ema_*.pt")
+    halves = {name: value.to(torch.float16) for name, value in loaded.state_dict.items()}
+    beyond = [name for name, value in halves.items() if not value.isfinite().all()]
+    if beyond:
+        raise InputError(f"{checkpoint}: {beyond[0]} has weights beyond the range of float16")
+    save_checkpoint(out, halves, _as_demo(loaded.header) if recommend_demo else loaded.header)
+    return max(
+        ((halves[name].float() - value).abs().max() / value.abs().max().clamp(min=1e-30)).item()
+        for name, value in loaded.state_dict.items()
+    )
+
+
+def _as_demo(header: Header) -> Header:
+    """The header with the demo's patches, and its sampler if the method samples at all."""
+    patches = {"patch_size": DEMO_PREPROCESSING.patch_size, "overlap": DEMO_PREPROCESSING.overlap}
+    sampler = DEMO_SAMPLER if METHODS[header.method].sampled else header.sampler
+    return replace(header, preprocessing=replace(header.preprocessing, **patches), sampler=sampler)

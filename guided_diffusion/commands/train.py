@@ -1,0 +1,169 @@
+"""What `scripts/train.py` does: flags in, a run of training out."""
+
+import argparse
+import logging
+import platform
+import shlex
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from guided_diffusion import logger
+from guided_diffusion.checkpoints import load_weights
+from guided_diffusion.dist_util import communicator, device, on_root, root_first, share_cores
+from guided_diffusion.errors import InputError
+from guided_diffusion.files import writable_folder
+from guided_diffusion.image_datasets import CropSource, Pair, find_pairs
+from guided_diffusion.inference.presets import RUN_FLAGS
+from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.methods.registry import METHODS
+from guided_diffusion.script_util import Parser, add_config_flags
+from guided_diffusion.training.history import history_of_run
+from guided_diffusion.training.loop import TrainLoop
+from guided_diffusion.training.ranks import process_group
+from guided_diffusion.training.run_files import Start, find_start
+from guided_diffusion.training.settings import (
+    FLAG_GROUPS,
+    TRAINING_PRESETS,
+    TrainSettings,
+    training_settings,
+    without_half_precision,
+)
+from guided_diffusion.training.validation import Validator
+from guided_diffusion.unet import UNetModel
+
+
+def create_parser(description: str) -> Parser:
+    """All flags of training. Those that are not given stay out of the result."""
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    settings = {
+        name: " ".join(f"--{flag} {value}" for flag, value in flags.items()) for name, flags in TRAINING_PRESETS.items()
+    }
+    parser.add_argument(
+        "--preset",
+        choices=tuple(TRAINING_PRESETS),
+        default=argparse.SUPPRESS,
+        help="flags for a known network; what is given besides goes first. "
+        + "; ".join(f"{name}: {text}" for name, text in settings.items()),
+    )
+    for name, flags in FLAG_GROUPS.items():
+        add_config_flags(parser.add_argument_group(name), flags)
+    return parser
+
+
+def train(parser: Parser) -> None:
+    """Parse the command line and train until a limit is reached."""
+    settings = root_first(lambda: training_settings(vars(parser.parse_args())))
+    folder = root_first(writable_folder, settings.run.save_dir)
+    with logger.to_folder(folder), logging_redirect_tqdm([logging.getLogger("guided_diffusion")]):
+        train_with(settings, folder)
+
+
+def train_with(settings: TrainSettings, folder: Path) -> None:
+    """Train until a limit is reached; `folder` exists. Called by all ranks, with the same settings."""
+    keep_freed_memory()
+    place = device()
+    if settings.model.use_fp16 and place.type == "cpu":
+        settings = without_half_precision(settings)
+        logger.log("notice: use_fp16 on a CPU means bfloat16")
+    threads = share_cores(settings.run.threads)
+    pairs = root_first(find_pairs, settings.data.data_dir, "train", settings.preprocessing.voxel_mm)
+    source = CropSource(pairs, settings.crop_size, settings.preprocessing.suv_max, settings.optimisation.seed)
+    start = root_first(_find_start, settings, folder)
+    model = root_first(_create_model, settings, start, place)
+    validator = on_root(_validator, settings)
+    with process_group(place):
+        provenance = _provenance(settings, pairs, threads, start)
+        loop = TrainLoop(settings, model, source, validator, start, provenance)
+        size, ranks = sum(parameter.numel() for parameter in model.parameters()), communicator().size
+        logger.log(
+            f"{size:,} parameters, {_count(pairs)}, {loop.global_batch} crops per step on {ranks} rank(s),"
+            f" {place.type} with {threads} threads each; "
+            + (f"continuing {start.weights_path} at step {loop.step}" if start else "from the first step")
+        )
+        loop.run()
+
+
+def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
+    """Where to begin; the moving averages are on rank 0 only. Raises InputError for weights that do not fit."""
+    rates = settings.ema_rates if communicator().rank == 0 else ()
+    start = find_start(folder, settings.run.resume_checkpoint, rates)
+    _check_same_network(settings, start)
+    return start
+
+
+def _create_model(settings: TrainSettings, start: Start | None, place: torch.device) -> UNetModel:
+    """The network with its first weights."""
+    torch.manual_seed(settings.optimisation.seed)
+    model = METHODS[settings.optimisation.method].create_model(settings.model, settings.diffusion)
+    if start is not None:
+        load_weights(model, start.weights.state_dict, str(start.weights_path))
+    return model.to(device=place, dtype=torch.float32)
+
+
+def _validator(settings: TrainSettings) -> Validator | None:
+    """None where there is nothing to validate on."""
+    folder, voxel_mm = settings.data.validation_dir, settings.preprocessing.voxel_mm
+    if folder:
+        pairs = find_pairs(folder, "validation", voxel_mm) or find_pairs(folder, "train", voxel_mm)
+    else:
+        pairs = find_pairs(settings.data.data_dir, "validation", voxel_mm)
+    if not pairs or not settings.run.validation_interval:
+        return None
+    source = CropSource(pairs, settings.crop_size, settings.preprocessing.suv_max, settings.optimisation.seed)
+    diffusion = replace(settings.diffusion, timestep_respacing=settings.sampler.timestep_respacing)
+    process = METHODS[settings.optimisation.method].create_process(diffusion, settings.sampler.start_step)
+    return Validator(source, settings.run.validation_crops, process, settings.sampler)
+
+
+def _check_same_network(settings: TrainSettings, start: Start | None) -> None:
+    """Raises InputError if the header of the weights to start from contradicts the flags."""
+    header = start.weights.header if start else None
+    if header is None:
+        return
+    free = RUN_FLAGS | {"patch_size", "overlap"}  # these two are recommended to inference, and nothing to training
+    if start.optimiser:
+        free -= {"timestep_respacing"}  # other weights only begin a run; one that goes on keeps its timesteps too
+    method = settings.optimisation.method
+    if header.method != method:
+        raise InputError(f"{start.weights_path}: trained as {header.method}, but --method is {method}")
+    ours = (settings.model, settings.diffusion, settings.preprocessing)
+    theirs = (header.model, header.diffusion, header.preprocessing)
+    for mine, its in zip(ours, theirs, strict=True):
+        for name, value in vars(mine).items():
+            if name not in free and getattr(its, name) != value:
+                raise InputError(
+                    f"{start.weights_path}: trained with {name} {getattr(its, name)!r}, but the flags say {value!r};"
+                    " give the same flags, or another --save_dir"
+                )
+
+
+def _count(pairs: list[Pair]) -> str:
+    return f"{len(pairs)} pairs of {len({pair.subject for pair in pairs})} subjects"
+
+
+def _provenance(settings: TrainSettings, pairs: list[Pair], threads: int, start: Start | None) -> dict[str, Any]:
+    """What headers say about a run's data and command, plain values only. Of paths only the last part is kept."""
+    paths = ("data_dir", "validation_dir", "save_dir", "resume_checkpoint")
+    words = ["scripts/train.py"]
+    for name, value in settings.given.items():
+        words += [f"--{name}", Path(value).name if name in paths else str(value)]
+    return {
+        "command": shlex.join(words),
+        "data": {
+            "pairs": len(pairs),
+            "subjects": len({pair.subject for pair in pairs}),
+            "doses": dict(Counter(pair.dose for pair in pairs)),
+        },
+        "seed": settings.optimisation.seed,
+        "history": history_of_run(settings, start),
+        "started_from": start.weights_path.name if start else None,
+        "ranks": communicator().size,
+        "threads": threads,
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__},
+    }

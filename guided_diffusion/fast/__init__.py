@@ -1,0 +1,1 @@
+"""The trained network rearranged for inference: the same function, faster and in less memory."""

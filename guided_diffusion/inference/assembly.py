@@ -1,0 +1,88 @@
+"""Batches of patches become realisations of the volume, which leave in order."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from guided_diffusion.inference.resume import FinishedPatches
+from guided_diffusion.pet.patches import PatchPlan
+
+
+class Assembly:
+    """Stitches batches in whatever order they arrive, and hands every whole realisation on in order of its number.
+
+    Volumes are float32 [X, Y, Z], patches [N, X, Y, patch_size]. Only realisations between the one to be handed on next
+    and the latest that has arrived in part are held. Batches that are on disk from an earlier run are read when their
+    realisation's turn comes.
+    """
+
+    def __init__(
+        self,
+        plan: PatchPlan,
+        batches: list[range],
+        in_plane: tuple[int, int],
+        realisations: int,
+        on_volume: Callable[[np.ndarray], None],
+        finished: FinishedPatches | None = None,
+    ):
+        self._plan, self._batches = plan, batches
+        self._shape = (*in_plane, plan.length)
+        self._realisations = realisations
+        self._on_volume = on_volume
+        self._finished = finished
+        self._volumes: dict[int, np.ndarray] = {}
+        self._remaining: dict[int, set[int]] = {}
+        self._next = 0
+        self._hand_on()
+
+    def missing(self) -> list[tuple[int, int]]:
+        """(realisation, batch) of everything that is not on disk, in order. To be asked before the first `add`."""
+        return [
+            (realisation, batch) for realisation in range(self._realisations) for batch in self._absent(realisation)
+        ]
+
+    def add(self, realisation: int, batch: int, samples: np.ndarray) -> None:
+        """Take in a batch that has just been computed, and keep it on disk until the volume is complete."""
+        if realisation not in self._volumes:
+            self._open(realisation)
+        if self._finished:
+            self._finished.save(self._number(realisation, batch), samples)
+        self._place(realisation, batch, samples)
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Pass on what is complete."""
+        while self._next < self._realisations:
+            if self._next not in self._volumes:
+                if self._absent(self._next):
+                    return
+                self._open(self._next)
+            if self._remaining[self._next]:
+                return
+            del self._remaining[self._next]
+            self._on_volume(self._volumes.pop(self._next))
+            self._next += 1
+
+    def _open(self, realisation: int) -> None:
+        """Begin a volume with what is on disk of it."""
+        absent = self._absent(realisation)
+        self._volumes[realisation] = np.zeros(self._shape, dtype=np.float32)
+        self._remaining[realisation] = set(range(len(self._batches)))
+        for batch in range(len(self._batches)):
+            if batch not in absent:
+                self._place(realisation, batch, self._finished.load(self._number(realisation, batch)))
+
+    def _place(self, realisation: int, batch: int, samples: np.ndarray) -> None:
+        for patch, sample in zip(self._batches[batch], samples, strict=True):
+            self._plan.add(self._volumes[realisation], patch, sample)
+        self._remaining[realisation].remove(batch)
+
+    def _absent(self, realisation: int) -> list[int]:
+        """Batches of a realisation that are not on disk."""
+        batches = range(len(self._batches))
+        if self._finished is None:
+            return list(batches)
+        return [batch for batch in batches if not self._finished.has(self._number(realisation, batch))]
+
+    def _number(self, realisation: int, batch: int) -> int:
+        return realisation * len(self._batches) + batch

@@ -1,0 +1,71 @@
+"""A checkpoint made ready to run: the network in the right precision on the right device, and how to sample it."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, load_weights
+from guided_diffusion.dist_util import device, root_first
+from guided_diffusion.errors import InputError
+from guided_diffusion.fast.compiled import compiled_norm_silu
+from guided_diffusion.fast.fast_unet import FastUNet
+from guided_diffusion.fast.layers import NormSilu, norm_silu
+from guided_diffusion.inference.presets import MODEL_FLAGS, Settings, inference_settings
+from guided_diffusion.methods.registry import METHODS, Process
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network in evaluation mode on this rank's device, its (shortened) process, and the settings behind both.
+
+    compile_seconds: how long compiling took, where it was asked for.
+    """
+
+    model: FastUNet
+    diffusion: Process
+    settings: Settings
+    compile_seconds: float | None = None
+
+
+def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
+    """Load weights on every rank; all ranks call this together.
+
+    flags: those of `scripts/test.py` that are given, such as {"preset": "paper"}, of `presets.MODEL_FLAGS`; the
+    network's own are needed only for weights without a header. Raises InputError for a file that cannot be used and for
+    other flags, on all ranks alike.
+    """
+    root_first(_check_names, flags or {})
+    checkpoint = root_first(load_checkpoint, path)
+    settings = root_first(inference_settings, flags or {}, checkpoint.header, device().type == "cuda")
+    create_process = METHODS[settings.method].create_process
+    diffusion = root_first(create_process, settings.diffusion, settings.sampling.start_step)
+    if not (flags or {}).get("compile", False):
+        return LoadedModel(root_first(_fill, checkpoint, settings, path, norm_silu), diffusion, settings)
+    model = root_first(_fill, checkpoint, settings, path, root_first(compiled_norm_silu))
+    return LoadedModel(model, diffusion, settings, warm_up(model))
+
+
+def _check_names(flags: dict[str, Any]) -> None:
+    unknown = sorted(set(flags) - MODEL_FLAGS)
+    if unknown:
+        raise InputError(f"load_model knows no flag {unknown[0]!r}: choose from {', '.join(sorted(MODEL_FLAGS))}")
+
+
+def _fill(checkpoint: Checkpoint, settings: Settings, path: str, norm: NormSilu) -> FastUNet:
+    """The network with its weights, in the form that is made for inference."""
+    method = METHODS[settings.method]
+    with torch.device("meta"):
+        model = method.create_model(settings.model, settings.diffusion)
+    load_weights(model, checkpoint.state_dict, path)
+    return method.make_fast(model.to(device()).eval(), settings.dtype, norm).eval()
+
+
+def warm_up(model: FastUNet) -> float:
+    """Call the network on a small patch, which compiles what is to be compiled; returns the seconds it took."""
+    began = time.perf_counter()
+    size = 8 * model.config.in_plane_multiple
+    patch = torch.zeros(1, 1, 8, size, size, device=device())
+    model(patch, torch.zeros(1), low_res=patch)
+    return time.perf_counter() - began

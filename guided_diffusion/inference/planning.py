@@ -1,0 +1,103 @@
+"""Before anything is computed: the volume on the model's grid, its patches, and whether they fit the memory.
+
+Only a noise field lets patches be shortened where memory is short. What it gives is then the result of a run with that
+`--patch_size`: the same noise everywhere, with the borders between patches in other places.
+"""
+
+import torch
+
+from guided_diffusion import logger
+from guided_diffusion.config import PreprocessingConfig
+from guided_diffusion.dist_util import communicator, ranks_per_device
+from guided_diffusion.errors import InputError
+from guided_diffusion.inference.network_memory import fitting_patch_size, network_bytes, shorter
+from guided_diffusion.inference.patch_sampling import Sampling
+from guided_diffusion.memory import free_bytes
+from guided_diffusion.methods.registry import Network
+from guided_diffusion.pet.geometry import to_model_grid
+from guided_diffusion.pet.patches import PatchPlan, plan_axial_patches
+from guided_diffusion.pet.volume import Volume
+
+
+def to_grid(volume: Volume, preprocessing: PreprocessingConfig) -> Volume:
+    """The volume on the model's grid. Raises InputError unless it is in SUV by body weight."""
+    if volume.unit != "SUV":
+        raise InputError(f"the scan is in {volume.unit}, but the network knows SUV by body weight only")
+    return to_model_grid(volume, voxel_mm=preprocessing.voxel_mm, axis_codes=preprocessing.axis_codes)
+
+
+def free_bytes_per_rank(device: torch.device) -> float | None:
+    """What every rank can count on, or None where a rank cannot tell. All ranks call this together."""
+    free, sharing = free_bytes(device), ranks_per_device()
+    everywhere = communicator().allgather(None if free is None else free / sharing)
+    return None if None in everywhere else min(everywhere)
+
+
+def make_plan(
+    model_input: Volume,
+    model: Network,
+    sampling: Sampling,
+    preprocessing: PreprocessingConfig,
+    expected_patches: int | None,
+    free: float | None,
+) -> PatchPlan:
+    """The patches of a volume on the model's grid.
+
+    free: bytes that a network call may take, to which the patches are shortened if need and noise be; None: any.
+    Raises InputError unless there are `expected_patches`, if given, which rules shortening out.
+    """
+    length = model_input.data.shape[2]
+    plan = plan_axial_patches(length, preprocessing.patch_size, preprocessing.overlap)
+    if expected_patches not in (None, len(plan.starts)):
+        raise InputError(
+            f"--num_samples {expected_patches} contradicts the plan: {plan.length} slices take"
+            f" {len(plan.starts)} patches of {plan.patch_size}; give that number, or none to scripts/test.py"
+        )
+    if free is None or sampling.noise != "field" or expected_patches is not None:
+        return plan
+    size = fitting_patch_size(
+        model.config,
+        network_plane(model_input, model),
+        model.dtype,
+        free_bytes=free,
+        patch_size=plan.patch_size,
+        overlap=preprocessing.overlap,
+    )
+    return plan if size == plan.patch_size else _shortened(length, size, preprocessing)
+
+
+def shorter_plan(
+    plan: PatchPlan, sampling: Sampling, preprocessing: PreprocessingConfig, expected_patches: int | None
+) -> PatchPlan:
+    """A plan with patches of half the length. Raises InputError where that is impossible or would change the noise."""
+    size = shorter(plan.patch_size, preprocessing.overlap)
+    if sampling.noise != "field" or expected_patches is not None or size is None:
+        raise InputError(
+            f"patches of {plan.patch_size} slices do not fit the memory and may not be shortened here; use --noise"
+            " field without --num_samples, a smaller --overlap, fewer ranks or a larger machine"
+        )
+    return _shortened(plan.length, size, preprocessing)
+
+
+def describe(model_input: Volume, plan: PatchPlan, model: Network, sampling: Sampling, free: float | None) -> str:
+    """One line for the user: what a network call is expected to take, and what there is."""
+    together = min(sampling.batch_size, len(plan.starts))
+    x, y = network_plane(model_input, model)
+    needed = network_bytes(model.config, (plan.patch_size, x, y), model.dtype)
+    left = "unknown" if free is None else f"{free / 2**30:.1f} GiB"
+    return (
+        f"{len(plan.starts)} patches of {plan.patch_size} x {x} x {y}, {together} at a time: a network call takes about"
+        f" {needed / 2**30:.2f} GiB; free for each rank: {left}"
+    )
+
+
+def network_plane(model_input: Volume, model: Network) -> tuple[int, int]:
+    """X and Y of a patch as the network gets it."""
+    multiple = model.config.in_plane_multiple
+    x, y = (size + -size % multiple for size in model_input.data.shape[:2])
+    return x, y
+
+
+def _shortened(length: int, size: int, preprocessing: PreprocessingConfig) -> PatchPlan:
+    logger.log(f"notice: memory is short: patches of {size} slices, which moves the borders between them")
+    return plan_axial_patches(length, size, preprocessing.overlap)

@@ -1,0 +1,191 @@
+"""What a run of inference does, worked out from the preset, the checkpoint's header and the flags, in this order.
+
+`paper` is the published protocol to the letter; `fast` is what the checkpoint's header recommends. Every flag that is
+given overrides its preset. A header knows its network: flags that contradict it are reported and ignored, so that a
+launcher with the published flags also runs other checkpoints.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from guided_diffusion.config import (
+    FAST_SAMPLER,
+    DiffusionConfig,
+    Header,
+    ModelConfig,
+    PreprocessingConfig,
+    SamplerConfig,
+    field_names,
+)
+from guided_diffusion.errors import InputError
+from guided_diffusion.inference.patch_sampling import Sampling
+from guided_diffusion.methods.registry import METHODS, method_named
+from guided_diffusion.samplers import SAMPLERS, STARTS
+from guided_diffusion.script_util import configs_from_flags
+
+INFERENCE_PRESETS = ("paper", "fast")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# These say how a chain of steps is walked, and how often.
+CHAIN_FLAGS = {"use_ddim", "sampler", "start_from", "start_step", "timestep_respacing", "realisations"}
+
+# These change how a network is run, not what it is: a header does not fix them.
+RUN_FLAGS = {"use_fp16", "use_checkpoint", "dropout", "small_size", "timestep_respacing"}
+
+# Fields of `Sampling` that no preset decides.
+_SAMPLING_FLAGS = ("clip_denoised", "seed", "batch_size", "realisations", "fuse")
+
+# All that decide how a checkpoint is run; the other flags of `scripts/test.py` are about files and the machine.
+MODEL_FLAGS = frozenset(field_names(ModelConfig) + field_names(DiffusionConfig)) | CHAIN_FLAGS
+MODEL_FLAGS |= {*_SAMPLING_FLAGS, "preset", "noise", "patch_size", "overlap", "precision", "compile"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run's result, and what the user should be told about how it was decided."""
+
+    preset: str
+    method: str
+    model: ModelConfig
+    diffusion: DiffusionConfig
+    preprocessing: PreprocessingConfig
+    sampling: Sampling
+    precision: str
+    notices: tuple[str, ...]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network."""
+        return PRECISIONS[self.precision]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the run's manifest."""
+        return asdict(self)
+
+
+def inference_settings(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settings:
+    """Settings for the flags that were given (and only those). Raises InputError for flags that make no sense."""
+    preset = flags.get("preset", "fast" if header else "paper")
+    if preset not in INFERENCE_PRESETS:
+        raise InputError(f"--preset {preset!r} is unknown: choose {' or '.join(INFERENCE_PRESETS)}")
+    notices: list[str] = []
+    method = header.method if header else "ddpm3d"
+    flags = _applicable(flags, method, notices)
+    model, diffusion, preprocessing = _network(flags, header, notices)
+    published = preset == "paper"
+    recommended = _recommended(published, method, header)
+    start_from, start_step = _start(flags, recommended)
+    sampling = Sampling(
+        sampler=_sampler(flags, recommended),
+        start_from=start_from,
+        start_step=start_step,
+        noise=flags.get("noise", "per_patch" if published else "field"),
+        **{name: flags[name] for name in _SAMPLING_FLAGS if name in flags},
+    )
+    if not 0 <= sampling.seed < 2**63:
+        raise InputError(f"--seed {sampling.seed}: from 0 to below 2^63")
+    if model.dims != 3 or model.class_cond:
+        raise InputError("volumes are denoised by 3D networks without class labels: --dims 3 --class_cond False")
+    if sampling.batch_size < 1:
+        raise InputError(f"--batch_size {sampling.batch_size}: at least one patch is computed at a time")
+    sizes = {name: flags[name] for name in ("patch_size", "overlap") if name in flags}
+    return Settings(
+        preset=preset,
+        method=method,
+        model=model,
+        diffusion=replace(diffusion, timestep_respacing=_respacing(flags, recommended, start_from, notices)),
+        preprocessing=replace(preprocessing, **sizes),
+        sampling=sampling,
+        precision=_precision(flags, recommended.bfloat16, on_gpu, notices),
+        notices=tuple(notices),
+    )
+
+
+def _applicable(flags: dict[str, Any], method: str, notices: list[str]) -> dict[str, Any]:
+    """The flags without those that mean nothing to a method of a single network call."""
+    if method_named(method, "the header's method").sampled:
+        return flags
+    ignored = sorted(CHAIN_FLAGS & set(flags))
+    if ignored:
+        notices.append(f"{method} answers in one call; ignored: {' '.join(f'--{name}' for name in ignored)}")
+    return {name: value for name, value in flags.items() if name not in CHAIN_FLAGS}
+
+
+def _recommended(published: bool, method: str, header: Header | None) -> SamplerConfig:
+    """The sampler of the preset; to a method of a single call only the precision in a header has a meaning."""
+    if published:
+        return SamplerConfig()
+    sampler = header.sampler if header else FAST_SAMPLER
+    return sampler if METHODS[method].sampled else SamplerConfig(bfloat16=sampler.bfloat16)
+
+
+def _network(
+    flags: dict[str, Any], header: Header | None, notices: list[str]
+) -> tuple[ModelConfig, DiffusionConfig, PreprocessingConfig]:
+    """What the network is: the header's word, or the flags'."""
+    model, diffusion = configs_from_flags(flags)
+    if header is None:
+        return model, diffusion, PreprocessingConfig()
+    known = asdict(header.model) | asdict(header.diffusion)
+    fixed = [name for name in (*field_names(ModelConfig), *field_names(DiffusionConfig)) if name not in RUN_FLAGS]
+    contradicting = [f"--{name} {flags[name]}" for name in fixed if name in flags and flags[name] != known[name]]
+    if contradicting:
+        notices.append(f"the checkpoint's header describes its network; ignored: {' '.join(contradicting)}")
+    return header.model, header.diffusion, header.preprocessing
+
+
+def _sampler(flags: dict[str, Any], recommended: SamplerConfig) -> str:
+    """--sampler if given, else the published --use_ddim if given, else the preset's."""
+    by_boolean = ("ddim" if flags["use_ddim"] else "ddpm") if "use_ddim" in flags else recommended.sampler
+    sampler = flags.get("sampler", by_boolean)
+    if sampler not in SAMPLERS:
+        source = "--sampler" if "sampler" in flags else "the header's sampler"
+        raise InputError(f"{source} {sampler!r} is unknown: choose {', '.join(SAMPLERS)}")
+    if flags.get("use_ddim", sampler == "ddim") != (sampler == "ddim"):
+        raise InputError(f"--use_ddim {flags['use_ddim']} contradicts --sampler {sampler}: leave --use_ddim out")
+    return sampler
+
+
+def _start(flags: dict[str, Any], recommended: SamplerConfig) -> tuple[str, int | None]:
+    """What walks start from, and at which timestep: pure noise at the last, or the low-dose image at any."""
+    start_from = flags.get("start_from", recommended.start_from)
+    if start_from not in STARTS:
+        source = "--start_from" if "start_from" in flags else "the header's start_from"
+        raise InputError(f"{source} {start_from!r} is unknown: choose {' or '.join(STARTS)}")
+    if start_from == "noise":
+        if "start_step" in flags:
+            raise InputError(f"--start_step {flags['start_step']} needs --start_from low_dose")
+        return start_from, None
+    start_step = flags.get("start_step", recommended.start_step)
+    if start_step is None:
+        raise InputError("--start_from low_dose needs --start_step, the timestep whose noise the low-dose image gets")
+    return start_from, start_step
+
+
+def _respacing(flags: dict[str, Any], recommended: SamplerConfig, start_from: str, notices: list[str]) -> str:
+    """--timestep_respacing if given, else the preset's, of which it is said if it is meant for another start."""
+    if "timestep_respacing" in flags:
+        return flags["timestep_respacing"]
+    respacing = recommended.timestep_respacing
+    if respacing and start_from != recommended.start_from:
+        notices.append(
+            f"--timestep_respacing {respacing} is recommended for --start_from {recommended.start_from}: give another"
+            f" for --start_from {start_from}"
+        )
+    return respacing
+
+
+def _precision(flags: dict[str, Any], reduced: bool, on_gpu: bool, notices: list[str]) -> str:
+    """--precision if given, else --use_fp16 if given, else the preset's."""
+    if "precision" in flags:
+        if flags["precision"] not in PRECISIONS:
+            raise InputError(f"--precision {flags['precision']!r} is unknown: choose {', '.join(PRECISIONS)}")
+        return flags["precision"]
+    if "use_fp16" not in flags:
+        return "bfloat16" if reduced else "float32"
+    if flags["use_fp16"] and not on_gpu:
+        notices.append("use_fp16 on a CPU means bfloat16")
+        return "bfloat16"
+    return "float16" if flags["use_fp16"] else "float32"

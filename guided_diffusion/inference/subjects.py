@@ -1,0 +1,155 @@
+"""Subjects: which scans a path holds, and the files that a denoised scan becomes."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_write, writable_folder
+from guided_diffusion.inference.denoising import Denoised
+from guided_diffusion.pet.cases import read_cases
+from guided_diffusion.pet.studies import are_one_study
+from guided_diffusion.pet.suv_bases import SUVBasis
+from guided_diffusion.pet.trial_manifest import is_trial
+from guided_diffusion.pet.volume import in_suv_basis, save_volume
+
+VOLUME_SUFFIXES = (".npz", ".nii", ".nii.gz", ".mat", ".zip")
+DENOISED_NAME = "denoised.nii.gz"
+UNCERTAINTY_NAME = "uncertainty.nii.gz"
+DICOM_FOLDER = "denoised_dicom"
+_ARRAY_NAME = re.compile(r"(samples|uncertainty)_\d+x\d+x\d+\.npz")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A scan to denoise and the folder for its results."""
+
+    path: str
+    folder: Path
+
+    def is_finished(self, key: str) -> bool:
+        """Whether the results of the run with this key are here: its manifest, written last, and all that it lists."""
+        try:
+            manifest = json.loads((self.folder / "run.json").read_text())
+            return manifest["key"] == key and all((self.folder / name).exists() for name in manifest["files"])
+        except (OSError, ValueError, KeyError):
+            return False
+
+    def check_not_overwritten(self) -> None:
+        """Raises InputError if the scan itself has the name of a result and would be replaced by it."""
+        if "://" not in self.path and Path(self.path).resolve() in [old.resolve() for old in self._results()]:
+            raise InputError(f"{self.path}: the results would replace this scan; choose another --save_dir")
+
+    def remove_results(self) -> None:
+        """Remove the files of an earlier run, so that nothing stale stands beside the new ones."""
+        for old in self._results():
+            old.unlink()
+
+    def _results(self) -> list[Path]:
+        """Files in the folder that have the names of results, the manifest first."""
+        names = [path for path in self.folder.iterdir() if _ARRAY_NAME.fullmatch(path.name)]
+        known = [self.folder / name for name in ("run.json", DENOISED_NAME, UNCERTAINTY_NAME)]
+        return [path for path in (*known, *names) if path.exists()]
+
+
+def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
+    """The scans at a path: a file, a DICOM folder, a folder of subjects (volume files or DICOM folders), or a trial.
+
+    A single scan's results go into `save_dir`, those of several into a folder each; a virtual trial's low doses into
+    folders named after them, such as sub-0000/low_dose_1-20. A `save_dir` inside the folder of subjects is none of
+    them. Raises InputError if there is nothing, or if nothing can be written.
+    """
+    if not base_samples:
+        raise InputError(
+            "--base_samples is missing: give an .npz, a NIfTI file, a DICOM folder or a folder of subjects"
+        )
+    out = writable_folder(save_dir)
+    if "://" in base_samples:
+        return [Subject(base_samples, out)]
+    path = Path(base_samples)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if is_trial(path):
+        return [Subject(str(case.low_dose), writable_folder(out / case.name)) for case in read_cases(path)]
+    if path.resolve() == out.resolve():
+        raise InputError(f"{path}: the results would lie among the scans; choose another --save_dir")
+    scans = list(_scans(path, out))
+    if not scans:
+        raise InputError(f"{path}: the folder is empty")
+    if scans == [path]:
+        return [Subject(str(path), out)]
+    names = [_plain_name(scan) for scan in scans]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise InputError(f"{path}: several files are called {sorted(twice)[0]}; their results would share a folder")
+    return [Subject(str(scan), writable_folder(out / name)) for scan, name in zip(scans, names, strict=True)]
+
+
+def _scans(path: Path, out: Path) -> Iterator[Path]:
+    """The path itself, or the scans in it if it is a folder of subjects, in which the results `out` may lie too."""
+    if not path.is_dir():
+        yield path
+        return
+    entries = sorted(
+        entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.resolve() != out.resolve()
+    )
+    volumes = [entry for entry in entries if entry.name.endswith(VOLUME_SUFFIXES)]
+    folders = [entry for entry in entries if entry.is_dir()]
+    if volumes:
+        yield from sorted(volumes + folders)
+    elif len(folders) == len(entries) > 0 and not are_one_study(folders):
+        yield from folders
+    elif entries:
+        yield path
+
+
+def _plain_name(path: Path) -> str:
+    """File name without the suffix of its format."""
+    suffix = next((suffix for suffix in (".nii.gz", *VOLUME_SUFFIXES) if path.name.endswith(suffix)), "")
+    return path.name.removesuffix(suffix)
+
+
+def write_volumes(subject: Subject, denoised: Denoised, description: str, suv_basis: SUVBasis) -> list[Path]:
+    """Write a subject's volumes in place of an earlier run's results, and return their paths.
+
+    Always `samples_<X>x<Y>x<Z>.npz` (`arr_0` [X, Y, Z] float32, normalised, on the model's grid), and unless the scan
+    is an array that lies on that grid already, `denoised.nii.gz` (SUV on that basis, on the scan's own grid). After
+    several realisations these are their mean; `uncertainty_<X>x<Y>x<Z>.npz` and `uncertainty.nii.gz` are their standard
+    deviation, in the same units.
+    """
+    subject.remove_results()
+    arrays = {"samples": denoised.samples, "uncertainty": denoised.samples_sd}
+    volumes = {DENOISED_NAME: denoised.volume, UNCERTAINTY_NAME: denoised.volume_sd}
+    written = [_write_array(subject.folder, name, array) for name, array in arrays.items() if array is not None]
+    if not is_bare(subject.path, denoised):
+        for name, volume in volumes.items():
+            if volume is not None:
+                save_volume(in_suv_basis(volume, suv_basis), subject.folder / name, description=description)
+                written.append(subject.folder / name)
+    return written
+
+
+def _write_array(folder: Path, name: str, array: np.ndarray) -> Path:
+    path = folder / f"{name}_{'x'.join(str(size) for size in array.shape)}.npz"
+    with atomic_write(path) as temporary:
+        np.savez(temporary, arr_0=array)
+    return path
+
+
+def write_manifest(subject: Subject, manifest: dict[str, Any], written: list[Path]) -> Path:
+    """Write `run.json`, which lists what was `written` into the subject's folder and says that it is complete."""
+    path = subject.folder / "run.json"
+    listing = manifest | {"files": [result.name for result in written]}
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(listing, indent=2, default=str) + "\n")
+    return path
+
+
+def is_bare(path: str, denoised: Denoised) -> bool:
+    """Whether a scan is an array on the model's grid, with no other grid to go back to."""
+    return path.endswith((".npz", ".mat")) and denoised.volume.data.shape == denoised.samples.shape

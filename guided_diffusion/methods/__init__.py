@@ -1,0 +1,1 @@
+"""What can be trained and run: a file per method, found by the registry."""

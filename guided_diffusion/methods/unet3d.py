@@ -1,0 +1,76 @@
+"""The paper's 3D UNet: the backbone of the diffusion model as plain regression from low dose to normal dose."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guided_diffusion.config import DiffusionConfig, ModelConfig
+from guided_diffusion.fast.fast_unet import FastUNet
+from guided_diffusion.gaussian_diffusion import mean_flat
+from guided_diffusion.unet import UNetModel
+
+
+class UNet3D(UNetModel):
+    """A network that sees the low-dose patch alone.
+
+    forward: x (ignored), timesteps (ignored) and low_res [N, 1, (Z,) X, Y] normalised -> the normal-dose patch, float32
+    of the same shape. `add_low_res` and `low_res_scale` mean what they mean for the diffusion model.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config, in_channels=1, out_channels=1)
+
+    def forward(self, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:  # noqa: ARG002
+        scale = self.config.low_res_scale
+        output = super().forward(scale * low_res, torch.zeros_like(timesteps)) / scale
+        return output + low_res.float() if self.config.add_low_res else output
+
+
+class FastUNet3D(FastUNet):
+    """The function of a `UNet3D`, made for inference."""
+
+    def _one(self, x: Tensor, timestep: float, low_res: Tensor) -> Tensor:  # noqa: ARG002
+        scale = self.config.low_res_scale
+        output = self._unet(scale * low_res, 0.0) / scale
+        return output + low_res.float() if self.config.add_low_res else output
+
+
+class Regression:
+    """One network call, in the place of a diffusion process: a process of a single step whose x_0 is the answer."""
+
+    num_timesteps = 1
+
+    def __init__(self, config: DiffusionConfig, start_step: int | None = None):  # noqa: ARG002
+        self.config = config
+        self.original_timesteps = np.zeros(1, dtype=np.int64)
+
+    def p_mean_variance(
+        self,
+        model: Callable[..., Tensor],
+        x: Tensor,
+        t: Tensor,
+        clip_denoised: bool = True,
+        model_kwargs: dict[str, Any] | None = None,
+    ) -> dict[str, Tensor]:
+        """The network's answer as "mean" and "pred_xstart", both [N, 1, (Z,) X, Y]; its variance is 0."""
+        image = model(x, t, **(model_kwargs or {}))
+        if clip_denoised:
+            image = image.clamp(-1, 1)
+        nothing = torch.zeros_like(image)
+        return {"mean": image, "variance": nothing, "log_variance": nothing, "pred_xstart": image}
+
+    def training_losses(
+        self,
+        model: Callable[..., Tensor],
+        x_start: Tensor,
+        t: Tensor,
+        model_kwargs: dict[str, Any] | None = None,
+        noise: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        """Mean squared error of the answer, [N], as "loss" and "mse". The noise is not looked at."""
+        image = model(x_start, t, **(model_kwargs or {}))
+        mse = mean_flat((x_start - image).square())
+        return {"loss": mse, "mse": mse}

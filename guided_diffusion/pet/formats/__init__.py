@@ -1,0 +1,1 @@
+"""Files of PET images: a reader or writer each."""

@@ -1,0 +1,211 @@
+"""Bare arrays in files: the published `.npz`, MATLAB's `.mat`. Nothing that is loaded executes."""
+
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+import scipy.io
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_write
+from guided_diffusion.pet.damage import damage_as
+from guided_diffusion.pet.text import printable
+
+# 2 GiB as float32. The longest scanners give a quarter of that; a header that claims more is damaged or hostile.
+MAX_VOXELS = 2**29
+DAMAGED_NPZ = "{}: is no complete .npz file; copy or make it again"
+# The part of a zip member's own header before its name; the lengths of name and extra field are its last four bytes.
+LOCAL_HEADER_BYTES = 30
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """What a file held: data float32 [X, Y, Z]; affine 4x4 (mm, RAS+) and unit where the file names them."""
+
+    data: np.ndarray
+    format: str
+    affine: np.ndarray | None = None
+    unit: str = "SUV"
+
+
+def read_channel(path: Path, channel: int, *, channels: int | None = None) -> StoredArray:
+    """Reads one channel of a `.npz` (`arr_0` [2, X, Y, Z] or [X, Y, Z]) or the array `suv` of a `.mat`.
+
+    Args:
+        channels: the number of channels that the file must have; None takes [X, Y, Z] as well.
+
+    Raises:
+        InputError: the file is damaged, holds pickled objects, lacks the array, or has the wrong number of axes.
+    """
+    return _read_mat(path) if path.suffix == ".mat" else _read_npz(path, channel, channels)
+
+
+def map_npz(path: Path) -> np.memmap | None:
+    """`arr_0` of a `.npz`, whole and of any dtype of real numbers, as a read-only view of the file.
+
+    Only what is looked at gets read. None where the array is compressed: it cannot be mapped.
+
+    Raises:
+        InputError: the file is damaged, holds pickled objects, or lacks the array.
+    """
+    with damage_as(DAMAGED_NPZ.format(path)):
+        with zipfile.ZipFile(path) as archive:
+            member = _main_member(archive, path)
+            if member.compress_type != zipfile.ZIP_STORED:
+                return None
+            with archive.open(member) as stream:
+                shape, fortran_order, dtype = _read_npy_header(stream, path)
+                npy_header_bytes = stream.tell()
+            _check_voxels(shape, dtype, member.file_size - npy_header_bytes, path)
+        # The header before the member may be padded otherwise than the archive's directory says: its lengths count.
+        with path.open("rb") as file:
+            file.seek(member.header_offset + LOCAL_HEADER_BYTES - 4)
+            lengths = np.frombuffer(_read_exactly(file, 4), dtype="<u2")
+        offset = member.header_offset + LOCAL_HEADER_BYTES + int(lengths.sum()) + npy_header_bytes
+        return np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order="F" if fortran_order else "C")
+
+
+def load_npz(path: Path) -> np.ndarray:
+    """`arr_0` of a `.npz`, whole and of any dtype of real numbers, in memory.
+
+    Raises:
+        InputError: the file is damaged, holds pickled objects, or lacks the array.
+    """
+    with damage_as(DAMAGED_NPZ.format(path)), zipfile.ZipFile(path) as archive:
+        with archive.open(_main_member(archive, path)) as stream:
+            _read_npy_header(stream, path)
+        with np.load(path, allow_pickle=False) as members:
+            return members["arr_0"]
+
+
+def write(path: Path, **members: np.ndarray) -> None:
+    """Writes a `.npz`, whole or not at all. Uncompressed: noisy float32 voxels shrink by a sixth at best."""
+    with atomic_write(path) as temporary:
+        np.savez(temporary, **members)
+
+
+def check_size(shape: tuple[int, ...], name: object) -> None:
+    """Refuses sizes that no PET scanner makes, before memory is asked for.
+
+    Raises:
+        InputError: no voxel, or more than MAX_VOXELS.
+    """
+    voxels = 1
+    for size in shape:
+        voxels *= int(size)
+    if not 0 < voxels <= MAX_VOXELS:
+        raise InputError(
+            f"{name}: would have {' x '.join(str(int(n)) for n in shape)} voxels,"
+            " as no PET volume has; check the header"
+        )
+
+
+def _read_npz(path: Path, channel: int, channels: int | None) -> StoredArray:
+    with damage_as(DAMAGED_NPZ.format(path)), zipfile.ZipFile(path) as archive:
+        member = _main_member(archive, path)
+        with archive.open(member) as stream:
+            data = _read_npy_channel(stream, member.file_size, channel, channels, path)
+        names = archive.namelist()
+        affine = _checked_affine(_read_small(archive, "affine.npy", path), path) if "affine.npy" in names else None
+        unit = str(_read_small(archive, "unit.npy", path)) if "unit.npy" in names else "SUV"
+    return StoredArray(data, "npz", affine, unit)
+
+
+def _main_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
+    names = archive.namelist()
+    if "arr_0.npy" not in names:
+        held = printable(", ".join(sorted(n.removesuffix(".npy") for n in names)) or "nothing")
+        raise InputError(f"{path}: has no arr_0 (it holds {held}); save the volume with numpy.savez(file, volume)")
+    return archive.getinfo("arr_0.npy")
+
+
+def _checked_affine(affine: np.ndarray, path: Path) -> np.ndarray:
+    """float64 4x4, voxel index -> mm, that can be inverted."""
+    if affine.shape != (4, 4) or affine.dtype.kind not in "fiu" or not np.isfinite(affine).all():
+        raise InputError(f"{path}: its affine is no 4x4 matrix of finite numbers")
+    if not np.array_equal(affine[3], [0, 0, 0, 1]) or abs(np.linalg.det(affine)) < 1e-9:
+        raise InputError(f"{path}: its affine is no invertible map of voxels to mm with the last row 0 0 0 1")
+    return affine.astype(np.float64)
+
+
+def _read_npy_header(stream: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read(stream)
+    except ValueError:
+        raise InputError(f"{path}: holds something that is no numpy array; make it again") from None
+    if dtype.hasobject:
+        raise InputError(f"{path}: holds pickled objects, which could run code; save a plain numeric array")
+    return shape, fortran_order, dtype
+
+
+def _check_voxels(shape: tuple[int, ...], dtype: np.dtype, held: int, path: Path) -> None:
+    """Real numbers, no more of them than the last three axes of a PET volume have nor than `held` bytes hold."""
+    if dtype.kind not in "fiu":
+        raise InputError(f"{path}: arr_0 holds {dtype} values, not real numbers")
+    check_size(shape[-3:], path)
+    if held < math.prod(shape) * dtype.itemsize:
+        raise InputError(f"{path}: is shorter than its header says; copy or make it again")
+
+
+def _read_npy_channel(stream: BinaryIO, size: int, channel: int, channels: int | None, path: Path) -> np.ndarray:
+    """Streams one channel, so that the other takes no memory."""
+    shape, fortran_order, dtype = _read_npy_header(stream, path)
+    wanted = "[2, X, Y, Z]" if channels else "[X, Y, Z] or [2, X, Y, Z]"
+    pair = len(shape) == 4 and shape[0] == 2
+    if not (pair or (channels is None and len(shape) == 3)):
+        raise InputError(f"{path}: arr_0 has shape {list(shape)}, not {wanted}")
+    _check_voxels(shape, dtype, size - stream.tell(), path)
+    if fortran_order:  # the channels are interleaved: no way to read only one
+        content = _read_exactly(stream, math.prod(shape) * dtype.itemsize)
+        whole = np.frombuffer(content, dtype=dtype).reshape(shape, order="F")
+        return np.ascontiguousarray(whole[channel] if pair else whole, dtype=np.float32)
+    data = np.empty(shape[-3:], np.float32)
+    row_bytes = data[0].size * dtype.itemsize
+    if pair:
+        for _ in range(channel * data.shape[0]):
+            _read_exactly(stream, row_bytes)
+    for row in data:
+        row[:] = np.frombuffer(_read_exactly(stream, row_bytes), dtype=dtype).reshape(row.shape)
+    return data
+
+
+def _read_exactly(stream: BinaryIO, count: int) -> bytes:
+    content = stream.read(count)
+    if len(content) < count:
+        raise EOFError
+    return content
+
+
+def _read_small(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
+    with archive.open(name) as stream:
+        shape, fortran_order, dtype = _read_npy_header(stream, path)
+        if archive.getinfo(name).file_size > 4096:
+            raise InputError(f"{path}: its member {name} is too large for what it should be")
+        return np.frombuffer(stream.read(), dtype=dtype).reshape(shape, order="F" if fortran_order else "C")[()]
+
+
+def _read_mat(path: Path) -> StoredArray:
+    """The array `suv` [X, Y, Z] of MATLAB's v5 format or, as HDF5 with the axes reversed, of v7.3."""
+    with damage_as(f"{path}: is no complete .mat file; copy or make it again"):
+        if h5py.is_hdf5(path):
+            with h5py.File(path, "r") as file:
+                stored = file.get("suv")
+                if not isinstance(stored, h5py.Dataset):
+                    raise InputError(f"{path}: has no array named suv")
+                check_size(stored.shape, path)
+                data = np.asarray(stored[()]).T
+        else:
+            shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
+            if "suv" not in shapes:
+                raise InputError(f"{path}: has no array named suv")
+            check_size(shapes["suv"], path)
+            data = scipy.io.loadmat(path, variable_names=["suv"])["suv"]
+    if data.ndim != 3 or data.dtype.kind not in "fiu":
+        raise InputError(f"{path}: suv has shape {list(data.shape)}, not [X, Y, Z] of real numbers")
+    return StoredArray(np.ascontiguousarray(data, dtype=np.float32), "mat")

@@ -1,0 +1,190 @@
+"""A derived DICOM PET series: what was computed, in the headers of the series it was computed from."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import format_number_as_ds
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet import remote
+from guided_diffusion.pet.damage import damage_as
+from guided_diffusion.pet.formats import dicom_tags as tags
+from guided_diffusion.pet.formats.dicom import Series, conversion_of, open_series, quiet_pydicom
+from guided_diffusion.pet.suv import SUVOverrides
+from guided_diffusion.pet.text import printable
+from guided_diffusion.pet.volume import Volume
+
+SERIES_NUMBER_OFFSET = 1000
+LARGEST_STORED = 32767
+VERSION_NAME = "PET-3D-DDPM"
+# They describe the pixels, or the making, of the original only.
+DROPPED = (
+    "SmallestImagePixelValue",
+    "LargestImagePixelValue",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "InstanceCreationDate",
+    "InstanceCreationTime",
+    "InstanceCreatorUID",
+    "DigitalSignaturesSequence",
+    "MACParametersSequence",
+    "OriginalAttributesSequence",
+    "IconImageSequence",
+    "RealWorldValueMappingSequence",  # of the original's stored values: a viewer would prefer it to the new slope
+)
+
+
+def save_dicom_series(
+    volume: Volume,
+    template: str | Path,
+    out_dir: str | Path,
+    *,
+    model_description: str,
+    series: str | None = None,
+    overrides: SUVOverrides | None = None,
+) -> None:
+    """Writes `volume` as a new PET series in the study of `template`, at the places of its slices.
+
+    Same study, frame of reference, geometry, timing, patient and Units; new series and instance UIDs, which depend only
+    on the template, the model's description and the voxels. A viewer computes the same SUV as for the original; where
+    `overrides` replaced tags for that, the new series carries the replacements.
+
+    Args:
+        volume: SUV (body weight) on the grid that `load_volume` gives for the template.
+        template: folder or `.zip` of the original series, local or remote.
+        out_dir: made anew; a folder with anything but such a series in it is left alone.
+        model_description: the model's plain name, e.g. 'demo_ddpm3d.pt'; goes into SeriesDescription and
+            DerivationDescription.
+        series: as for `load_volume`.
+        overrides: those with which the volume was loaded.
+
+    Raises:
+        InputError: the grids differ, the volume is no SUV, or the folder cannot be written.
+    """
+    if volume.unit != "SUV":
+        raise InputError(f"a DICOM PET series holds SUV by body weight; this volume is in {volume.unit}")
+    with remote.local_copy(template) as local, open_series(local, series=series) as original:
+        if volume.data.shape != original.stack.shape or not np.allclose(
+            volume.affine, original.stack.affine, atol=1e-3
+        ):
+            raise InputError(f"{template}: the volume does not lie on the grid of this series")
+        _write_folder(
+            Path(out_dir), lambda folder: _write_slices(folder, volume, original, model_description, overrides)
+        )
+
+
+def _write_folder(out_dir: Path, write: Callable[[Path], None]) -> None:
+    """Fills a temporary folder, then puts it in the place of `out_dir`."""
+    if out_dir.exists() and (not out_dir.is_dir() or any(not _is_ours(path) for path in out_dir.iterdir())):
+        raise InputError(f"{out_dir}: exists and holds something else; choose a new folder for the DICOM series")
+    temporary = out_dir.with_name(f".{os.getpid()}-{out_dir.name}")
+    try:
+        temporary.mkdir(parents=True)
+        write(temporary)
+        if out_dir.exists():
+            shutil.rmtree(out_dir)
+        temporary.rename(out_dir)
+    except OSError as error:
+        raise InputError(f"cannot write {out_dir}: {error.strerror}; choose a folder that can be written") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a slice that this module wrote, so that a later run may replace it."""
+    try:
+        with damage_as(f"{path}: is no DICOM file, or damaged"), quiet_pydicom():
+            meta = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[]).file_meta
+            return meta.get("ImplementationVersionName") == VERSION_NAME
+    except InputError:
+        return False
+
+
+def _write_slices(
+    folder: Path, volume: Volume, original: Series, model_description: str, overrides: SUVOverrides | None
+) -> None:
+    factors = conversion_of(original, overrides).factors
+    data = original.stack.to_slices(volume.data)
+    model = printable(model_description)
+    voxels = hashlib.sha256(np.ascontiguousarray(data)).hexdigest()
+    series_uid = generate_uid(entropy_srcs=[str(original.headers[0].SeriesInstanceUID), model, voxels])
+    for k, file in enumerate(original.files):
+        dataset = file.read()
+        with quiet_pydicom():
+            _describe(dataset, series_uid, model, overrides)
+            _set_pixels(dataset, data[..., k].T / factors[k])
+            path = folder / f"{k + 1:05d}.dcm"
+            pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+        with path.open("rb+") as stream:
+            os.fsync(stream.fileno())
+
+
+def _describe(dataset: Dataset, series_uid: str, model: str, overrides: SUVOverrides | None) -> None:
+    """Makes the header that of a derived image."""
+    source = Dataset()
+    source.ReferencedSOPClassUID = dataset.SOPClassUID
+    source.ReferencedSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.SourceImageSequence = Sequence([source])
+    dataset.SOPInstanceUID = generate_uid(entropy_srcs=[series_uid, str(source.ReferencedSOPInstanceUID)])
+    dataset.SeriesInstanceUID = series_uid
+    dataset.SeriesNumber = int(tags.number(dataset, "SeriesNumber") or 0) + SERIES_NUMBER_OFFSET
+    original = tags.text(dataset, "SeriesDescription") or ""
+    dataset.SeriesDescription = f"DENOISED ({model}) {original}"[:64].strip()
+    given = f" SUV tags given by the user: {', '.join(overrides.given())}." if overrides and overrides.given() else ""
+    dataset.DerivationDescription = (
+        f"Denoised by {VERSION_NAME} with the model {model}. Computed, not acquired: this is not the original image."
+        f" Values are in the Units of the original.{given}"
+    )
+    dataset.ImageType = ["DERIVED", "SECONDARY", *tags.texts(dataset, "ImageType")[2:]]
+    for keyword in DROPPED:
+        if keyword in dataset:
+            delattr(dataset, keyword)
+    if overrides is not None:
+        _set_overrides(dataset, overrides)
+    little = dataset.file_meta.TransferSyntaxUID in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+    if not little:
+        dataset.decode()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.ImplementationClassUID = pydicom.uid.PYDICOM_IMPLEMENTATION_UID
+    dataset.file_meta.ImplementationVersionName = VERSION_NAME
+
+
+def _set_overrides(dataset: Dataset, overrides: SUVOverrides) -> None:
+    if overrides.weight_kg is not None:
+        dataset.PatientWeight = format_number_as_ds(float(overrides.weight_kg))
+    isotopes = dataset.get("RadiopharmaceuticalInformationSequence") or [Dataset()]
+    dataset.RadiopharmaceuticalInformationSequence = Sequence(isotopes)
+    isotope = isotopes[0]
+    if overrides.dose_bq is not None:
+        isotope.RadionuclideTotalDose = format_number_as_ds(float(overrides.dose_bq))
+    if overrides.half_life_s is not None:
+        isotope.RadionuclideHalfLife = format_number_as_ds(float(overrides.half_life_s))
+    if overrides.injection_time is not None:
+        moment = tags.parse_date_time(overrides.injection_time)
+        if moment is not None:
+            isotope.RadiopharmaceuticalStartDateTime = moment.strftime("%Y%m%d%H%M%S.%f")
+            isotope.RadiopharmaceuticalStartTime = moment.strftime("%H%M%S.%f")
+        else:
+            isotope.RadiopharmaceuticalStartTime = overrides.injection_time.replace(":", "")
+            if "RadiopharmaceuticalStartDateTime" in isotope:
+                del isotope.RadiopharmaceuticalStartDateTime
+
+
+def _set_pixels(dataset: Dataset, values: np.ndarray) -> None:
+    """Stores [row, column] in the header's Units as signed 16 bit, with the slope that uses all of them."""
+    slope = max(float(np.abs(values).max()) / LARGEST_STORED, 1e-12)
+    text = format_number_as_ds(slope)
+    stored = np.clip(np.rint(values / float(text)), -LARGEST_STORED, LARGEST_STORED).astype("<i2")
+    dataset.RescaleSlope, dataset.RescaleIntercept = text, "0"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
+    dataset.PixelData = stored.tobytes()
+    dataset["PixelData"].VR = "OW"

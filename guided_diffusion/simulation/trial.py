@@ -1,0 +1,225 @@
+"""A virtual trial on disk: which subjects there are, and their files.
+
+DIR/manifest.csv has a row per subject and dose, DIR/labels.json the label values, DIR/trial.json the settings that made
+the data, and DIR/sub-0000/ the files of a subject; its subject.json is written last, so one that has it is complete.
+Everything of a subject follows from the trial's seed and the subject's number.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_write, writable_folder
+from guided_diffusion.pet.damage import damage_as
+from guided_diffusion.pet.trial_manifest import MANIFEST, MANIFEST_COLUMNS
+from guided_diffusion.pet.volume import Volume, save_pair, save_volume
+from guided_diffusion.simulation.acquisition import DOSES, measure, reconstruct, thin
+from guided_diffusion.simulation.body_phantom import (
+    FIRST_LESION_LABEL,
+    Phantom,
+    generator,
+    load_tissues,
+    make_patient,
+    make_phantom,
+)
+from guided_diffusion.simulation.canvas import Grid
+from guided_diffusion.simulation.lesions import MAX_LESIONS
+from guided_diffusion.simulation.scanner import load_scanners
+from guided_diffusion.simulation.tracers import draw_injection, load_tracers
+
+GRID_PRESETS: dict[str, tuple[tuple[int, int, int], float]] = {
+    "demo": ((96, 144, 180), 3.3),
+    "small": ((96, 144, 260), 3.3),
+    "full": ((192, 288, 520), 1.65),
+}
+"""Shape [X, Y, Z] and voxel size in mm. `demo` covers 59 cm of the body, the others 86 cm."""
+
+SCAN_END_MM = 1060.0
+"""Depth of the middle of the thigh below the vertex in a patient of 1.70 m: where whole-body scans end."""
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings of a data set. `split` is `auto` (8 train : 1 validation : 1 test) or the split of all subjects."""
+
+    preset: str
+    seed: int
+    tracers: list[str]
+    scanners: list[str]
+    doses: list[str]
+    split: str
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: must be 0 or more")
+        known = [str(Fraction(dose).limit_denominator(1000)) for dose in (1, *DOSES)]
+        for dose in self.doses:
+            if dose not in known:
+                raise InputError(f"dose {dose!r} is not simulated; choose from {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class VirtualSubject:
+    """One virtual patient on one scanner with one tracer; `seed` determines everything else."""
+
+    name: str
+    seed: int
+    tracer: str
+    scanner: str
+    split: str
+
+
+def plan_subject(trial: Trial, index: int) -> VirtualSubject:
+    """Subject `index` of a trial, independent of how many there are.
+
+    Tracers and scanners rotate so that every pair occurs once before one occurs again. Splits are drawn in tens.
+    """
+    turn, place = divmod(index, len(trial.tracers))
+    scanner = trial.scanners[(turn + place) % len(trial.scanners)]
+    split = trial.split
+    if split == "auto":
+        block = ["train"] * 8 + ["validation", "test"]
+        order = generator(trial.seed, f"split {index // 10}").permutation(10)
+        split = block[order[index % 10]]
+    seed = int(np.random.SeedSequence([trial.seed, index]).generate_state(1)[0])
+    return VirtualSubject(f"sub-{index:04d}", seed, trial.tracers[place], scanner, split)
+
+
+def subject_grid(subject: VirtualSubject, preset: str) -> Grid:
+    """Where the preset's field of view lies on the patient: anywhere between vertex and mid-thigh."""
+    shape, voxel_mm = GRID_PRESETS[preset]
+    end = SCAN_END_MM * make_patient(subject.seed, subject.tracer).height_scale
+    slack = max(end + 5.0 - shape[2] * voxel_mm, 0.0)
+    return Grid(shape, voxel_mm, -5.0 + slack * float(generator(subject.seed, "field of view").random()))
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A simulated examination: the phantom and its images in SUV, float32 [X, Y, Z], by dose (1.0 is normal)."""
+
+    phantom: Phantom
+    images: dict[float, np.ndarray]
+
+
+def simulate(subject: VirtualSubject, preset: str, doses: Iterable[float]) -> Scan:
+    """Scan a subject at normal dose and reconstruct that and the wanted thinned doses."""
+    scanner, tracer = load_scanners()[subject.scanner], load_tracers()[subject.tracer]
+    phantom = make_phantom(subject.seed, subject.tracer, subject_grid(subject, preset))
+    injection = draw_injection(tracer, phantom.patient.weight_kg, generator(subject.seed, "injection"))
+    depth = phantom.grid.axes()[2]
+    exposure = scanner.exposure(depth, 0.0, SCAN_END_MM * phantom.patient.height_scale)
+    measured = measure(
+        phantom.activity, phantom.attenuation, phantom.grid.voxel_mm, exposure, scanner, injection,
+        generator(subject.seed, "counts"),
+    )  # fmt: skip
+    wanted = set(doses)
+    images = {1.0: reconstruct(measured, scanner, phantom.grid.shape)}
+    for dose, counts in thin(measured.counts, generator(subject.seed, "thinning")):
+        if dose in wanted:
+            images[dose] = reconstruct(measured.thinned(counts, dose), scanner, phantom.grid.shape)
+    return Scan(phantom, images)
+
+
+def label_values() -> dict[str, int]:
+    """Label value of every tissue (background 0) and of lesion_01 to lesion_30, from 100."""
+    values = {"background": 0} | {name: tissue.label for name, tissue in load_tissues().items()}
+    return values | {f"lesion_{n + 1:02d}": FIRST_LESION_LABEL + n for n in range(MAX_LESIONS)}
+
+
+def manifest_rows(subject: VirtualSubject, preset: str, doses: Sequence[str]) -> list[dict[str, object]]:
+    """The manifest's rows of one subject, one per dose; paths relative to the data set."""
+    rows = []
+    for dose in doses:
+        tag = dose.replace("/", "-")
+        files = {"pair": f"pair_{tag}.npz", "low_dose": f"low_dose_{tag}.nii.gz"}
+        files |= {kind: f"{kind}.nii.gz" for kind in ("normal_dose", "truth", "labels")}
+        row = {
+            "subject": subject.name, "seed": subject.seed, "tracer": subject.tracer, "scanner": subject.scanner,
+            "dose": float(Fraction(dose)), "split": subject.split, "voxel_mm": GRID_PRESETS[preset][1],
+        }  # fmt: skip
+        rows.append(row | {column: f"{subject.name}/{file}" for column, file in files.items()})
+    return rows
+
+
+def write_subject(trial: Trial, subject: VirtualSubject, out: Path) -> None:
+    """Simulate a subject and write its files, unless they are complete already."""
+    folder = out / subject.name
+    done = folder / "subject.json"
+    if done.exists():
+        return
+    scan = simulate(subject, trial.preset, [float(Fraction(dose)) for dose in trial.doses])
+    folder.mkdir(parents=True, exist_ok=True)
+    affine = scan.phantom.grid.affine()
+    volumes = {dose: Volume(image, affine) for dose, image in scan.images.items()}
+    for row in manifest_rows(subject, trial.preset, trial.doses):
+        save_pair(volumes[row["dose"]], volumes[1.0], out / row["pair"])
+        save_volume(volumes[row["dose"]], out / row["low_dose"])
+    save_volume(volumes[1.0], out / row["normal_dose"])
+    save_volume(Volume(scan.phantom.activity, affine), out / row["truth"])
+    _write_labels(scan.phantom.labels, affine, out / row["labels"])
+    _write_text(done, json.dumps(_description(subject, scan.phantom), indent=1))
+
+
+def _description(subject: VirtualSubject, phantom: Phantom) -> dict[str, object]:
+    """What one may want to know of a subject: patient and lesions, for subject.json."""
+    patient = phantom.patient
+    lesions = [
+        {
+            "label": FIRST_LESION_LABEL + n, "site": lesion.site, "kind": lesion.kind,
+            "diameter_mm": round(lesion.diameter_mm, 1), "contrast": round(lesion.contrast, 2),
+            "voxels": int((phantom.labels == FIRST_LESION_LABEL + n).sum()),
+        }
+        for n, lesion in enumerate(phantom.lesions)
+    ]  # fmt: skip
+    return asdict(subject) | {
+        "sex": patient.sex, "height_m": round(patient.height_m, 3), "weight_kg": round(patient.weight_kg, 1),
+        "arms_up": patient.arms_up, "top_mm": round(phantom.grid.top_mm, 1), "lesions": lesions,
+    }  # fmt: skip
+
+
+def open_trial(trial: Trial, out: Path) -> None:
+    """Make the folder of a data set, or check that the one that is there was begun with the same settings."""
+    settings = asdict(trial)
+    marker = out / "trial.json"
+    writable_folder(out)
+    if marker.exists():
+        with damage_as(f"{marker}: is damaged; choose another folder"):
+            begun_with = json.loads(marker.read_text(encoding="utf-8"))
+        if begun_with != settings:
+            raise InputError(f"{marker}: this data set was begun with other settings; choose another folder")
+        return
+    _write_text(out / "labels.json", json.dumps(label_values(), indent=1))
+    _write_text(marker, json.dumps(settings, indent=1))
+
+
+def write_manifest(trial: Trial, subjects: int, out: Path) -> None:
+    """DIR/manifest.csv for the first `subjects` subjects."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, MANIFEST_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for index in range(subjects):
+        writer.writerows(manifest_rows(plan_subject(trial, index), trial.preset, trial.doses))
+    _write_text(out / MANIFEST, text.getvalue())
+
+
+def _write_labels(labels: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """NIfTI of integer label values, where `save_volume` would make them float."""
+    image = nib.Nifti1Image(labels, affine)
+    image.header.set_xyzt_units("mm")
+    with atomic_write(path) as temporary:
+        nib.save(image, temporary)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

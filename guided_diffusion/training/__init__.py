@@ -1,0 +1,1 @@
+"""Training: from pairs of volumes to checkpoints, on one rank or many."""

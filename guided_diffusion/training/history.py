@@ -1,0 +1,57 @@
+"""With which flags a run was trained, from which step on: the part of a header's provenance that says what was changed.
+
+A history is a list of entries {"from_step": int, "flags": dict}, plain values only. The first entry has all flags that
+decide the weights, each later one those that were changed before that step.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from guided_diffusion import logger
+from guided_diffusion.dist_util import communicator
+from guided_diffusion.training.run_files import Start
+from guided_diffusion.training.settings import TrainSettings
+
+History = list[dict[str, Any]]
+
+
+def history_of_run(settings: TrainSettings, start: Start | None) -> History:
+    """The history of a run from its first step to its next.
+
+    Logs, in one line, every flag that differs from what the run began with. Runs that were saved without a history get
+    one from here on.
+    """
+    flags = flags_of_weights(settings)
+    if start is None or start.optimiser is None:
+        return [{"from_step": 1, "flags": flags}]
+    recorded = start.weights.header.training.get("history", []) if start.weights.header else []
+    history = extended(recorded, flags, start.optimiser["step"] + 1)
+    differences = [
+        f"{name} {began!r} -> {flags[name]!r}"
+        for name, began in history[0]["flags"].items()
+        if name in flags and flags[name] != began
+    ]
+    if differences:
+        logger.log(f"notice: flags differ from those that the run began with: {', '.join(differences)}")
+    return history
+
+
+def flags_of_weights(settings: TrainSettings) -> dict[str, Any]:
+    """The flags that decide the weights, but for those that cannot change during a run.
+
+    Of folders the name is kept, not the path. Crops per step count on all ranks together: what they are divided into,
+    ranks and `batch_size`, decides nothing.
+    """
+    flags = asdict(settings.data) | asdict(settings.optimisation)
+    del flags["method"], flags["voxel_mm"], flags["suv_max"]
+    flags |= {name: Path(flags[name]).name for name in ("data_dir", "validation_dir")}
+    flags |= {"dropout": settings.model.dropout, "use_fp16": settings.model.use_fp16}
+    return flags | {"crops_per_step": communicator().size * flags.pop("batch_size")}
+
+
+def extended(history: History, flags: dict[str, Any], from_step: int) -> History:
+    """The history, and an entry with the flags that change at `from_step`, if any do."""
+    in_force = {name: value for entry in history for name, value in entry["flags"].items()}
+    changed = {name: value for name, value in flags.items() if name not in in_force or in_force[name] != value}
+    return [*history, {"from_step": from_step, "flags": changed}] if changed else history

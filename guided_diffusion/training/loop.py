@@ -1,0 +1,244 @@
+"""Training: one step after the other, with everything that makes a run repeatable, resumable and worth watching.
+
+Crops, noise and timesteps are named by (seed, step, item), so a run that was killed and continued ends with the same
+weights as one that was not. On several ranks all of them train, and rank 0 alone averages, validates and writes.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from guided_diffusion import logger
+from guided_diffusion.checkpoints import StateDict, save_checkpoint, save_plain
+from guided_diffusion.config import Header
+from guided_diffusion.dist_util import communicator, on_root, raise_together
+from guided_diffusion.errors import InputError
+from guided_diffusion.image_datasets import CropSource
+from guided_diffusion.training.averages import MovingAverages
+from guided_diffusion.training.batches import Batch, batches
+from guided_diffusion.training.progress import PROGRESS_COLUMNS, VALIDATION_COLUMNS, Interval, progress_bar
+from guided_diffusion.training.ranks import gathered
+from guided_diffusion.training.run_files import ProgressTable, Start, ema_path, model_path, optimiser_path
+from guided_diffusion.training.run_pictures import draw_curves, draw_example
+from guided_diffusion.training.settings import TrainSettings
+from guided_diffusion.training.step import TrainStep
+from guided_diffusion.training.stop import Stop, stop_on_signals
+from guided_diffusion.training.validation import Score, Validator
+from guided_diffusion.unet import UNetModel
+
+
+class TrainLoop:
+    """Trains `model` until a limit of the settings is reached.
+
+    Built and run by all ranks alike, within their process group. model: in float32, on its device, with its first
+    weights; those of `start` if there is one. validator: None for a run without validation, and on other ranks than 0.
+    provenance: what headers say about the run's data and command.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        model: UNetModel,
+        source: CropSource,
+        validator: Validator | None,
+        start: Start | None,
+        provenance: dict[str, Any],
+    ):
+        self.settings = settings
+        self.model = model
+        self.source = source
+        self.validator = validator
+        self.provenance = provenance
+        self.folder = Path(settings.run.save_dir)
+        self.on_root = communicator().rank == 0
+        self.trainer = TrainStep(settings, model)
+        self.averages = MovingAverages(model, settings.ema_rates if self.on_root else ())
+        self.step = 0
+        self.minutes_before = 0.0
+        self.best = -math.inf
+        self._last_score: Score | None = None
+        if start is not None and start.optimiser is not None:
+            self._continue_from(start)
+        self._began = time.monotonic()
+        on_root(self._open_tables)
+
+    @property
+    def global_batch(self) -> int:
+        """Crops per step, on all ranks together."""
+        return communicator().size * self.settings.optimisation.batch_size
+
+    def _continue_from(self, start: Start) -> None:
+        """Take over everything but the weights from a saved set."""
+        state = start.optimiser
+        for rate in self.averages.by_rate:
+            self.averages.load(rate, start.averages[rate].state_dict)
+        self.trainer.load_state_dict(state)
+        self.step = state["step"]
+        self.minutes_before = state["minutes"]
+        self.best = state["best"]
+        # Sets that were saved before there were several ranks do not know their number.
+        saved, now = state.get("ranks"), communicator().size
+        if saved not in (None, now):
+            logger.log(f"{saved} rank(s) until now, {now} from here on")
+
+    def _open_tables(self) -> None:
+        self._progress = ProgressTable(self.folder / "progress.csv", PROGRESS_COLUMNS, self.step)
+        self._validations = ProgressTable(self.folder / "validation.csv", VALIDATION_COLUMNS, self.step)
+
+    @property
+    def minutes(self) -> float:
+        """Time spent on training, in all runs together."""
+        return self.minutes_before + self._minutes_of_this_run()
+
+    def _minutes_of_this_run(self) -> float:
+        return (time.monotonic() - self._began) / 60
+
+    def run(self) -> None:
+        """Train until a limit is reached or a rank's process is asked to stop, then save."""
+        run = self.settings.run
+        saved_at = self.step
+        stream = batches(self.source, self.trainer.items, self.step)
+        with stop_on_signals() as stop, closing(stream), progress_bar(self.step, self._last_step()) as bar:
+            interval = Interval()
+            while not self._at_last_step():
+                waiting = time.monotonic()
+                batch, mistake = _next_or_mistake(stream)
+                interval.waited += time.monotonic() - waiting
+                if self._agree_to_end(stop, mistake):
+                    break
+                report = self.trainer.take(batch, self.step)
+                self.step += 1
+                self.averages.update(self.step)
+                interval.add(report, batch.noise.numel() * communicator().size)
+                bar.update()
+                if self.step % run.log_interval == 0:
+                    on_root(self._report, interval.row(), bar)
+                    interval = Interval()
+                if run.validation_interval and self.step % run.validation_interval == 0:
+                    on_root(self._validate)
+                if self.step % run.save_interval == 0:
+                    on_root(self._save)
+                    saved_at = self.step
+        if saved_at != self.step:
+            on_root(self._save)
+        logger.log(f"ended after {self.step} steps and {self.minutes:.1f} minutes")
+
+    def _agree_to_end(self, stop: Stop, mistake: InputError | None) -> bool:
+        """Whether all ranks end here: one was asked to, or rank 0's clock says so.
+
+        Raises InputError on every rank where one of them cannot go on.
+        """
+        out_of_time = 0 < self.settings.run.max_minutes <= self._minutes_of_this_run()
+        here = torch.tensor([mistake is not None, stop.asked, self.on_root and out_of_time])
+        stuck, asked, limit = gathered(here.int()).bool().unbind(dim=1)
+        if stuck.any():
+            raise_together(mistake)
+        if asked.any() and not asked[0]:
+            logger.log(f"rank {asked.nonzero()[0].item()} was asked to stop: ending after this step")
+        return bool(asked.any() or limit.any())
+
+    def _at_last_step(self) -> bool:
+        last = self._last_step()
+        return last > 0 and self.step >= last
+
+    def _last_step(self) -> int:
+        """The step that ends the run, 0 if none does."""
+        return min(filter(None, (self.settings.run.max_steps, self.settings.optimisation.lr_anneal_steps)), default=0)
+
+    def _report(self, row: dict[str, float], bar: tqdm) -> None:
+        """A row of the progress table, and the same on the bar beside the steps."""
+        self._progress.add({"step": self.step, "minutes": self.minutes} | row)
+        standing = f"loss {row['loss']:.3g}, {row['voxels_per_s'] / 1e6:.3f} Mvoxels/s"
+        if self._last_score is not None:
+            standing += f", PSNR {self._last_score.denoised:.2f} dB, SSIM {self._last_score.ssim_denoised:.4f}"
+        if self.settings.run.max_minutes:
+            standing += f", {self._minutes_of_this_run():.0f} of {self.settings.run.max_minutes:g} minutes"
+        bar.set_postfix_str(standing)
+
+    def _validate(self) -> None:
+        """Score the first moving average, draw where the run stands, and keep the average if it is the best so far."""
+        if self.validator is None:
+            return
+        rate = self.settings.ema_rates[0]
+        average = self.averages.by_rate[rate]
+        score = self._last_score = self._score(average)
+        self._validations.add(
+            {
+                "step": self.step,
+                "minutes": self.minutes,
+                "ema_rate": rate,
+                "psnr_low_dose": score.low_dose,
+                "psnr_denoised": score.denoised,
+                "ssim_low_dose": score.ssim_low_dose,
+                "ssim_denoised": score.ssim_denoised,
+            }
+        )
+        draw_curves(self.folder / "curves.png", self._progress.read(), self._validations.read())
+        draw_example(
+            self.folder / "validation_slice.png",
+            score.example,
+            self.settings.preprocessing.suv_max,
+            self.settings.preprocessing.voxel_mm,
+            f"step {self.step}",
+        )
+        better = score.denoised > self.best
+        logger.log(
+            f"step {self.step}: validation PSNR {score.denoised:.2f} dB, SSIM {score.ssim_denoised:.4f};"
+            f" low dose {score.low_dose:.2f} dB, {score.ssim_low_dose:.4f}" + ("; the best so far" if better else "")
+        )
+        if better:
+            self.best = score.denoised
+            save_checkpoint(ema_path(self.folder, rate, "best"), average, self._header(rate, score))
+
+    def _score(self, weights: StateDict) -> Score:
+        """The validator's word on a copy of the network with these weights, in the precision recommended for it."""
+        model = copy.deepcopy(self.model).eval()
+        model.load_state_dict(weights)
+        return self.validator.score(model.to(torch.bfloat16) if self.settings.sampler.bfloat16 else model)
+
+    def _header(self, rate: str | None, score: Score | None = None) -> Header:
+        """The header of the weights as they are now; `rate` is None for the weights as trained."""
+        training = self.provenance | {"step": self.step, "minutes": round(self.minutes, 1), "ema_rate": rate}
+        if score is not None:
+            training |= {
+                "validation_psnr": round(score.denoised, 3),
+                "validation_psnr_low_dose": round(score.low_dose, 3),
+            }
+        return Header(
+            method=self.settings.optimisation.method,
+            model=replace(self.settings.model, use_fp16=False),
+            diffusion=self.settings.diffusion,
+            preprocessing=self.settings.preprocessing,
+            sampler=self.settings.sampler,
+            training=training,
+        )
+
+    def _save(self) -> None:
+        """Write model, moving averages and, last, what continuing takes."""
+        save_checkpoint(model_path(self.folder, self.step), self.model.state_dict(), self._header(None))
+        for rate, average in self.averages.by_rate.items():
+            save_checkpoint(ema_path(self.folder, rate, self.step), average, self._header(rate))
+        state = {
+            "step": self.step,
+            "minutes": self.minutes,
+            "best": self.best,
+            "ranks": communicator().size,
+        }
+        save_plain(optimiser_path(self.folder, self.step), state | self.trainer.state_dict())
+        logger.log(f"step {self.step}: saved {model_path(self.folder, self.step)}")
+
+
+def _next_or_mistake(stream: Iterator[Batch]) -> tuple[Batch | None, InputError | None]:
+    """The next batch, or why there is none."""
+    try:
+        return next(stream), None
+    except InputError as mistake:
+        return None, mistake

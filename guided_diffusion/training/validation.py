@@ -1,0 +1,86 @@
+"""How good the moving average is, on fixed crops of subjects that it is not trained on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from guided_diffusion import samplers
+from guided_diffusion.config import SamplerConfig
+from guided_diffusion.image_datasets import CropSource
+from guided_diffusion.methods.registry import Process
+from guided_diffusion.pet.image_quality import SSIM_WINDOW, psnr, ssim
+
+# Names the random numbers of sampling, apart from those of the crops.
+SAMPLING_STREAM = 2
+
+
+@dataclass(frozen=True)
+class Score:
+    """How near the low dose and the denoised images are to the normal dose, on the validation crops.
+
+    low_dose, denoised: PSNR in dB, peak suv_max, over all their voxels. ssim_*: mean over the crops. example: the
+    middle axial slice of the first crop, low dose, denoised and normal dose, normalised float32 [3, X, Y].
+    """
+
+    low_dose: float
+    denoised: float
+    ssim_low_dose: float
+    ssim_denoised: float
+    example: np.ndarray
+
+
+def mean_ssim(truth: Tensor, images: Tensor) -> float:
+    """Mean over the crops of the SSIM of normalised images [N, 1, Z, X, Y].
+
+    Crops that are thinner than the window of 7 voxels get the largest odd one that fits.
+    """
+    shortest = min(truth.shape[2:])
+    window = min(SSIM_WINDOW, shortest - 1 + shortest % 2)
+    pairs = zip(truth[:, 0].numpy(), images[:, 0].numpy(), strict=True)
+    return float(np.mean([ssim(reference, image, data_range=1.0, window=window) for reference, image in pairs]))
+
+
+class Validator:
+    """Denoises `count` fixed crops of a source as the checkpoint's recommended sampler would.
+
+    process: shortened to the sampler's steps.
+    """
+
+    def __init__(self, source: CropSource, count: int, process: Process, sampler: SamplerConfig):
+        crops = [source.crop(0, item) for item in range(count)]
+        self._low_dose = torch.from_numpy(np.stack([crop.low_dose for crop in crops]))
+        self._normal_dose = torch.from_numpy(np.stack([crop.normal_dose for crop in crops]))
+        self._noise = torch.from_numpy(np.stack([crop.noise for crop in crops]))
+        self._seed = source.seed
+        self._process = process
+        self._sampler = sampler
+
+    @torch.no_grad()
+    def score(self, model: nn.Module) -> Score:
+        """Denoise every crop, one after the other, with a model in evaluation mode on any device."""
+        device = next(model.parameters()).device
+        denoised = torch.cat([self._denoise(model, item, device) for item in range(len(self._noise))])
+        middle = self._normal_dose.shape[2] // 2
+        return Score(
+            low_dose=psnr(self._normal_dose.numpy(), self._low_dose.numpy(), peak=1.0),
+            denoised=psnr(self._normal_dose.numpy(), denoised.numpy(), peak=1.0),
+            ssim_low_dose=mean_ssim(self._normal_dose, self._low_dose),
+            ssim_denoised=mean_ssim(self._normal_dose, denoised),
+            example=torch.cat([self._low_dose[0], denoised[0], self._normal_dose[0]])[:, middle].numpy(),
+        )
+
+    def _denoise(self, model: nn.Module, item: int, device: torch.device) -> Tensor:
+        """One crop [1, 1, Z, X, Y], clipped to [0, 1]."""
+        low_res = self._low_dose[item : item + 1].to(device)
+        predict = samplers.Predictor(self._process, model, {"low_res": low_res}, clip_denoised=True)
+        noise = self._noise[item : item + 1].to(device)
+        start = samplers.STARTS[self._sampler.start_from](self._process, noise, low_res)
+
+        def noise_at(step: int) -> Tensor:
+            rng = np.random.default_rng([self._seed, SAMPLING_STREAM, step, item])
+            return torch.from_numpy(rng.standard_normal(start.shape, dtype=np.float32)).to(device)
+
+        walk = samplers.SAMPLERS[self._sampler.sampler]
+        return walk(predict, start, noise_at=noise_at).clamp(0, 1).cpu()

@@ -1,0 +1,56 @@
+"""Exported weights are the same weights, rounded."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint, save_plain
+from guided_diffusion.commands.export import export_half
+from guided_diffusion.config import (
+    DEMO_DIFFUSION,
+    DEMO_MODEL,
+    DEMO_PREPROCESSING,
+    DEMO_SAMPLER,
+    Header,
+    SamplerConfig,
+)
+from guided_diffusion.errors import InputError
+
+HEADER = Header("ddpm3d", DEMO_MODEL, DEMO_DIFFUSION, DEMO_PREPROCESSING, DEMO_SAMPLER, {"step": 3})
+
+
+def test_weights_are_rounded_and_the_header_stays(tmp_path):
+    weights = {"a": torch.randn(50, 7), "b": 1e-3 * torch.randn(9), "c": torch.zeros(3)}
+    save_checkpoint(tmp_path / "full.pt", weights, HEADER)
+    change = export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt")
+    exported = load_checkpoint(str(tmp_path / "half.pt"))
+    assert exported.header == HEADER
+    for name, value in weights.items():
+        torch.testing.assert_close(exported.state_dict[name], value.to(torch.float16), rtol=0, atol=0)
+    assert 0 < change < 2**-10
+    assert (tmp_path / "half.pt").stat().st_size < (tmp_path / "full.pt").stat().st_size
+
+
+def test_weights_beyond_float16(tmp_path):
+    save_checkpoint(tmp_path / "full.pt", {"a": torch.tensor([1.0, 1e6])}, HEADER)
+    with pytest.raises(InputError, match=r"full\.pt: a has weights beyond the range of float16"):
+        export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt")
+    assert not (tmp_path / "half.pt").exists()
+
+
+def test_weights_without_a_header(tmp_path):
+    save_plain(tmp_path / "plain.pt", {"a": torch.ones(3)})
+    with pytest.raises(InputError, match=r"plain\.pt: has no header"):
+        export_half(str(tmp_path / "plain.pt"), tmp_path / "half.pt")
+
+
+@pytest.mark.parametrize(("method", "sampler"), [("ddpm3d", DEMO_SAMPLER), ("unet3d", SamplerConfig(bfloat16=True))])
+def test_what_the_demo_recommends(tmp_path, method, sampler):
+    of_the_run = replace(DEMO_PREPROCESSING, patch_size=96, overlap=4, suv_max=20.0)
+    header = replace(HEADER, method=method, preprocessing=of_the_run, sampler=SamplerConfig(bfloat16=True))
+    save_checkpoint(tmp_path / "full.pt", {"a": torch.ones(3)}, header)
+    export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt", recommend_demo=True)
+    patches = {"patch_size": DEMO_PREPROCESSING.patch_size, "overlap": DEMO_PREPROCESSING.overlap}
+    exported = load_checkpoint(str(tmp_path / "half.pt")).header
+    assert exported == replace(header, preprocessing=replace(of_the_run, **patches), sampler=sampler)

@@ -1,0 +1,57 @@
+"""What the shipped weights are worth: a patient whom they have not seen, at a twentieth of the dose.
+
+The bounds are the targets of checkpoint/README.md, which has the numbers of many patients.
+"""
+
+import numpy as np
+import pytest
+
+from evaluation.metrics import clip_suv
+from evaluation.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, organ_core, suv_peak
+from guided_diffusion.inference.denoising import denoise_volume
+from guided_diffusion.inference.loading import load_model
+from guided_diffusion.pet.image_quality import psnr, ssim
+from guided_diffusion.pet.volume import Volume
+from guided_diffusion.simulation.body_phantom import load_tissues
+from guided_diffusion.simulation.trial import VirtualSubject, simulate
+from tests.mpi import ROOT
+
+DOSE = 0.05
+PATIENT = VirtualSubject("unseen", 24, "fdg", "mct", "test")
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return simulate(PATIENT, "demo", [DOSE])
+
+
+@pytest.fixture(scope="module", params=["demo_ddpm3d", "demo_unet3d"])
+def denoised(request, scan):
+    """SUV [X, Y, Z], as `scripts/test.py --preset fast` makes it."""
+    loaded = load_model(str(ROOT / "checkpoint" / f"{request.param}.pt"), {"preset": "fast"})
+    low_dose = Volume(scan.images[DOSE], scan.phantom.grid.affine())
+    settings = loaded.settings
+    result = denoise_volume(low_dose, loaded.model, loaded.diffusion, settings.sampling, settings.preprocessing)
+    return result.volume.data
+
+
+def test_image_is_nearer_to_the_normal_dose(scan, denoised):
+    normal, low, image = (clip_suv(volume) for volume in (scan.images[1.0], scan.images[DOSE], denoised))
+    assert psnr(normal, image, peak=16) > psnr(normal, low, peak=16) + 5
+    assert ssim(normal, image, data_range=16) > ssim(normal, low, data_range=16)
+
+
+@pytest.mark.parametrize("organ", ["liver", "lung"])
+def test_organs_keep_their_uptake(organ, scan, denoised):
+    core = organ_core(scan.phantom.labels, load_tissues()[organ].label, (scan.phantom.grid.voxel_mm,) * 3)
+    assert abs(bias_percent(denoised[core].mean(), scan.images[1.0][core].mean())) < 2
+
+
+def test_lesions_keep_their_uptake(scan, denoised):
+    labels, voxel_mm = scan.phantom.labels, (scan.phantom.grid.voxel_mm,) * 3
+    biases = [
+        bias_percent(*(suv_peak(image, labels == label, voxel_mm) for image in (denoised, scan.images[1.0])))
+        for label in lesions_over(labels, voxel_mm, SMALLEST_LESION_MM)
+    ]
+    assert len(biases) >= 5
+    assert abs(np.mean(biases)) < 10

@@ -1,0 +1,67 @@
+"""What training leaves behind: headers, the best average, validation."""
+
+import numpy as np
+import pytest
+from skimage.metrics import structural_similarity
+
+from guided_diffusion.checkpoints import load_checkpoint
+from guided_diffusion.config import DiffusionConfig, ModelConfig
+from guided_diffusion.errors import InputError
+from guided_diffusion.image_datasets import CropSource, find_pairs
+from guided_diffusion.training.run_files import find_start
+from tests.training_runs import TINY, assert_same_weights, rows, run
+
+
+class TestFiles:
+    def test_header_describes_the_weights(self, data_dir, tmp_path):
+        run(data_dir, tmp_path, max_steps=2, seed=5)
+        header = load_checkpoint(str(tmp_path / "ema_0.99_000002.pt")).header
+        assert header.method == "ddpm3d"
+        assert header.model == ModelConfig(**{k: v for k, v in TINY.items() if k in vars(ModelConfig())})
+        assert header.diffusion == DiffusionConfig(predict_xstart=True)
+        assert header.preprocessing.voxel_mm == (3.3, 3.3, 3.3)
+        assert header.preprocessing.suv_max == 16.0
+        assert header.training["step"] == 2
+        assert header.training["seed"] == 5
+        assert header.training["ema_rate"] == "0.99"
+        assert header.training["data"] == {"pairs": 2, "subjects": 2, "doses": {"0.05": 2}}
+        assert "--seed 5" in header.training["command"]
+        assert str(tmp_path.parent) not in str(header)
+        assert str(data_dir.parent) not in str(header)
+
+    def test_a_remote_start_is_refused(self, tmp_path):
+        """As a local path it would lose a slash, and then not be found."""
+        with pytest.raises(InputError, match=r"--resume_checkpoint gs://bucket/model000100\.pt: .*copy it here"):
+            find_start(tmp_path, "gs://bucket/model000100.pt", ())
+
+    def test_best_average_is_kept(self, data_dir, tmp_path):
+        run(data_dir, tmp_path, max_steps=6, validation_interval=2, validation_crops=2, save_interval=2, lr=0.03)
+        scores = {int(row["step"]): float(row["psnr_denoised"]) for row in rows(tmp_path / "validation.csv")}
+        assert sorted(scores) == [2, 4, 6]
+        best = max(scores, key=scores.get)
+        assert_same_weights(tmp_path / "ema_0.9_best.pt", tmp_path / f"ema_0.9_{best:06d}.pt")
+        header = load_checkpoint(str(tmp_path / "ema_0.9_best.pt")).header
+        assert header.training["validation_psnr"] == pytest.approx(scores[best], abs=1e-3)
+
+    def test_validation_of_the_low_dose_is_plain_psnr_and_ssim(self, data_dir, tmp_path):
+        run(data_dir, tmp_path, max_steps=1, validation_interval=1, validation_crops=3)
+        source = CropSource(find_pairs(data_dir, "validation", (3.3,) * 3), (8, 8, 4), 16.0, seed=0)
+        crops = [source.crop(0, item) for item in range(3)]
+        errors = [np.mean((16.0 * (crop.low_dose - crop.normal_dose)) ** 2) for crop in crops]
+        expected = 10 * np.log10(16.0**2 / np.mean(errors))
+        (score,) = rows(tmp_path / "validation.csv")
+        assert float(score["psnr_low_dose"]) == pytest.approx(expected, abs=1e-3)
+        similar = [  # crops of four slices have room for a window of three
+            structural_similarity(16 * crop.normal_dose[0], 16 * crop.low_dose[0], win_size=3, data_range=16.0)
+            for crop in crops
+        ]
+        assert float(score["ssim_low_dose"]) == pytest.approx(np.mean(similar), abs=1e-5)
+        for name in ("curves.png", "validation_slice.png"):
+            assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+    def test_a_folder_is_a_validation_set_of_its_own(self, data_dir, tmp_path):
+        np.savez(tmp_path / "pair.npz", arr_0=np.load(data_dir / "validation.npz")["arr_0"])
+        for name, flags in (("manifest", {}), ("folder", {"validation_dir": str(tmp_path)})):
+            run(data_dir, tmp_path / name, max_steps=1, validation_interval=1, **flags)
+        one, other = (rows(tmp_path / name / "validation.csv")[0] for name in ("manifest", "folder"))
+        assert one["psnr_denoised"] == other["psnr_denoised"]

@@ -1,0 +1,98 @@
+"""The flags of training: defaults, presets, and what a user may get wrong."""
+
+import subprocess
+import sys
+
+import pytest
+
+from guided_diffusion.commands import train as train_command
+from guided_diffusion.config import (
+    DEMO_DIFFUSION,
+    DEMO_MODEL,
+    DEMO_PREPROCESSING,
+    DEMO_SAMPLER,
+    DiffusionConfig,
+    ModelConfig,
+)
+from guided_diffusion.errors import InputError
+from guided_diffusion.training.settings import training_settings
+from tests.mpi import ROOT
+from tests.training_runs import SCRIPT, environment, run
+
+
+class TestFlags:
+    def test_published_defaults(self):
+        settings = training_settings({"data_dir": "data"})
+        options = settings.optimisation
+        assert (options.lr, options.weight_decay, options.lr_anneal_steps) == (1e-4, 0.0, 0)
+        assert (options.batch_size, options.microbatch, options.ema_rate) == (1, -1, "0.9999")
+        assert (options.schedule_sampler, options.fp16_scale_growth) == ("uniform", 1e-3)
+        assert (settings.run.log_interval, settings.run.save_interval) == (10, 10000)
+        assert settings.model == ModelConfig()
+        assert settings.diffusion == DiffusionConfig()
+        assert settings.crop_size == (96, 96, 96)
+
+    def test_presets_and_what_goes_before_them(self):
+        settings = training_settings({"preset": "demo", "data_dir": "data", "num_res_blocks": 2, "lr": 1e-5})
+        assert settings.model == ModelConfig(**(vars(DEMO_MODEL) | {"num_res_blocks": 2}))
+        assert settings.diffusion == DEMO_DIFFUSION
+        assert settings.sampler == DEMO_SAMPLER
+        assert settings.preprocessing == DEMO_PREPROCESSING
+        assert settings.preprocessing.voxel_mm == (3.3, 3.3, 3.3)
+        assert settings.optimisation.lr == 1e-5
+
+    @pytest.mark.parametrize(
+        ("flags", "complaint"),
+        [
+            ({"data_dir": ""}, "--data_dir is missing"),
+            ({"crop_size": "96,96"}, "--crop_size '96,96' is not a comma list of three"),
+            ({"crop_size": "20,16,16"}, "--crop_size 20,16,16: X and Y must be multiples of 8"),
+            ({"voxel_mm": "3.3"}, "--voxel_mm '3.3' is not"),
+            ({"batch_size": 0}, "--batch_size 0: must be positive"),
+            ({"lr": -1.0}, "--lr -1.0: must be positive"),
+            ({"max_steps": -1}, "--max_steps -1: must not be negative"),
+            ({"precision": "int8"}, "--precision 'int8' is unknown"),
+            ({"ema_rate": "0.9,one"}, "--ema_rate 'one'"),
+            ({"ema_rate": "1.0"}, "--ema_rate '1.0'"),
+        ],
+    )
+    def test_mistakes(self, flags, complaint):
+        with pytest.raises(InputError, match=complaint):
+            training_settings({"data_dir": "data", "channel_mult": "1,1,1,1", "crop_size": "16,16,16"} | flags)
+
+    def test_unknown_schedule_sampler(self, data_dir, tmp_path):
+        with pytest.raises(InputError, match="--schedule_sampler 'best' is unknown"):
+            run(data_dir, tmp_path, schedule_sampler="best")
+
+    def test_loss_that_explodes(self, data_dir, tmp_path):
+        with pytest.raises(InputError, match="is not finite; lower --lr"):
+            run(data_dir, tmp_path, max_steps=20, lr=1e20)
+
+
+class TestCommand:
+    def call(self, *words):
+        return subprocess.run(
+            [sys.executable, str(SCRIPT), *map(str, words)],
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def test_a_mistake_is_one_line_and_exit_code_2(self, tmp_path):
+        result = self.call("--data_dir", tmp_path / "missing", "--save_dir", tmp_path / "run")
+        assert result.returncode == 2
+        assert result.stderr.count("\n") == 1
+        assert "missing: no such folder" in result.stderr
+
+    def test_help_explains_every_flag(self, capsys):
+        with pytest.raises(SystemExit) as stop:
+            train_command.create_parser("Train.").parse_args(["--help"])
+        assert stop.value.code == 0
+        text = capsys.readouterr().out
+        for group in ("data:", "optimisation:", "run:", "network:", "diffusion:"):
+            assert group in text
+        explained = {part.split()[0]: " ".join(part.split()) for part in text.split("\n  --")[1:]}
+        for flag, default in (("lr", "0.0001"), ("resume_checkpoint", "''"), ("num_channels", "128")):
+            assert explained[flag].endswith(f"(default: {default})")
