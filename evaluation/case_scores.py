@@ -12,7 +12,8 @@ from evaluation.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, or
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.subjects import DENOISED_NAME
 from guided_diffusion.pet.cases import Case
-from guided_diffusion.pet.volume import Volume, load_volume
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.volume import load_volume
 from guided_diffusion.simulation.body_phantom import load_tissues
 
 LOW_DOSE = "low_dose"

@@ -25,7 +25,8 @@ from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
 from guided_diffusion.inference.subjects import DENOISED_NAME
-from guided_diffusion.pet.volume import Volume, load_volume, save_volume
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.volume import load_volume, save_volume
 from guided_diffusion.script_util import Parser
 
 THINNED_DOSE = 1 / 4

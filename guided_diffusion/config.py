@@ -5,7 +5,7 @@ from math import inf
 from typing import Any
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.volume import check_axis_codes
+from guided_diffusion.pet.grid import check_axis_codes
 
 # Channel multipliers of the published system by `large_size`; every other size uses the last entry.
 _CHANNEL_MULT = {64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (1, 1, 2, 2, 4, 4)}

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from guided_diffusion.pet.volume import Volume, centred_affine
+from guided_diffusion.pet.grid import Volume, centred_affine
 
 FLIPS = ("RAS", "LAS", "LPS", "PLS", "SRA", "IPL", "ASL")
 

@@ -15,7 +15,8 @@ from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.pet.cases import Case, read_cases
-from guided_diffusion.pet.volume import Volume, load_volume
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.volume import load_volume
 
 DOSE = 0.05
 # The whole plane, as networks get it: the statistics of their norms depend on how much of it is air.

@@ -13,7 +13,8 @@ from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.pet.cases import read_cases
-from guided_diffusion.pet.volume import Volume, load_volume
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.volume import load_volume
 
 DOSE = 0.05
 SLICES = 96

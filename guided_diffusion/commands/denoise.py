@@ -27,8 +27,9 @@ from guided_diffusion.inference.subjects import (
 )
 from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.pet.formats.dicom_writer import save_dicom_series
+from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv import SUVOverrides
-from guided_diffusion.pet.volume import Volume, in_suv_basis, load_volume
+from guided_diffusion.pet.volume import in_suv_basis, load_volume
 from guided_diffusion.script_util import Parser
 
 

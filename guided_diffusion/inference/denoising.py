@@ -19,9 +19,9 @@ from guided_diffusion.inference.running_statistics import RunningStatistics
 from guided_diffusion.memory import PatchesTooLarge
 from guided_diffusion.methods.registry import Network, Process
 from guided_diffusion.pet.geometry import back_to_input_grid
+from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.normalisation import denormalise, normalise
 from guided_diffusion.pet.patches import PatchPlan, pad_in_plane
-from guided_diffusion.pet.volume import Volume
 
 PUBLISHED_GRID = PreprocessingConfig()
 

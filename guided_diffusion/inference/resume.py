@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from guided_diffusion.files import atomic_write
-from guided_diffusion.pet.volume import Volume
+from guided_diffusion.pet.grid import Volume
 
 # Flags that say where and how fast, not what.
 _IRRELEVANT_FLAGS = {"base_samples", "model_path", "save_dir", "threads", "resume", "info"}

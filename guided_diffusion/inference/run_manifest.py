@@ -13,7 +13,7 @@ from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.inference.presets import Settings
 from guided_diffusion.inference.resume import fingerprint
 from guided_diffusion.pet.geometry import above_cap
-from guided_diffusion.pet.volume import Volume
+from guided_diffusion.pet.grid import Volume
 
 _PACKAGES = ("pet-3d-ddpm", "torch", "numpy", "scipy", "nibabel", "pydicom", "mpi4py")
 

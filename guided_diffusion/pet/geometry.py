@@ -14,14 +14,14 @@ from scipy import ndimage
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats.arrays import check_size
-from guided_diffusion.pet.sheared import sample, upright_grid
-from guided_diffusion.pet.volume import (
+from guided_diffusion.pet.grid import (
     DEFAULT_AXIS_CODES,
     DEFAULT_BARE_VOXEL_MM,
     Volume,
     check_axis_codes,
     check_voxel_mm,
 )
+from guided_diffusion.pet.sheared import sample, upright_grid
 from guided_diffusion.simulation.operators import Samples, apply_separable, back_operator, there_operator
 
 # Spacings as close as this to the model's are taken as they are: interpolating would blur more than it would mend.

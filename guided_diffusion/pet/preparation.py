@@ -10,18 +10,11 @@ import numpy as np
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
 from guided_diffusion.pet.geometry import above_cap, resample_like, to_model_grid
+from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_BARE_VOXEL_MM, Volume
 from guided_diffusion.pet.patches import plan_axial_patches
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv_bases import SUVBasis
-from guided_diffusion.pet.volume import (
-    DEFAULT_AXIS_CODES,
-    DEFAULT_BARE_VOXEL_MM,
-    Volume,
-    in_suv_basis,
-    load_volume,
-    save_pair,
-    save_volume,
-)
+from guided_diffusion.pet.volume import in_suv_basis, load_volume, save_pair, save_volume
 
 # One pass of the released network over a patch of 96 x 192 x 288 voxels takes 118.1 TFLOP; it has convolutions only, so
 # the work goes with the number of voxels.

@@ -1,7 +1,6 @@
 """A PET volume with its place in space: loading one from any supported file, saving one."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,42 +8,12 @@ import numpy as np
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import remote
 from guided_diffusion.pet.formats import arrays, dicom, nifti
+from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_BARE_VOXEL_MM, Volume, centred_affine
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv_bases import UNITS, SUVBasis, ratio_of
-from guided_diffusion.pet.text import printable
 
 # Whatever is hotter than this is no SUV. Bladders reach a few hundred; a body in Bq/mL peaks in the thousands.
 LARGEST_PLAUSIBLE_SUV = 1000.0
-DEFAULT_BARE_VOXEL_MM = 1.65
-DEFAULT_AXIS_CODES = "PLS"
-# Scanners for mice go down to 0.1 mm. A header in metres or micrometres falls outside.
-SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM = 0.05, 100.0
-
-
-@dataclass(frozen=True, eq=False)
-class Volume:
-    """A volume as its file has it.
-
-    data: float32 [i, j, k].
-    affine: float64 4x4, voxel index -> mm in RAS+ (nibabel's convention).
-    unit: 'SUV', 'SUVlbm', 'SUVbsa', 'BQML', 'CNTS', ...
-    source: where it came from and how its values became SUV, ready for JSON; names no patient.
-    """
-
-    data: np.ndarray
-    affine: np.ndarray
-    unit: str = "SUV"
-    source: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def voxel_mm(self) -> tuple[float, float, float]:
-        """Edge lengths of a voxel along i, j, k in mm."""
-        return tuple(float(x) for x in np.linalg.norm(self.affine[:3, :3], axis=0))
-
-    @property
-    def voxel_ml(self) -> float:
-        """Volume of a voxel in mL."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000)
 
 
 def load_volume(
@@ -144,54 +113,8 @@ def _refuse_overrides(path: str | Path, overrides: SUVOverrides | None) -> None:
         raise InputError(f"{path}: arrays (.npz, .mat) are taken as SUV already, so {flags} has no use; leave it out")
 
 
-def check_voxel_mm(voxel_mm: float | tuple[float, float, float], name: str) -> None:
-    """Refuses voxel sizes that no PET image has.
-
-    Raises:
-        InputError: names whose they are and the sizes.
-    """
-    sizes = np.broadcast_to(voxel_mm, 3)
-    if not ((sizes >= SMALLEST_VOXEL_MM) & (sizes <= LARGEST_VOXEL_MM)).all():
-        raise InputError(
-            f"{name}: no PET image has voxels of {' x '.join(f'{size:.4g}' for size in sizes)} mm;"
-            f" give sizes in mm, from {SMALLEST_VOXEL_MM:g} to {LARGEST_VOXEL_MM:g}"
-        )
-
-
-def check_axis_codes(axis_codes: str) -> None:
-    """Refuses axis codes that name no three axes.
-
-    Raises:
-        InputError: quotes them.
-    """
-    if sorted("RLAPSI".find(code) // 2 for code in axis_codes) != [0, 1, 2]:
-        raise InputError(
-            f"axis codes '{printable(axis_codes)}' name no three axes; give one letter each of R or L, A or P, S or I,"
-            f" such as {DEFAULT_AXIS_CODES}"
-        )
-
-
 def _bare_volume(array: arrays.StoredArray, voxel_mm: float | tuple[float, float, float], axis_codes: str) -> Volume:
     affine = array.affine
     if affine is None:
         affine = centred_affine(array.data.shape, voxel_mm, axis_codes)
     return Volume(array.data, affine, array.unit, {"format": array.format, "suv": "taken as SUV"})
-
-
-def centred_affine(
-    shape: tuple[int, int, int], voxel_mm: float | tuple[float, float, float], axis_codes: str
-) -> np.ndarray:
-    """4x4 affine (mm, RAS+) of a grid whose axes grow towards `axis_codes` and whose centre lies at the origin.
-
-    Raises:
-        InputError: as `check_voxel_mm` and `check_axis_codes`.
-    """
-    check_voxel_mm(voxel_mm, "an array without affine")
-    check_axis_codes(axis_codes)
-    affine = np.eye(4)
-    affine[:3, :3] = 0
-    for axis, (code, size) in enumerate(zip(axis_codes, np.broadcast_to(voxel_mm, 3), strict=True)):
-        world, sign = ("RAS".index(code), 1) if code in "RAS" else ("LPI".index(code), -1)
-        affine[world, axis] = sign * size
-    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return affine

@@ -19,8 +19,9 @@ import numpy as np
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
 from guided_diffusion.pet.damage import damage_as
+from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.trial_manifest import MANIFEST, MANIFEST_COLUMNS
-from guided_diffusion.pet.volume import Volume, save_pair, save_volume
+from guided_diffusion.pet.volume import save_pair, save_volume
 from guided_diffusion.simulation.acquisition import DOSES, measure, reconstruct, thin
 from guided_diffusion.simulation.body_phantom import (
     FIRST_LESION_LABEL,

@@ -19,7 +19,7 @@ from evaluation.uniform_tissue import (
     thin_by_noise,
 )
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.volume import Volume
+from guided_diffusion.pet.grid import Volume
 
 VOXEL_MM = (4.0, 5.0, 3.0)
 AFFINE = np.diag([-4.0, -5.0, 3.0, 1.0])

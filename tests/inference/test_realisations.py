@@ -13,8 +13,8 @@ from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.inference.blend_at_end import make_task
 from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.patch_sampling import Sampling, sample_batch
+from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.patches import plan_axial_patches
-from guided_diffusion.pet.volume import Volume
 
 GRID = PreprocessingConfig(patch_size=16, overlap=4)
 DIFFUSION = GaussianDiffusion(DiffusionConfig(predict_xstart=True, timestep_respacing="2"))

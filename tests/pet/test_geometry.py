@@ -18,7 +18,8 @@ from guided_diffusion.pet.geometry import (
     resample_like,
     to_model_grid,
 )
-from guided_diffusion.pet.volume import Volume, centred_affine, load_volume
+from guided_diffusion.pet.grid import Volume, centred_affine
+from guided_diffusion.pet.volume import load_volume
 from tests.grids import ball, grids, identity, millimetres, tilted, turned
 from tests.pet.formats.test_dicom import STS, needs_sts
 

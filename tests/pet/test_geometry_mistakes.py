@@ -10,7 +10,7 @@ from guided_diffusion.pet.geometry import (
     back_to_input_grid,
     to_model_grid,
 )
-from guided_diffusion.pet.volume import Volume, centred_affine
+from guided_diffusion.pet.grid import Volume, centred_affine
 from tests.grids import tilted, turned
 
 

@@ -12,9 +12,10 @@ import pytest
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.geometry import to_model_grid
+from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.preparation import Grid, describe, load, prepare
 from guided_diffusion.pet.suv_bases import lean_body_mass_kg
-from guided_diffusion.pet.volume import Volume, load_volume, save_volume
+from guided_diffusion.pet.volume import load_volume, save_volume
 from tests.dicom_series import write_series
 from tests.pairs import read_pair
 

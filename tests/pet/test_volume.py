@@ -13,9 +13,10 @@ import scipy.io
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import remote
 from guided_diffusion.pet.formats import arrays, nifti
+from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.preparation import Grid, describe
 from guided_diffusion.pet.suv import SUVOverrides
-from guided_diffusion.pet.volume import Volume, load_volume, save_pair, save_volume
+from guided_diffusion.pet.volume import load_volume, save_pair, save_volume
 from tests.bad_files import npy
 from tests.bucket import Bucket
 from tests.dicom_series import write_series

@@ -14,7 +14,7 @@ from guided_diffusion.pet.geometry import (
     body_box,
     to_model_grid,
 )
-from guided_diffusion.pet.volume import Volume, centred_affine
+from guided_diffusion.pet.grid import Volume, centred_affine
 from tests.grids import ball, grids, identity
 
 

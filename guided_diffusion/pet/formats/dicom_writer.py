@@ -18,9 +18,9 @@ from guided_diffusion.pet import remote
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats.dicom import Series, conversion_of, open_series, quiet_pydicom
+from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.text import printable
-from guided_diffusion.pet.volume import Volume
 
 SERIES_NUMBER_OFFSET = 1000
 LARGEST_STORED = 32767
