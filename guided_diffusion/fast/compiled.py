@@ -34,7 +34,7 @@ def has_compiler() -> bool:
 
 
 def compiled_norm_silu() -> NormSilu:
-    """`fast_layers.norm_silu`, compiled at its first call, once for all shapes of one precision.
+    """`fast.layers.norm_silu`, compiled at its first call, once for all shapes of one precision.
 
     Raises InputError where there is no C++ compiler.
     """
@@ -46,7 +46,7 @@ def compiled_norm_silu() -> NormSilu:
 
 
 def _norm_silu(sums, affine_silu_rows, x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """`fast_layers.norm_silu` with its two passes over the voxels as given."""
+    """`fast.layers.norm_silu` with its two passes over the voxels as given."""
     moments = [_moments(blocks, sums, groups) for blocks in blocks_of_slices(x)]
     voxels, means, variances = (torch.cat(values) for values in zip(*moments, strict=True))
     mean, variance = merged_moments(voxels, means, variances, x.shape[1])

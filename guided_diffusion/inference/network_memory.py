@@ -2,7 +2,7 @@
 
 At any time it holds the skip connections between the encoder and the decoder, and what the block at work needs: so many
 times its input and so many times its output, for normed copies, sums of convolutions and what the allocator cannot use
-again at once. The two factors are measured (see `tests/test_memory_estimate.py`); everything else is counted.
+again at once. The two factors are measured (see `tests/inference/test_network_memory.py`); everything else is counted.
 """
 
 from collections.abc import Iterator

@@ -23,7 +23,7 @@ def phantom():
 
 
 def uptake_table() -> list[dict[str, str]]:
-    with resources.files("guided_diffusion.pet").joinpath("tables", "uptake.csv").open(newline="") as file:
+    with resources.files("guided_diffusion.simulation").joinpath("tables", "uptake.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
