@@ -16,11 +16,11 @@ from tqdm import tqdm
 from evaluation.case_scores import LOW_DOSE, Row, measure_case, open_case, result_path, tune_filters
 from evaluation.filters import FILTERS
 from evaluation.summary import as_row, dose_text, format_markdown, format_targets, summarise
+from guided_diffusion.config.parser import Parser
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
 from guided_diffusion.pet.cases import Case, read_cases
-from guided_diffusion.script_util import Parser
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def create_argparser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--trial", type=Path, required=True, help="virtual trial; its split 'test' is compared")
     parser.add_argument(
         "--validation", type=Path, required=True, help="virtual trial whose split 'validation' tunes the filters"

@@ -8,10 +8,10 @@ import numpy as np
 
 from evaluation.compared_files import UNITS, SubjectFiles, find_subject_files, published_peak, read_pair
 from evaluation.metrics import psnr, ssim
+from guided_diffusion.config.parser import Parser
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
-from guided_diffusion.script_util import Parser
 
 COLUMNS = {  # title, width and decimals in the printed table
     "ssim": ("SSIM", 6, 4),
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def create_argparser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__)
+    parser = Parser(__doc__)
     folders = parser.add_argument_group("folders")
     folders.add_argument(
         "--gtr_dir", type=Path, required=True, help="normal dose: <subject>.npz (arr_0 [2,X,Y,Z]), .nii or .nii.gz"

@@ -21,13 +21,13 @@ from evaluation.mip_pictures import save_coronal_mips
 from evaluation.uniform_tissue import is_warm, most_uniform_spheres, noise_sigmas, sphere_statistics, thin_by_noise
 from guided_diffusion.commands.denoise import denoise_subjects
 from guided_diffusion.commands.denoise_flags import create_parser
+from guided_diffusion.config.parser import Parser
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
 from guided_diffusion.inference.subjects import DENOISED_NAME
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.volume import load_volume, save_volume
-from guided_diffusion.script_util import Parser
 
 THINNED_DOSE = 1 / 4
 NOISE_SEED = 0
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def create_argparser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--series", type=Path, required=True, help="a real scan: DICOM folder or NIfTI in SUV")
     parser.add_argument("--model_path", type=Path, required=True, help="the weights")
     parser.add_argument("--out", type=Path, required=True, help="folder of results; denoised volumes there are kept")

@@ -1,31 +1,22 @@
-"""Between flags and configurations: argument parsing, and models and processes made from flags."""
+"""Models and processes made from flags, and the published helpers for command lines."""
 
-import argparse
-from dataclasses import asdict, fields, replace
-from typing import Any, NoReturn
+from dataclasses import asdict
+from typing import Any
 
-from guided_diffusion.config import DiffusionConfig, ModelConfig, field_names
-from guided_diffusion.errors import InputError
+from guided_diffusion.config import DiffusionConfig, ModelConfig
+from guided_diffusion.config.parser import add_dict_to_argparser, args_to_dict, read_flags, str2bool
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.unet import SuperResModel
 
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are one line, like every other mistake of the user's."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see --help")
-
-
-def str2bool(text: str | bool) -> bool:
-    """True or False as the published flags write them, in any case."""
-    if isinstance(text, bool):
-        return text
-    if text.lower() in ("true", "t", "yes", "y", "1"):
-        return True
-    if text.lower() in ("false", "f", "no", "n", "0"):
-        return False
-    raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+__all__ = [
+    "add_dict_to_argparser",
+    "args_to_dict",
+    "configs_from_flags",
+    "create_model",
+    "sr_create_model_and_diffusion",
+    "sr_model_and_diffusion_defaults",
+    "str2bool",
+]
 
 
 def sr_model_and_diffusion_defaults() -> dict[str, Any]:
@@ -35,9 +26,7 @@ def sr_model_and_diffusion_defaults() -> dict[str, Any]:
 
 def configs_from_flags(flags: dict[str, Any]) -> tuple[ModelConfig, DiffusionConfig]:
     """Configurations from flags; those missing keep their defaults."""
-    model = {name: flags[name] for name in field_names(ModelConfig) if name in flags}
-    diffusion = {name: flags[name] for name in field_names(DiffusionConfig) if name in flags}
-    return replace(ModelConfig(), **model), replace(DiffusionConfig(), **diffusion)
+    return read_flags(ModelConfig, flags), read_flags(DiffusionConfig, flags)
 
 
 def create_model(model: ModelConfig, diffusion: DiffusionConfig) -> SuperResModel:
@@ -52,26 +41,3 @@ def sr_create_model_and_diffusion(**flags: Any) -> tuple[SuperResModel, Gaussian
         raise TypeError(f"unknown flags: {', '.join(unknown)}")
     model_config, diffusion_config = configs_from_flags(flags)
     return create_model(model_config, diffusion_config), GaussianDiffusion(diffusion_config)
-
-
-def add_dict_to_argparser(parser: argparse._ActionsContainer, defaults: dict[str, Any]) -> None:
-    """A flag per entry, typed like its default: booleans as True/False, None as text."""
-    for name, value in defaults.items():
-        _add_flag(parser, name, str if value is None else type(value), default=value)
-
-
-def add_config_flags(parser: argparse._ActionsContainer, config: type) -> None:
-    """A flag per field of a configuration, explained; one that is not given stays out of the parsed arguments."""
-    for item in fields(config):
-        text = f"{item.metadata['help']} (default: {item.default!r})"
-        _add_flag(parser, item.name, type(item.default), default=argparse.SUPPRESS, help=text)
-
-
-def _add_flag(parser: argparse._ActionsContainer, name: str, kind: type, **options: Any) -> None:
-    metavar = {bool: "True|False", int: "N", float: "X", str: "TEXT"}[kind]
-    parser.add_argument(f"--{name}", type=str2bool if kind is bool else kind, metavar=metavar, **options)
-
-
-def args_to_dict(args: argparse.Namespace, keys: list[str]) -> dict[str, Any]:
-    """The named arguments as a dictionary."""
-    return {key: getattr(args, key) for key in keys}

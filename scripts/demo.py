@@ -5,7 +5,6 @@
 It runs the commands that a user would type, and prints them.
 """
 
-import argparse
 import csv
 import shlex
 import shutil
@@ -14,9 +13,9 @@ import sys
 from pathlib import Path
 
 from evaluation.demo_report import write_demo_report
+from guided_diffusion.config.parser import Parser
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.pet.volume import load_volume
-from guided_diffusion.script_util import Parser
 
 # No patient of the training data has this seed.
 SIMULATE = (
@@ -25,7 +24,7 @@ SIMULATE = (
 
 
 def main() -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--out_dir", type=Path, default=Path("results/demo"), help="where everything goes")
     parser.add_argument("--model_path", type=Path, default=Path("checkpoint/demo_ddpm3d.pt"), help="the weights")
     arguments = parser.parse_args()

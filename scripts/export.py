@@ -3,17 +3,16 @@
 python scripts/export.py --preset demo --checkpoint runs/demo/ema_0.995_best.pt --out checkpoint/demo_ddpm3d.pt
 """
 
-import argparse
 from pathlib import Path
 
 from guided_diffusion.commands.export import export_half
+from guided_diffusion.config.parser import Parser
 from guided_diffusion.dist_util import run_main
-from guided_diffusion.script_util import Parser
 
 
 def main() -> None:
     """Export one checkpoint."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="an ema_<rate>_######.pt or model######.pt of training")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
     parser.add_argument("--preset", choices=("demo",), help="recommend this preset's patches and sampler")

@@ -9,15 +9,15 @@ import argparse
 
 from guided_diffusion.commands.input_flags import add_input_flags, overrides_from
 from guided_diffusion.config import PreprocessingConfig
+from guided_diffusion.config.parser import Parser, str2bool
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.preparation import Grid, describe, load, prepare, table
-from guided_diffusion.script_util import Parser, str2bool
 
 
 def parser() -> argparse.ArgumentParser:
     defaults = PreprocessingConfig()
-    flags = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = Parser(__doc__)
     flags.add_argument("--input", required=True, help="file or folder, local or remote")
     flags.add_argument("--output", help=".npz, .nii or .nii.gz; a record goes beside it as .json")
     flags.add_argument(

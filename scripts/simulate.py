@@ -6,8 +6,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from guided_diffusion import dist_util
+from guided_diffusion.config.parser import Parser
 from guided_diffusion.errors import InputError
-from guided_diffusion.script_util import Parser
 from guided_diffusion.simulation import trial as trials
 from guided_diffusion.simulation.acquisition import DOSES
 from guided_diffusion.simulation.scanner import load_scanners, select

@@ -16,10 +16,10 @@ from evaluation.benchmark.seams import measure_seams
 from evaluation.benchmark.section import Section
 from evaluation.benchmark.training_step import measure_training
 from evaluation.benchmark.whole_volume import measure_volume
+from guided_diffusion.config.parser import Parser, str2bool
 from guided_diffusion.dist_util import share_cores
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
-from guided_diffusion.script_util import Parser, str2bool
 
 # Each takes the parsed arguments; a further section is a further line here.
 SECTIONS: dict[str, Callable[[argparse.Namespace], Section]] = {
@@ -38,7 +38,7 @@ ON_TRIALS = ("samplers", "seams")
 
 def create_parser(description: str) -> Parser:
     """All flags of the benchmark."""
-    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description)
     parser.add_argument(
         "--quick", nargs="?", const=True, default=False, type=str2bool, metavar="True|False", help="within five minutes"
     )

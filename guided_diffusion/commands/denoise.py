@@ -9,6 +9,7 @@ from typing import Any
 from guided_diffusion import logger
 from guided_diffusion.checkpoints import digest
 from guided_diffusion.commands.input_flags import overrides_from
+from guided_diffusion.config.parser import Parser
 from guided_diffusion.dist_util import SharedError, communicator, device, on_root, share_cores
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference import planning
@@ -30,7 +31,6 @@ from guided_diffusion.pet.formats.dicom_writer import save_dicom_series
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import in_suv_basis, load_volume
-from guided_diffusion.script_util import Parser
 
 
 @dataclass(frozen=True)

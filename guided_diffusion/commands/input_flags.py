@@ -2,6 +2,8 @@
 
 import argparse
 
+from guided_diffusion.config.inference_flags import InputFlags
+from guided_diffusion.config.parser import add_flags
 from guided_diffusion.pet.suv import SUVOverrides
 
 
@@ -13,11 +15,7 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
         " Bq/mL, decay-corrected to the injection, and turn them into SUV. Without them it is taken as SUV."
         " What an image cannot use is refused.",
     )
-    group.add_argument("--series", help="SeriesInstanceUID or SeriesNumber, where a folder holds several PET series")
-    group.add_argument("--weight_kg", type=float, help="body weight in kg")
-    group.add_argument("--dose_bq", type=float, help="injected activity in Bq at the injection time")
-    group.add_argument("--injection_time", help="HHMMSS, HH:MM:SS, or YYYYMMDDHHMMSS with the date")
-    group.add_argument("--half_life_s", type=float, help="half-life of the radionuclide in s")
+    add_flags(group, InputFlags)
 
 
 def overrides_from(args: argparse.Namespace) -> SUVOverrides | None:

@@ -1,6 +1,5 @@
 """What `scripts/train.py` does: flags in, a run of training out."""
 
-import argparse
 import logging
 import platform
 import shlex
@@ -15,44 +14,31 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from guided_diffusion import logger
 from guided_diffusion.checkpoints import load_weights
+from guided_diffusion.config import Role, flags_of, flags_with
+from guided_diffusion.config.flags import FIXED_BY_HEADER
+from guided_diffusion.config.parser import Parser, add_flags
+from guided_diffusion.config.training_flags import TRAINING_GROUPS, TrainingPreset
 from guided_diffusion.dist_util import communicator, device, on_root, root_first, share_cores
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import writable_folder
 from guided_diffusion.image_datasets import CropSource, Pair, find_pairs
-from guided_diffusion.inference.presets import RUN_FLAGS
 from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.methods.registry import METHODS
-from guided_diffusion.script_util import Parser, add_config_flags
 from guided_diffusion.training.history import history_of_run
 from guided_diffusion.training.loop import TrainLoop
 from guided_diffusion.training.ranks import process_group
 from guided_diffusion.training.run_files import Start, find_start
-from guided_diffusion.training.settings import (
-    FLAG_GROUPS,
-    TRAINING_PRESETS,
-    TrainSettings,
-    training_settings,
-    without_half_precision,
-)
+from guided_diffusion.training.settings import TrainSettings, training_settings, without_half_precision
 from guided_diffusion.training.validation import Validator
 from guided_diffusion.unet import UNetModel
 
 
 def create_parser(description: str) -> Parser:
     """All flags of training. Those that are not given stay out of the result."""
-    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    settings = {
-        name: " ".join(f"--{flag} {value}" for flag, value in flags.items()) for name, flags in TRAINING_PRESETS.items()
-    }
-    parser.add_argument(
-        "--preset",
-        choices=tuple(TRAINING_PRESETS),
-        default=argparse.SUPPRESS,
-        help="flags for a known network; what is given besides goes first. "
-        + "; ".join(f"{name}: {text}" for name, text in settings.items()),
-    )
-    for name, flags in FLAG_GROUPS.items():
-        add_config_flags(parser.add_argument_group(name), flags)
+    parser = Parser(description)
+    add_flags(parser, TrainingPreset, given_only=True)
+    for title, flags in TRAINING_GROUPS.items():
+        add_flags(parser.add_argument_group(title), flags, given_only=True, choices={"method": METHODS})
     return parser
 
 
@@ -93,7 +79,7 @@ def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
     """Where to begin; the moving averages are on rank 0 only. Raises InputError for weights that do not fit."""
     rates = settings.ema_rates if communicator().rank == 0 else ()
     start = find_start(folder, settings.run.resume_checkpoint, rates)
-    _check_same_network(settings, start)
+    check_same_network(settings, start)
     return start
 
 
@@ -121,22 +107,22 @@ def _validator(settings: TrainSettings) -> Validator | None:
     return Validator(source, settings.run.validation_crops, process, settings.sampler)
 
 
-def _check_same_network(settings: TrainSettings, start: Start | None) -> None:
+def check_same_network(settings: TrainSettings, start: Start | None) -> None:
     """Raises InputError if the header of the weights to start from contradicts the flags."""
     header = start.weights.header if start else None
     if header is None:
         return
-    free = RUN_FLAGS | {"patch_size", "overlap"}  # these two are recommended to inference, and nothing to training
-    if start.optimiser:
-        free -= {"timestep_respacing"}  # other weights only begin a run; one that goes on keeps its timesteps too
+    # Other weights only begin a run; one that goes on keeps its timesteps too.
+    kept = FIXED_BY_HEADER | {Role.STEPS} if start.optimiser else FIXED_BY_HEADER
     method = settings.optimisation.method
     if header.method != method:
         raise InputError(f"{start.weights_path}: trained as {header.method}, but --method is {method}")
     ours = (settings.model, settings.diffusion, settings.preprocessing)
     theirs = (header.model, header.diffusion, header.preprocessing)
     for mine, its in zip(ours, theirs, strict=True):
-        for name, value in vars(mine).items():
-            if name not in free and getattr(its, name) != value:
+        for name in flags_with(kept, type(mine)):
+            value = getattr(mine, name)
+            if getattr(its, name) != value:
                 raise InputError(
                     f"{start.weights_path}: trained with {name} {getattr(its, name)!r}, but the flags say {value!r};"
                     " give the same flags, or another --save_dir"
@@ -149,10 +135,10 @@ def _count(pairs: list[Pair]) -> str:
 
 def _provenance(settings: TrainSettings, pairs: list[Pair], threads: int, start: Start | None) -> dict[str, Any]:
     """What headers say about a run's data and command, plain values only. Of paths only the last part is kept."""
-    paths = ("data_dir", "validation_dir", "save_dir", "resume_checkpoint")
+    declared = flags_of(TrainingPreset, *TRAINING_GROUPS.values())
     words = ["scripts/train.py"]
     for name, value in settings.given.items():
-        words += [f"--{name}", Path(value).name if name in paths else str(value)]
+        words += [f"--{name}", Path(value).name if declared[name].is_path else str(value)]
     return {
         "command": shlex.join(words),
         "data": {

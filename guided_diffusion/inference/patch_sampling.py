@@ -12,48 +12,10 @@ import torch
 from torch import Tensor
 
 from guided_diffusion import samplers
+from guided_diffusion.config.inference_flags import Sampling
 from guided_diffusion.dist_util import communicator
-from guided_diffusion.errors import InputError
 from guided_diffusion.methods.registry import Network, Process
 from guided_diffusion.noise import axial_noise
-
-PUBLISHED_SEED = 10
-FUSIONS = ("end", "each_step")
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How patches are sampled.
-
-    sampler, start_from: names in `samplers.SAMPLERS` and `samplers.STARTS`. start_step: the original timestep of the
-    start, None for the last. noise: "field" names the noise by axial slice, so that overlapping patches see the same;
-    "per_patch" is the published protocol, in which every patch restarts PyTorch's generator from `seed` (and further
-    realisations from `seed` + 1, `seed` + 2, ...). realisations: how many volumes are sampled. fuse: "end" samples each
-    patch by itself and blends the finished ones, as published; "each_step" blends neighbours after every step, see
-    `fusion`. Raises InputError for values that make no sense.
-    """
-
-    sampler: str = "ddpm"
-    start_from: str = "noise"
-    start_step: int | None = None
-    clip_denoised: bool = True
-    noise: str = "field"
-    seed: int = PUBLISHED_SEED
-    batch_size: int = 1
-    realisations: int = 1
-    fuse: str = "end"
-
-    def __post_init__(self) -> None:
-        if self.realisations < 1:
-            raise InputError(f"--realisations {self.realisations}: at least one volume is sampled")
-        if self.fuse not in FUSIONS:
-            raise InputError(f"--fuse {self.fuse!r} is unknown: choose {' or '.join(FUSIONS)}")
-        if self.fuse == "each_step" and self.noise != "field":
-            raise InputError(
-                f"--fuse each_step with --noise {self.noise}: blending unrelated noise would weaken it;"
-                " use --noise field"
-            )
-
 
 PUBLISHED_ORDER = Sampling(noise="per_patch")
 

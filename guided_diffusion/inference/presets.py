@@ -16,30 +16,32 @@ from guided_diffusion.config import (
     Header,
     ModelConfig,
     PreprocessingConfig,
+    Role,
     SamplerConfig,
     field_names,
+    flags_with,
 )
+from guided_diffusion.config.flags import FIXED_BY_HEADER
+from guided_diffusion.config.inference_flags import (
+    INFERENCE_PRESETS,
+    PRECISIONS,
+    PrecisionFlags,
+    PresetFlags,
+    Sampling,
+)
+from guided_diffusion.config.parser import read_flags
 from guided_diffusion.errors import InputError
-from guided_diffusion.inference.patch_sampling import Sampling
 from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.samplers import SAMPLERS, STARTS
 from guided_diffusion.script_util import configs_from_flags
 
-INFERENCE_PRESETS = ("paper", "fast")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 # These say how a chain of steps is walked, and how often.
-CHAIN_FLAGS = {"use_ddim", "sampler", "start_from", "start_step", "timestep_respacing", "realisations"}
-
-# These change how a network is run, not what it is: a header does not fix them.
-RUN_FLAGS = {"use_fp16", "use_checkpoint", "dropout", "small_size", "timestep_respacing"}
-
-# Fields of `Sampling` that no preset decides.
-_SAMPLING_FLAGS = ("clip_denoised", "seed", "batch_size", "realisations", "fuse")
+_CHAIN_FLAGS = frozenset(flags_with([Role.STEPS], PresetFlags, Sampling, DiffusionConfig))
 
 # All that decide how a checkpoint is run; the other flags of `scripts/test.py` are about files and the machine.
-MODEL_FLAGS = frozenset(field_names(ModelConfig) + field_names(DiffusionConfig)) | CHAIN_FLAGS
-MODEL_FLAGS |= {*_SAMPLING_FLAGS, "preset", "noise", "patch_size", "overlap", "precision", "compile"}
+MODEL_FLAGS = frozenset(
+    flags_with([Role.STEPS, Role.SAMPLING, Role.ARITHMETIC], PresetFlags, Sampling, PreprocessingConfig, PrecisionFlags)
+) | frozenset(field_names(ModelConfig) + field_names(DiffusionConfig))
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Settings:
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the network."""
-        return PRECISIONS[self.precision]
+        return getattr(torch, self.precision)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for the run's manifest."""
@@ -77,13 +79,9 @@ def inference_settings(flags: dict[str, Any], header: Header | None, on_gpu: boo
     published = preset == "paper"
     recommended = _recommended(published, method, header)
     start_from, start_step = _start(flags, recommended)
-    sampling = Sampling(
-        sampler=_sampler(flags, recommended),
-        start_from=start_from,
-        start_step=start_step,
-        noise=flags.get("noise", "per_patch" if published else "field"),
-        **{name: flags[name] for name in _SAMPLING_FLAGS if name in flags},
-    )
+    decided = {"sampler": _sampler(flags, recommended), "start_from": start_from, "start_step": start_step}
+    by_preset = {"noise": "per_patch" if published else "field"}
+    sampling = read_flags(Sampling, by_preset | flags | decided)
     if not 0 <= sampling.seed < 2**63:
         raise InputError(f"--seed {sampling.seed}: from 0 to below 2^63")
     if model.dims != 3 or model.class_cond:
@@ -107,10 +105,10 @@ def _applicable(flags: dict[str, Any], method: str, notices: list[str]) -> dict[
     """The flags without those that mean nothing to a method of a single network call."""
     if method_named(method, "the header's method").sampled:
         return flags
-    ignored = sorted(CHAIN_FLAGS & set(flags))
+    ignored = sorted(_CHAIN_FLAGS & set(flags))
     if ignored:
         notices.append(f"{method} answers in one call; ignored: {' '.join(f'--{name}' for name in ignored)}")
-    return {name: value for name, value in flags.items() if name not in CHAIN_FLAGS}
+    return {name: value for name, value in flags.items() if name not in _CHAIN_FLAGS}
 
 
 def _recommended(published: bool, method: str, header: Header | None) -> SamplerConfig:
@@ -129,7 +127,7 @@ def _network(
     if header is None:
         return model, diffusion, PreprocessingConfig()
     known = asdict(header.model) | asdict(header.diffusion)
-    fixed = [name for name in (*field_names(ModelConfig), *field_names(DiffusionConfig)) if name not in RUN_FLAGS]
+    fixed = flags_with(FIXED_BY_HEADER, ModelConfig, DiffusionConfig)
     contradicting = [f"--{name} {flags[name]}" for name in fixed if name in flags and flags[name] != known[name]]
     if contradicting:
         notices.append(f"the checkpoint's header describes its network; ignored: {' '.join(contradicting)}")

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from guided_diffusion.config.flags import WITHOUT_RESULT
+from guided_diffusion.config.inference_flags import INFERENCE_FLAGS
 from guided_diffusion.files import atomic_write
 from guided_diffusion.pet.grid import Volume
-
-# Flags that say where and how fast, not what.
-_IRRELEVANT_FLAGS = {"base_samples", "model_path", "save_dir", "threads", "resume", "info"}
 
 _PREFIX = ".unfinished-"
 
@@ -32,11 +31,17 @@ def run_key(voxels: str, weights: str, settings: dict[str, Any], flags: dict[str
     voxels, weights: digests of the input volume and of the checkpoint. device_type: "cpu" or "cuda", which differ in
     rounding and, in the published order of draws, in the noise.
     """
-    relevant = {name: value for name, value in flags.items() if name not in _IRRELEVANT_FLAGS}
-    text = json.dumps(
-        [voxels, weights, settings, relevant, device_type, torch.__version__], sort_keys=True, default=str
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
+    deciding = [voxels, weights, _of_result(settings), _of_result(flags), device_type, torch.__version__]
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _of_result(values: dict[str, Any]) -> dict[str, Any]:
+    """Flags, and configurations of flags, without those that say where and how fast, not what."""
+    return {
+        name: _of_result(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if name not in INFERENCE_FLAGS or INFERENCE_FLAGS[name].role not in WITHOUT_RESULT
+    }
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ A history is a list of entries {"from_step": int, "flags": dict}, plain values o
 decide the weights, each later one those that were changed before that step.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from guided_diffusion import logger
+from guided_diffusion.config import Role, flags_of, flags_with
 from guided_diffusion.dist_util import communicator
 from guided_diffusion.training.run_files import Start
 from guided_diffusion.training.settings import TrainSettings
@@ -43,10 +43,12 @@ def flags_of_weights(settings: TrainSettings) -> dict[str, Any]:
     Of folders the name is kept, not the path. Crops per step count on all ranks together: what they are divided into,
     ranks and `batch_size`, decides nothing.
     """
-    flags = asdict(settings.data) | asdict(settings.optimisation)
-    del flags["method"], flags["voxel_mm"], flags["suv_max"]
-    flags |= {name: Path(flags[name]).name for name in ("data_dir", "validation_dir")}
-    flags |= {"dropout": settings.model.dropout, "use_fp16": settings.model.use_fp16}
+    flags: dict[str, Any] = {}
+    for config in (settings.data, settings.optimisation, settings.model):
+        declared = flags_of(type(config))
+        for name in flags_with([Role.TRAINING, Role.ARITHMETIC], type(config)):
+            value = getattr(config, name)
+            flags[name] = Path(value).name if declared[name].is_path else value
     return flags | {"crops_per_step": communicator().size * flags.pop("batch_size")}
 
 

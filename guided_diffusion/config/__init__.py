@@ -1,0 +1,37 @@
+"""What a model, a process and a grid are, and the one declaration of every flag.
+
+A flag is a field of a frozen dataclass here, or beside the command that alone has it.
+"""
+
+from guided_diffusion.config.flags import Role, field_names, flag, flags_of, flags_with
+from guided_diffusion.config.header import Header, SamplerConfig
+from guided_diffusion.config.known_models import (
+    DEMO_DIFFUSION,
+    DEMO_MODEL,
+    DEMO_PREPROCESSING,
+    DEMO_SAMPLER,
+    FAST_SAMPLER,
+    RELEASED_DIFFUSION,
+    RELEASED_MODEL,
+)
+from guided_diffusion.config.model import DiffusionConfig, ModelConfig, PreprocessingConfig
+
+__all__ = [
+    "DEMO_DIFFUSION",
+    "DEMO_MODEL",
+    "DEMO_PREPROCESSING",
+    "DEMO_SAMPLER",
+    "FAST_SAMPLER",
+    "RELEASED_DIFFUSION",
+    "RELEASED_MODEL",
+    "DiffusionConfig",
+    "Header",
+    "ModelConfig",
+    "PreprocessingConfig",
+    "Role",
+    "SamplerConfig",
+    "field_names",
+    "flag",
+    "flags_of",
+    "flags_with",
+]

@@ -1,0 +1,112 @@
+"""How a command-line flag is declared: a field of a frozen dataclass with its default, help, choices and role.
+
+Parsers, presets, keys of finished work and what headers compare and remember are worked out from these declarations.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any
+
+_ROLE, _PATHS = "role", ("FILE", "DIR", "PATH")
+
+
+class Role(Enum):
+    """What a flag decides."""
+
+    NETWORK = "what the network is, and the grid and scale that it is trained on; a header fixes it"
+    PROCESS = "the diffusion process that the network is trained on; a header fixes it"
+    TRAINING = "which weights are found"
+    STEPS = "how a chain of steps is walked; nothing to a method of one network call"
+    SAMPLING = "how a volume is cut into patches and given noise"
+    ARITHMETIC = "how numbers are rounded: precision, and what is computed together"
+    IMAGES = "which values the images that are read and written have"
+    MACHINE = "time and memory, and no result"
+    FILES = "where files lie, and which are read, written and checked, and no value in them"
+
+
+# A checkpoint's header says these of its network; what else is given changes how it is used.
+FIXED_BY_HEADER = frozenset({Role.NETWORK, Role.PROCESS})
+# Two runs that differ in nothing else have equal results.
+WITHOUT_RESULT = frozenset({Role.MACHINE, Role.FILES})
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A declared flag.
+
+    kind: the type of a value. default: `dataclasses.MISSING` where the flag must be given. choices: the values that it
+    takes, None for any. shown: what the help says of the default instead of its value.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    role: Role
+    choices: tuple[str, ...] | None
+    metavar: str | None
+    shown: str | None
+
+    @property
+    def required(self) -> bool:
+        """Whether there is no default."""
+        return self.default is dataclasses.MISSING
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it names a file or a folder, by its metavar."""
+        return self.metavar in _PATHS
+
+    @property
+    def explanation(self) -> str:
+        """What `--help` says: the help, what the choices mean, and the default."""
+        if self.shown is None and (self.required or self.default is None):
+            return self.help
+        value = " ".join(map(str, self.default)) if isinstance(self.default, tuple) else self.default
+        return f"{self.help} (default: {self.shown or value or repr(value)})"
+
+
+def flag(
+    default: Any,
+    text: str,
+    role: Role,
+    *,
+    choices: Iterable[str] | Mapping[str, str] | None = None,
+    metavar: str | None = None,
+    shown: str | None = None,
+) -> Any:
+    """A dataclass field that is a command-line flag, see `Flag`.
+
+    choices: names, or names and what each means, which then follows the help.
+    """
+    if isinstance(choices, Mapping):
+        text += ". " + "; ".join(f"{name}: {meaning}" for name, meaning in choices.items())
+    declared = {_ROLE: role, "help": text, "choices": choices and tuple(choices), "metavar": metavar, "shown": shown}
+    return field(default=default, metadata=declared)
+
+
+def flags_of(*configs: type) -> dict[str, Flag]:
+    """The declared flags of configurations by name, in their order; fields that are no flags are left out."""
+    return {item.name: _flag(item) for config in configs for item in fields(config) if _ROLE in item.metadata}
+
+
+def flags_with(roles: Iterable[Role], *configs: type) -> tuple[str, ...]:
+    """Names of the flags of configurations that have one of these roles, in their order."""
+    wanted = set(roles)
+    return tuple(name for name, declared in flags_of(*configs).items() if declared.role in wanted)
+
+
+def field_names(config: type) -> list[str]:
+    """Names of a configuration's fields, in order."""
+    return [item.name for item in fields(config)]
+
+
+def _flag(item: dataclasses.Field) -> Flag:
+    kind = item.type
+    if isinstance(kind, types.UnionType):
+        (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
+    return Flag(item.name, kind, item.default, **item.metadata)

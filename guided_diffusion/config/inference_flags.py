@@ -1,0 +1,188 @@
+"""The flags of inference. Those of the network and its process are declared in `model`, and patches with its grid."""
+
+import typing
+from dataclasses import dataclass
+
+from guided_diffusion.config.flags import Role, flag, flags_of
+from guided_diffusion.config.model import DiffusionConfig, ModelConfig, PreprocessingConfig
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.suv_bases import SUVBasis
+
+INFERENCE_PRESETS = ("paper", "fast")
+PUBLISHED_SEED = 10
+FUSIONS = ("end", "each_step")
+PRECISIONS = ("float32", "bfloat16", "float16")
+_BY_PRESET = "the preset's"
+
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """What is denoised, with what, and what is written of it."""
+
+    base_samples: str = flag("", "scan, DICOM folder or folder of subjects", Role.FILES, metavar="PATH")
+    model_path: str = flag("", "weights: a published state dict or our own", Role.FILES, metavar="FILE")
+    save_dir: str = flag("results", "where results go", Role.FILES, metavar="DIR")
+    above_cap: str = flag(
+        "keep",
+        "uptake above the model's largest SUV: keep it from the input, or leave it clipped",
+        Role.IMAGES,
+        choices=("keep", "clip"),
+    )
+    suv_basis: str = flag(
+        "bw",
+        "body mass that the written SUV refer to: weight, lean mass or surface",
+        Role.IMAGES,
+        choices=typing.get_args(SUVBasis),
+    )
+    write_dicom: bool = flag(
+        False, "for a DICOM input, also write a derived DICOM series into the folder denoised_dicom", Role.IMAGES
+    )
+
+
+@dataclass(frozen=True)
+class InputFlags:
+    """Which series of an input is read, and what replaces its missing or wrong DICOM tags."""
+
+    series: str | None = flag(
+        None, "SeriesInstanceUID or SeriesNumber, where a folder holds several PET series", Role.IMAGES
+    )
+    weight_kg: float | None = flag(None, "body weight in kg", Role.IMAGES)
+    dose_bq: float | None = flag(None, "injected activity in Bq at the injection time", Role.IMAGES)
+    injection_time: str | None = flag(None, "HHMMSS, HH:MM:SS, or YYYYMMDDHHMMSS with the date", Role.IMAGES)
+    half_life_s: float | None = flag(None, "half-life of the radionuclide in s", Role.IMAGES)
+
+
+@dataclass(frozen=True)
+class PresetFlags:
+    """What everything else is taken from, and two flags that published command lines state besides."""
+
+    preset: str | None = flag(
+        None,
+        "paper: the published protocol, the default for weights without a header; fast: what the header recommends, the"
+        " default with one",
+        Role.SAMPLING,
+        choices=INFERENCE_PRESETS,
+    )
+    use_ddim: bool | None = flag(None, "the published flag: True is --sampler ddim, False ddpm", Role.STEPS)
+    num_samples: int | None = flag(
+        None, "number of patches, as published scripts state it; checked against the plan", Role.FILES
+    )
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How patches are sampled; what else is given comes from a preset. Raises InputError for values of no sense.
+
+    sampler, start_from: names in `samplers.SAMPLERS` and `samplers.STARTS`. start_step: the original timestep of the
+    start, None for the last. noise: "field" names the noise by axial slice, so that overlapping patches see the same;
+    "per_patch" is the published protocol, in which every patch restarts PyTorch's generator from `seed` (and further
+    realisations from `seed` + 1, `seed` + 2, ...). realisations: how many volumes are sampled. fuse: "end" samples each
+    patch by itself and blends the finished ones, as published; "each_step" blends neighbours after every step.
+    """
+
+    sampler: str = flag(
+        "ddpm",
+        "how steps are walked",
+        Role.STEPS,
+        shown=_BY_PRESET,
+        choices={
+            "ddpm": "ancestral",
+            "ddim": "first-order, deterministic",
+            "dpmpp_2m": "DPM-Solver++, second-order, deterministic",
+            "dpmpp_2m_sde": "the same with fresh noise at every step",
+        },
+    )
+    start_from: str = flag(
+        "noise",
+        "where the walk starts",
+        Role.STEPS,
+        shown=_BY_PRESET,
+        choices={
+            "noise": "all the kept timesteps, down from pure noise",
+            "low_dose": "only those up to --start_step, from the low-dose image with the noise of that timestep",
+        },
+    )
+    start_step: int | None = flag(
+        None,
+        "with --start_from low_dose: where to start, a timestep of 0 to diffusion_steps - 1; the nearest kept one at or"
+        " below it is taken",
+        Role.STEPS,
+        shown=_BY_PRESET,
+    )
+    clip_denoised: bool = flag(True, "clamp every predicted image to [-1, 1]", Role.SAMPLING)
+    noise: str = flag(
+        "field",
+        "the noise of patches",
+        Role.SAMPLING,
+        shown=_BY_PRESET,
+        choices={
+            "field": "one noise for the volume, so that patches agree",
+            "per_patch": "the published one, the same in every patch",
+        },
+    )
+    seed: int = flag(PUBLISHED_SEED, "seed of the noise", Role.SAMPLING)
+    batch_size: int = flag(1, "patches walked together, which are a rank's smallest piece of work", Role.ARITHMETIC)
+    realisations: int = flag(
+        1,
+        "volumes to sample, each with noise of its own; the result is their mean, and their voxelwise standard"
+        " deviation is written beside it",
+        Role.STEPS,
+        metavar="K",
+    )
+    fuse: str = flag(
+        "end",
+        "when patches are blended: at the end, each finished by itself; or neighbours after each_step, so that the"
+        " volume is sampled as one",
+        Role.SAMPLING,
+        choices=FUSIONS,
+    )
+
+    def __post_init__(self) -> None:
+        if self.realisations < 1:
+            raise InputError(f"--realisations {self.realisations}: at least one volume is sampled")
+        if self.fuse not in FUSIONS:
+            raise InputError(f"--fuse {self.fuse!r} is unknown: choose {' or '.join(FUSIONS)}")
+        if self.fuse == "each_step" and self.noise != "field":
+            raise InputError(
+                f"--fuse each_step with --noise {self.noise}: blending unrelated noise would weaken it;"
+                " use --noise field"
+            )
+
+
+@dataclass(frozen=True)
+class PrecisionFlags:
+    """How the network computes."""
+
+    precision: str | None = flag(
+        None, "precision of the network", Role.ARITHMETIC, choices=PRECISIONS, shown="--use_fp16, or the preset's"
+    )
+    compile: bool = flag(
+        False,
+        "compile the norms with torch.compile, which takes a C++ compiler and a minute or so",
+        Role.ARITHMETIC,
+    )
+
+
+@dataclass(frozen=True)
+class ExecutionFlags:
+    """What is done of the work, and with how many threads."""
+
+    resume: bool = flag(False, "continue an interrupted run: take over its finished patches and subjects", Role.FILES)
+    info: bool = flag(
+        False, "only say how the volume would be cut into patches and what memory they would take", Role.FILES
+    )
+    threads: int = flag(0, "CPU threads per rank", Role.MACHINE, shown="cores / ranks")
+
+
+INFERENCE_FLAGS = flags_of(
+    OutputFlags,
+    InputFlags,
+    PresetFlags,
+    Sampling,
+    PreprocessingConfig,
+    PrecisionFlags,
+    ExecutionFlags,
+    ModelConfig,
+    DiffusionConfig,
+)
+"""All that decides what becomes of a scan, by name: the flags of `scripts/test.py`, and the grid that a header says."""

@@ -1,0 +1,97 @@
+"""Command lines from declared flags, and declared flags from command lines."""
+
+import argparse
+import typing
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from guided_diffusion.config.flags import Flag, Role, flags_of
+from guided_diffusion.errors import InputError
+
+T = TypeVar("T")
+
+_METAVARS = {bool: "True|False", int: "N", float: "X", str: "TEXT", Path: "PATH"}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are one line, like every other mistake of the user's.
+
+    Its description keeps its line breaks.
+    """
+
+    def __init__(self, description: str | None = None):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises InputError with the message."""
+        raise InputError(f"{message}; see --help")
+
+
+def str2bool(text: str | bool) -> bool:
+    """True or False as the published flags write them, in any case."""
+    if isinstance(text, bool):
+        return text
+    if text.lower() in ("true", "t", "yes", "y", "1"):
+        return True
+    if text.lower() in ("false", "f", "no", "n", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+
+
+def add_flags(
+    parser: argparse._ActionsContainer,
+    *configs: type,
+    roles: Collection[Role] = tuple(Role),
+    given_only: bool = False,
+    choices: Mapping[str, Iterable[str]] | None = None,
+) -> None:
+    """A command-line flag per declared flag of the configurations, explained.
+
+    roles: flags of these alone. given_only: those that are not given stay out of the parsed arguments, where
+    others get their default. choices: by the names of flags, what they take, where a table elsewhere says so.
+    """
+    for name, declared in flags_of(*configs).items():
+        if choices and name in choices:
+            declared = replace(declared, choices=tuple(choices[name]))
+        if declared.role in roles:
+            default = argparse.SUPPRESS if given_only else declared.default
+            options = {"required": True} if declared.required else {"default": default}
+            parser.add_argument(f"--{name}", help=declared.explanation.replace("%", "%%"), **options, **_form(declared))
+
+
+def add_dict_to_argparser(parser: argparse._ActionsContainer, defaults: Mapping[str, Any]) -> None:
+    """A flag per entry, typed like its default: booleans as True/False, None as text."""
+    for name, value in defaults.items():
+        kind = str if value is None else type(value)
+        parser.add_argument(f"--{name}", default=value, **_of_kind(kind, None))
+
+
+def args_to_dict(args: argparse.Namespace, keys: Collection[str]) -> dict[str, Any]:
+    """The named arguments as a dictionary."""
+    return {key: getattr(args, key) for key in keys}
+
+
+def read_flags(config: type[T], given: Mapping[str, Any]) -> T:
+    """A configuration from parsed arguments, or from any that hold its flags; those missing keep their defaults."""
+    values = {name: given[name] for name in flags_of(config) if name in given}
+    return config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _form(declared: Flag) -> dict[str, Any]:
+    """How argparse reads the values of a flag: its type, how many, which, and what stands for them in the help."""
+    if declared.choices is not None:
+        return {"choices": declared.choices, "metavar": declared.metavar}
+    if typing.get_origin(declared.kind) is not tuple:
+        return _of_kind(declared.kind, declared.metavar)
+    kind, *others = typing.get_args(declared.kind)
+    if others == [...]:
+        return {"action": "append"} | _of_kind(kind, declared.metavar)
+    return {"type": kind, "nargs": 1 + len(others), "metavar": declared.metavar and tuple(declared.metavar.split())}
+
+
+def _of_kind(kind: type, metavar: str | None) -> dict[str, Any]:
+    """A single value. A boolean that is given without one is True."""
+    alone = {"nargs": "?", "const": True} if kind is bool else {}
+    return {"type": str2bool if kind is bool else kind, "metavar": metavar or _METAVARS[kind], **alone}

@@ -1,0 +1,165 @@
+"""The flags of training, and its presets. Those of the network and its process are declared in `model`."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from guided_diffusion.config.flags import Role, flag
+from guided_diffusion.config.known_models import (
+    DEMO_DIFFUSION,
+    DEMO_MODEL,
+    DEMO_PREPROCESSING,
+    RELEASED_DIFFUSION,
+    RELEASED_MODEL,
+)
+from guided_diffusion.config.model import DiffusionConfig, ModelConfig, PreprocessingConfig
+
+TRAINING_PRECISIONS = ("float32", "bfloat16")
+
+
+def _differences(config: Any) -> dict[str, Any]:
+    """The fields of a configuration that are not at their defaults."""
+    return {name: value for name, value in asdict(config).items() if value != getattr(type(config)(), name)}
+
+
+def _comma_list(numbers: tuple[float, ...]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)
+
+
+TRAINING_PRESETS: dict[str, dict[str, Any]] = {
+    "released": _differences(RELEASED_MODEL) | _differences(RELEASED_DIFFUSION),
+    "demo": _differences(DEMO_MODEL)
+    | _differences(DEMO_DIFFUSION)
+    | {
+        "voxel_mm": _comma_list(DEMO_PREPROCESSING.voxel_mm),
+        # Whole planes, as in inference: the statistics of the norms depend on how much of a crop is air.
+        "crop_size": "96,144,16",
+        "loss_weighting": "balanced",
+        "lr": 1e-3,
+        "lr_warmup_steps": 100,
+        "lr_anneal_steps": 1000,
+        "grad_clip": 1.0,
+        "ema_rate": "0.995",
+        "precision": "bfloat16",
+        "save_interval": 200,
+        "validation_interval": 100,
+    },
+}
+"""Flags that a preset sets; everything else keeps its default, and flags that are given go first."""
+
+
+@dataclass(frozen=True)
+class TrainingPreset:
+    """A name for many flags."""
+
+    preset: str | None = flag(
+        None,
+        "flags for a known network; what is given besides goes first",
+        Role.NETWORK,
+        choices={
+            name: " ".join(f"--{flag} {value}" for flag, value in flags.items())
+            for name, flags in TRAINING_PRESETS.items()
+        },
+    )
+
+
+@dataclass(frozen=True)
+class DataFlags:
+    """What is trained on."""
+
+    data_dir: str = flag(
+        "",
+        "folder of .npz pairs, nested or not, or of a virtual trial with its manifest.csv",
+        Role.TRAINING,
+        metavar="DIR",
+    )
+    validation_dir: str = flag(
+        "",
+        "folder of validation pairs; empty: the manifest's validation subjects, if any",
+        Role.TRAINING,
+        metavar="DIR",
+    )
+    voxel_mm: str = flag(
+        _comma_list(PreprocessingConfig.voxel_mm),
+        "voxel size X,Y,Z of the pairs, kept in the checkpoint's header",
+        Role.NETWORK,
+    )
+    suv_max: float = flag(
+        PreprocessingConfig.suv_max, "SUV are clipped to 0 and this, and divided by it, as inference does", Role.NETWORK
+    )
+    crop_size: str = flag("96,96,96", "random crops X,Y,Z in voxels", Role.TRAINING)
+
+
+@dataclass(frozen=True)
+class OptimisationFlags:
+    """How the weights are found. The published flags have their published defaults."""
+
+    method: str = flag("ddpm3d", "what is trained", Role.NETWORK)
+    schedule_sampler: str = flag(
+        "uniform",
+        "which timesteps are drawn",
+        Role.TRAINING,
+        choices={"uniform": "all equally often", "loss-second-moment": "in proportion to the size of their losses"},
+    )
+    loss_weighting: str = flag(
+        "uniform",
+        "how crops count",
+        Role.TRAINING,
+        choices={"uniform": "all equally", "balanced": "over the root mean squared error of their low dose"},
+    )
+    batch_size: int = flag(1, "crops per step on each rank", Role.TRAINING)
+    microbatch: int = flag(
+        -1, "crops that go through the network together, to save memory; -1: all of a rank's batch", Role.ARITHMETIC
+    )
+    lr: float = flag(1e-4, "learning rate of AdamW", Role.TRAINING)
+    weight_decay: float = flag(0.0, "weight decay of AdamW", Role.TRAINING)
+    lr_anneal_steps: int = flag(
+        0, "the learning rate falls linearly to 0 at this step, which ends the run; 0: no", Role.TRAINING
+    )
+    lr_warmup_steps: int = flag(0, "the learning rate rises linearly over these first steps", Role.TRAINING)
+    grad_clip: float = flag(0.0, "gradients longer than this are shortened to it; 0: no", Role.TRAINING)
+    ema_rate: str = flag("0.9999", "comma list of rates of the moving averages of the weights", Role.TRAINING)
+    precision: str = flag(
+        "float32",
+        "precision of the network; the weights and their averages are float32 in any case",
+        Role.ARITHMETIC,
+        choices=TRAINING_PRECISIONS,
+    )
+    fp16_scale_growth: float = flag(
+        1e-3, "use_fp16 on a GPU: growth per step of the loss scale's binary logarithm", Role.TRAINING
+    )
+    seed: int = flag(0, "names the first weights and every random number of the run", Role.TRAINING)
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """Files, reports and limits of a run."""
+
+    save_dir: str = flag(
+        "runs/train", "folder of checkpoints and logs; a run that it holds is continued", Role.FILES, metavar="DIR"
+    )
+    resume_checkpoint: str = flag(
+        "",
+        "model######.pt to continue, with its ema_* and opt* beside it; any other weights begin a new run."
+        " Empty: begin anew, or continue the run in save_dir",
+        Role.FILES,
+        metavar="FILE",
+    )
+    log_interval: int = flag(10, "steps per row of progress.csv", Role.FILES)
+    save_interval: int = flag(10000, "steps between checkpoints; the last step is always saved", Role.FILES)
+    validation_interval: int = flag(1000, "steps between validations of the first moving average; 0: none", Role.FILES)
+    validation_crops: int = flag(8, "fixed crops that validation denoises", Role.FILES)
+    max_steps: int = flag(0, "end, saving, once this many steps are done in all; 0: no limit", Role.MACHINE)
+    max_minutes: float = flag(
+        0.0, "end, saving, after this long; the same command then continues; 0: no limit", Role.MACHINE
+    )
+    threads: int = flag(0, "CPU threads per rank; 0: the ranks of a node share its cores", Role.MACHINE)
+
+
+TRAINING_GROUPS = {
+    "data": DataFlags,
+    "optimisation": OptimisationFlags,
+    "run": RunFlags,
+    "network": ModelConfig,
+    "diffusion": DiffusionConfig,
+}
+"""The groups of flags of `scripts/train.py`, by their titles in its help."""

@@ -1,0 +1,218 @@
+"""One declaration per flag: command lines come from it, and its role decides what two runs share."""
+
+import argparse
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+
+import pytest
+
+from guided_diffusion.checkpoints import Checkpoint
+from guided_diffusion.commands import denoise_flags
+from guided_diffusion.commands import train as train_command
+from guided_diffusion.config import (
+    DiffusionConfig,
+    Header,
+    ModelConfig,
+    PreprocessingConfig,
+    Role,
+    flag,
+    flags_of,
+    flags_with,
+)
+from guided_diffusion.config.flags import FIXED_BY_HEADER, WITHOUT_RESULT
+from guided_diffusion.config.inference_flags import (
+    INFERENCE_FLAGS,
+    ExecutionFlags,
+    InputFlags,
+    OutputFlags,
+    PrecisionFlags,
+    PresetFlags,
+    Sampling,
+)
+from guided_diffusion.config.parser import Parser, add_flags, read_flags
+from guided_diffusion.config.training_flags import TRAINING_GROUPS, TrainingPreset
+from guided_diffusion.errors import InputError
+from guided_diffusion.inference.presets import inference_settings
+from guided_diffusion.inference.resume import run_key
+from guided_diffusion.losses import WEIGHTINGS
+from guided_diffusion.methods.registry import METHODS
+from guided_diffusion.resample import TIMESTEP_SAMPLERS
+from guided_diffusion.samplers import SAMPLERS, STARTS
+from guided_diffusion.training.history import flags_of_weights
+from guided_diffusion.training.run_files import Start
+from guided_diffusion.training.settings import training_settings
+
+INFERENCE = (OutputFlags, InputFlags, PresetFlags, Sampling, PrecisionFlags, ExecutionFlags)
+TRAINING = (TrainingPreset, *TRAINING_GROUPS.values())
+CONFIGS = dict.fromkeys((*INFERENCE, *TRAINING, PreprocessingConfig, ModelConfig, DiffusionConfig))
+
+
+# Other values than the default of which sense can be made; of the rest the first other choice, the other boolean or 7.
+OTHER_VALUES = {
+    "start_step": 200,
+    "timestep_respacing": "ddim5",
+    "dropout": 0.5,
+    "num_channels": 64,
+    "channel_mult": "1,2",
+    "attention_resolutions": "8",
+    "voxel_mm": "2,2,2",
+    "method": "unet3d",
+    "dims": 2,
+    "crop_size": "32,32,32",
+    "ema_rate": "0.5",
+}
+
+
+def other_value(declared):
+    """A value of a flag that is not its default."""
+    if declared.name in OTHER_VALUES:
+        return OTHER_VALUES[declared.name]
+    if declared.choices:
+        return next(choice for choice in declared.choices if choice != declared.default)
+    if declared.kind is bool:
+        return not declared.default
+    return declared.kind(7)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
+def test_every_field_says_what_it_is_for(config):
+    for item in fields(config):
+        declared = flags_of(config)[item.name]
+        assert declared.help.strip()
+        assert isinstance(declared.role, Role)
+        if declared.choices and declared.default is not None:
+            assert declared.default in declared.choices
+
+
+@pytest.mark.parametrize(
+    ("create_parser", "configs"),
+    [
+        (denoise_flags.create_parser, (*INFERENCE, PreprocessingConfig, ModelConfig, DiffusionConfig)),
+        (train_command.create_parser, TRAINING),
+    ],
+    ids=("test.py", "train.py"),
+)
+def test_every_flag_of_a_command_line_is_declared(create_parser, configs):
+    declared = flags_of(*configs)
+    actions = [action for action in create_parser("")._actions if action.dest != "help"]
+    for action in actions:
+        assert action.option_strings == [f"--{action.dest}"]
+        assert action.help.replace("%%", "%") == declared[action.dest].explanation
+        assert action.default in (argparse.SUPPRESS, declared[action.dest].default)
+    on_the_line = {action.dest for action in actions}
+    assert {name for name in declared if name not in on_the_line} <= set(
+        flags_with([Role.NETWORK], PreprocessingConfig)
+    )
+
+
+def test_tables_of_names_and_declarations_agree():
+    declared = flags_of(Sampling, *TRAINING)
+    for name, table in {
+        "sampler": SAMPLERS,
+        "start_from": STARTS,
+        "schedule_sampler": TIMESTEP_SAMPLERS,
+        "loss_weighting": WEIGHTINGS,
+    }.items():
+        assert declared[name].choices == tuple(table)
+    (method,) = (action for action in train_command.create_parser("")._actions if action.dest == "method")
+    assert method.choices == tuple(METHODS)
+
+
+OF_MODELS = flags_of(PresetFlags, Sampling, PrecisionFlags, ModelConfig, DiffusionConfig)
+# These two have one value that inference takes, and a grid is no flag of it.
+VARIED = [declared for name, declared in INFERENCE_FLAGS.items() if name not in ("dims", "class_cond", "voxel_mm")]
+
+
+def key(**flags):
+    """The key of a run of weights without a header, where every flag counts."""
+    flags = {"preset": "fast"} | flags
+    of_model = {name: value for name, value in flags.items() if name in OF_MODELS}
+    return run_key("voxels", "weights", inference_settings(of_model, None, False).as_dict(), flags, "cpu")
+
+
+@pytest.mark.parametrize("declared", VARIED, ids=lambda declared: declared.name)
+def test_runs_share_a_key_unless_they_differ_in_what_decides_their_results(declared):
+    changed = {declared.name: "paper" if declared.name == "preset" else other_value(declared)}
+    if declared.name in ("start_from", "start_step"):  # given together
+        changed = {"start_from": "low_dose", "start_step": 200}
+    assert (key(**changed) == key()) == (declared.role in WITHOUT_RESULT)
+
+
+def trained_with(**flags):
+    return training_settings({"data_dir": "data"} | flags)
+
+
+@pytest.mark.parametrize("declared", flags_of(*TRAINING_GROUPS.values()).values(), ids=lambda declared: declared.name)
+def test_roles_decide_what_training_remembers_and_what_a_header_fixes(declared):
+    begun, continued = trained_with(), trained_with(**{declared.name: other_value(declared)})
+    changed = flags_of_weights(begun) != flags_of_weights(continued)
+    assert changed == (declared.role in (Role.TRAINING, Role.ARITHMETIC))
+    header = Header("ddpm3d", begun.model, begun.diffusion, begun.preprocessing, begun.sampler, {})
+    other_weights = Start(Path("weights.pt"), Checkpoint({}, header), {}, None)
+    same_run = replace(other_weights, optimiser={"step": 1})
+    for start, fixed in ((other_weights, FIXED_BY_HEADER), (same_run, FIXED_BY_HEADER | {Role.STEPS})):
+        if declared.role in fixed:
+            with pytest.raises(
+                InputError, match=f"trained {'as' if declared.name == 'method' else 'with'}.*{declared.name}"
+            ):
+                train_command.check_same_network(continued, start)
+        else:
+            train_command.check_same_network(continued, start)
+
+
+@dataclass(frozen=True)
+class Example:
+    size: tuple[float, float] = flag((1.0, 2.0), "two numbers", Role.NETWORK, metavar="X Y")
+    names: tuple[str, ...] | None = flag(None, "one at a time", Role.FILES)
+    alone: bool = flag(False, "100 % of it", Role.MACHINE)
+    out: Path | None = flag(None, "a file", Role.FILES, metavar="FILE")
+    kind: str = flag("a", "which", Role.FILES, choices={"a": "first", "b": "second"})
+
+
+@dataclass(frozen=True)
+class Needed:
+    needed: int = flag(MISSING, "a number", Role.FILES)
+
+
+def parsed(words, *configs, **options):
+    parser = Parser("An example.")
+    add_flags(parser, *configs, **options)
+    return vars(parser.parse_args(words.split()))
+
+
+def test_values_of_every_kind():
+    words = "--size 3 4 --names p --names q --alone --out there --kind b"
+    assert read_flags(Example, parsed(words, Example)) == Example((3.0, 4.0), ("p", "q"), True, Path("there"), "b")
+    assert read_flags(Example, parsed("--alone False", Example)) == Example()
+    assert parsed("--alone False", Example, given_only=True) == {"alone": False}
+    assert parsed("", Example, roles=[Role.MACHINE]) == {"alone": False}
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--needed x", "argument --needed: invalid int value: 'x'; see --help"),
+        ("", "the following arguments are required: --needed; see --help"),
+        ("--needed 1 --alone maybe", "argument --alone: 'maybe' is neither True nor False; see --help"),
+        ("--needed 1 --kind c", "argument --kind: invalid choice: 'c'"),
+        ("--needed 1 --size 1", "argument --size: expected 2 arguments"),
+    ],
+)
+def test_mistakes_are_one_line(words, complaint):
+    with pytest.raises(InputError, match=complaint):
+        parsed(words, Example, Needed)
+
+
+def test_help_says_what_choices_mean_and_what_the_default_is():
+    explained = {name: declared.explanation for name, declared in flags_of(Example, Needed).items()}
+    assert explained == {
+        "size": "two numbers (default: 1.0 2.0)",
+        "names": "one at a time",
+        "alone": "100 % of it (default: False)",
+        "out": "a file",
+        "kind": "which. a: first; b: second (default: a)",
+        "needed": "a number",
+    }
+    parser = Parser()
+    add_flags(parser, Example, Needed)
+    assert "100 % of it (default: False)" in parser.format_help()
