@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from evaluation.spheres import sphere
+from guided_diffusion.pet.spheres import sphere
 
 LIVER_SPHERE_MM = 30.0
 """Diameter of the usual volume of interest in the liver, 14 ml (doi:10.1186/s40658-019-0264-9)."""

@@ -13,12 +13,10 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
-from evaluation.foci import lacking
 from evaluation.metrics import clip_suv, psnr
 from evaluation.mip_pictures import save_coronal_mips
-from evaluation.uniform_tissue import is_warm, most_uniform_spheres, noise_sigmas, sphere_statistics, thin_by_noise
+from evaluation.thinning import noise_sigmas, thin_by_noise
 from guided_diffusion.commands.denoise import denoise_subjects
 from guided_diffusion.commands.denoise_flags import create_parser
 from guided_diffusion.config.parser import Parser
@@ -26,7 +24,10 @@ from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
 from guided_diffusion.inference.subjects import DENOISED_NAME
+from guided_diffusion.pet.foci import lacking
 from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.orientation import turned
+from guided_diffusion.pet.uniform_tissue import is_warm, most_uniform_spheres, sphere_statistics
 from guided_diffusion.pet.volume import load_volume, save_volume
 
 THINNED_DOSE = 1 / 4
@@ -59,18 +60,10 @@ def create_argparser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_upright(path: Path) -> Volume:
-    """A scan with its axes turned to posterior, left and superior; nothing is interpolated."""
-    volume = load_volume(path)
-    turn = ornt_transform(io_orientation(volume.affine), axcodes2ornt("PLS"))
-    affine = volume.affine @ inv_ornt_aff(turn, volume.data.shape)
-    return Volume(apply_orientation(volume.data, turn), affine, volume.unit)
-
-
 def write_thinned(series: Path, path: Path) -> None:
     """The series as if at 1/4 dose: its own noise is measured in uniform tissue, and three times that is added."""
     writable_folder(path.parent)
-    scan = load_upright(series)
+    scan = turned(load_volume(series))
     mean, deviation = sphere_statistics(scan.data, scan.voxel_mm)
     centres = most_uniform_spheres(mean, deviation, scan.voxel_mm)
     if not len(centres):
@@ -84,8 +77,9 @@ def write_thinned(series: Path, path: Path) -> None:
 
 def write_report(series: Path, out: Path, neck_mm: float | None) -> None:
     """report.json, report.md and the picture from the series and the volumes in `out`."""
-    scan, denoised = load_upright(series), load_upright(out / "denoised" / DENOISED_NAME)
-    thinned, restored = load_upright(out / "thinned.nii.gz"), load_upright(out / "denoised_thinned" / DENOISED_NAME)
+    of_thinned = (out / "thinned.nii.gz", out / "denoised_thinned" / DENOISED_NAME)
+    paths = (series, out / "denoised" / DENOISED_NAME, *of_thinned)
+    scan, denoised, thinned, restored = (turned(load_volume(path)) for path in paths)
     report = measure(scan, denoised) | {
         "thinned_psnr": {
             "before": psnr(clip_suv(scan.data), clip_suv(thinned.data)),

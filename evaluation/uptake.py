@@ -1,31 +1,15 @@
-"""What a reader takes from a PET image: SUVmean of an organ, SUVpeak of a lesion, and how far off they are."""
+"""What a reader takes from a PET image: the core of an organ, lesions by their size, and how far off a value is."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import convolve, distance_transform_edt, find_objects
+from scipy.ndimage import distance_transform_edt
 
-from evaluation.spheres import sphere_kernel
 from guided_diffusion.simulation.body_phantom import FIRST_LESION_LABEL
 
-PEAK_SPHERE_ML = 1.0  # Wahl et al., PERCIST 1.0, J Nucl Med 50 Suppl 1:122S, 2009
 ORGAN_DEPTH_MM = 8.0
 SMALLEST_ORGAN_ML = 5.0
 SMALLEST_LESION_MM = 10.0
-
-
-def suv_peak(volume: np.ndarray, lesion: np.ndarray, voxel_mm: Sequence[float]) -> float:
-    """SUVpeak: the highest mean over a sphere of 1 mL whose centre is a voxel of the lesion.
-
-    volume: [X, Y, Z] in SUV. lesion: bool [X, Y, Z] with at least one voxel. Beyond the volume its edge goes on.
-    """
-    kernel = sphere_kernel(PEAK_SPHERE_ML, voxel_mm)
-    (box,) = find_objects(lesion.astype(np.uint8))
-    wide = tuple(
-        slice(max(side.start - n // 2, 0), side.stop + n // 2) for side, n in zip(box, kernel.shape, strict=True)
-    )
-    means = convolve(volume[wide].astype(float), kernel, mode="nearest")
-    return float(means[lesion[wide]].max())
 
 
 def lesions_over(labels: np.ndarray, voxel_mm: Sequence[float], diameter_mm: float) -> dict[int, float]:

@@ -9,13 +9,14 @@ import numpy as np
 
 from evaluation.benchmark.section import Section
 from evaluation.metrics import clip_suv, psnr, ssim
-from evaluation.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, suv_peak
+from evaluation.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.pet.cases import Case, read_cases
 from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.suv_peak import suv_peak
 from guided_diffusion.pet.volume import load_volume
 
 DOSE = 0.05

@@ -3,21 +3,13 @@
 import json
 import sys
 
-import nibabel as nib
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
 from evaluation import real_series
-from evaluation.foci import lacking
-from evaluation.real_series import format_report, load_upright, main, measure, save_mips
-from evaluation.spheres import ball
-from evaluation.uniform_tissue import (
-    most_uniform_spheres,
-    noise_sigmas,
-    sphere_statistics,
-    thin_by_noise,
-)
+from evaluation.real_series import format_report, main, measure, save_mips
+from evaluation.thinning import noise_sigmas, thin_by_noise
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.grid import Volume
 
@@ -38,29 +30,6 @@ def with_spot(centre, suv=6.0):
     return image
 
 
-def test_sphere_statistics(noise):
-    image = 2 + 0.3 * noise
-    mean, deviation = sphere_statistics(image, VOXEL_MM)
-    sphere = ball(30.0, VOXEL_MM)
-    assert sphere.shape == (7, 7, 11)
-    assert sphere.sum() * 60 == pytest.approx(np.pi / 6 * 30**3, rel=0.05)
-    block = image[20 - 3 : 20 + 4, 18 - 3 : 18 + 4, 25 - 5 : 25 + 6][sphere]
-    assert mean[20, 18, 25] == pytest.approx(block.mean())
-    assert deviation[20, 18, 25] == pytest.approx(block.std())
-    assert np.isnan(mean[2, 18, 25])
-    assert np.isnan(sphere_statistics(image[:, :, :5], VOXEL_MM)[0]).all()  # shorter than a sphere
-
-
-def test_the_most_uniform_spheres_lie_where_there_is_less_noise(noise):
-    image = 2 + 0.3 * noise
-    image[:, :, 30:] = 4 + 0.1 * noise[:, :, 30:]
-    image[:, :, 50:] = 12  # uniform but too hot
-    centres = most_uniform_spheres(*sphere_statistics(image, VOXEL_MM), VOXEL_MM, count=3)
-    assert ((centres[:, 2] >= 35) & (centres[:, 2] < 45)).all()
-    apart = np.linalg.norm((centres[:, None] - centres) * VOXEL_MM, axis=-1)[np.triu_indices(3, 1)]
-    assert (apart >= 30).all()
-
-
 @pytest.mark.parametrize("sigmas", [(0.6, 1.0, 1.4), (1.2, 0.8, 0.7)])
 def test_the_correlation_of_noise_is_measured(noise, sigmas):
     image = 2 + 0.3 * gaussian_filter(noise, sigmas)
@@ -78,28 +47,6 @@ def test_added_noise_has_the_variance_of_the_lower_dose(noise):
     centres = [(i, j, 10) for i in (8, 20, 32) for j in (8, 20, 30)]
     assert noise_sigmas(added, np.array(centres), VOXEL_MM) == pytest.approx((1.0, 0.8, 1.2), rel=0.15)
     assert thin_by_noise(image, 1 / 4, 2.0, (1, 1, 1), VOXEL_MM, seed=1).min() == 0
-
-
-def test_a_focus_that_is_lost_and_one_that_appears():
-    there, gone = with_spot((20, 20, 30)), with_spot((20, 20, 30), suv=1.0)
-    (focus,), count = lacking(there, gone, VOXEL_MM)
-    assert (focus.voxel, count) == ((20, 20, 30), 1)
-    assert focus.contrast > 3
-    assert focus.contrast_elsewhere == pytest.approx(1)
-    assert lacking(gone, there, VOXEL_MM) == ([], 0)
-
-
-def test_a_focus_that_moved_a_voxel_or_faded_a_little_is_still_there():
-    there = with_spot((20, 20, 30))
-    for other in (with_spot((21, 20, 30)), with_spot((20, 20, 30), suv=4.0)):
-        assert lacking(there, other, VOXEL_MM) == ([], 1)
-    far = with_spot((20, 30, 30))  # 50 mm away
-    assert [focus.voxel for focus in lacking(there, far, VOXEL_MM)[0]] == [(20, 20, 30)]
-
-
-def test_noise_alone_makes_no_focus(noise):
-    tissue = np.maximum(1.5 + 0.25 * noise, 0)
-    assert lacking(tissue, tissue, VOXEL_MM) == ([], 0)
 
 
 def report_of(before, after, psnr_after=35.0):
@@ -130,17 +77,6 @@ def test_every_failure_is_told():
     assert "- lost: SUVpeak" in text
     assert "at -80.0, -100.0, 90.0 mm (RAS)" in text
     assert "- appearing: SUVpeak" in text
-
-
-def test_axes_are_turned_but_places_stay(tmp_path):
-    data = np.random.default_rng(2).random((4, 5, 6)).astype(np.float32)
-    affine = np.array([[0, -3.0, 0, 10], [0, 0, 2.0, 5], [4.0, 0, 0, -7], [0, 0, 0, 1]])
-    nib.save(nib.Nifti1Image(data, affine), tmp_path / "scan.nii.gz")
-    upright = load_upright(tmp_path / "scan.nii.gz")
-    assert nib.aff2axcodes(upright.affine) == ("P", "L", "S")
-    place = affine @ [1, 2, 3, 1]
-    i, j, k = np.rint(np.linalg.inv(upright.affine) @ place)[:3].astype(int)
-    assert upright.data[i, j, k] == data[1, 2, 3]
 
 
 def test_the_picture_leaves_out_all_that_lies_above_the_neck(tmp_path, monkeypatch):

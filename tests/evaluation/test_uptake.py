@@ -1,26 +1,7 @@
 import numpy as np
 import pytest
 
-from evaluation.uptake import bias_percent, lesions_over, organ_core, suv_peak
-
-
-def test_suvpeak_of_a_single_hot_voxel_and_of_a_large_lesion():
-    voxel_mm = (3.3, 3.3, 3.3)
-    lesion = np.zeros((20, 20, 20), bool)
-    lesion[4:14, 4:14, 4:14] = True
-    hot = np.ones(lesion.shape)
-    hot[8, 9, 10] = 101
-    assert suv_peak(hot, lesion, voxel_mm) == pytest.approx(1 + 100 * 3.3**3 / 1000, rel=0.02)
-    assert suv_peak(np.where(lesion, 7.0, 1.0), lesion, voxel_mm) == pytest.approx(7)
-
-
-def test_suvpeak_ignores_what_is_hot_elsewhere_and_works_at_the_border():
-    voxel_mm = (4.0, 4.0, 4.0)
-    lesion = np.zeros((20, 20, 20), bool)
-    lesion[0:5, 0:5, 0:5] = True
-    image = np.where(lesion, 3.0, 0.0)
-    image[15:, 15:, 15:] = 50
-    assert suv_peak(image, lesion, voxel_mm) == pytest.approx(3)
+from evaluation.uptake import bias_percent, lesions_over, organ_core
 
 
 def test_lesions_are_chosen_by_the_diameter_of_a_sphere_of_their_volume():

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from evaluation.metrics import clip_suv
-from evaluation.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, organ_core, suv_peak
+from evaluation.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, organ_core
 from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.image_quality import psnr, ssim
+from guided_diffusion.pet.suv_peak import suv_peak
 from guided_diffusion.simulation.body_phantom import load_tissues
 from guided_diffusion.simulation.trial import VirtualSubject, simulate
 from tests.mpi import ROOT

@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import binary_erosion, gaussian_filter
 
 from evaluation.liver import coefficient_of_variation, correlation_fwhm, deep_sphere
-from evaluation.spheres import sphere
+from guided_diffusion.pet.spheres import sphere
 from guided_diffusion.pet.volume import load_volume
 from guided_diffusion.simulation import trial as trials
 from guided_diffusion.simulation.body_phantom import make_patient

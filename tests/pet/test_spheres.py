@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from evaluation.spheres import sphere, sphere_kernel
+from guided_diffusion.pet.spheres import sphere, sphere_kernel
 
 
 def test_a_sphere_has_its_volume_and_place():

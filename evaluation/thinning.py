@@ -1,52 +1,14 @@
-"""Noise where a real scan shows uniform tissue: found by rule, measured, and added to stand for a lower dose."""
+"""A scan as if its dose were smaller: the noise of its uniform tissue is measured, and more of it is added."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from evaluation.spheres import ball, means_inside
+from guided_diffusion.pet.spheres import ball
+from guided_diffusion.pet.uniform_tissue import SPHERE_MM
 
-SPHERE_MM = 30.0
-WARM_SUV = (0.5, 8.0)
-SPHERES = 20
 LOCAL_MEAN_MM = 10.0  # sigma of the activity that the added noise follows
-
-
-def sphere_statistics(volume: np.ndarray, voxel_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over the 30 mm sphere about every voxel, float64 [X, Y, Z].
-
-    NaN where the sphere does not lie wholly inside the volume.
-    """
-    sphere = ball(SPHERE_MM, voxel_mm)
-    weights = sphere / sphere.sum()
-    inside = tuple(slice(n // 2, size - n // 2) for n, size in zip(sphere.shape, volume.shape, strict=True))
-    mean, square = (np.full(volume.shape, np.nan) for _ in range(2))
-    if any(n > size for n, size in zip(sphere.shape, volume.shape, strict=True)):
-        return mean, square
-    mean[inside] = means_inside(volume, weights)
-    square[inside] = means_inside(volume.astype(float) ** 2, weights)
-    return mean, np.sqrt(np.maximum(square - mean**2, 0))
-
-
-def is_warm(mean: np.ndarray) -> np.ndarray:
-    """Spheres with a mean of SUV 0.5 to 8."""
-    return (mean >= WARM_SUV[0]) & (mean <= WARM_SUV[1])
-
-
-def most_uniform_spheres(
-    mean: np.ndarray, deviation: np.ndarray, voxel_mm: Sequence[float], count: int = SPHERES
-) -> np.ndarray:
-    """Centres (voxel indices, int [n, 3]) of up to `count` warm spheres with the lowest COV, none touching another."""
-    candidates = np.argwhere(is_warm(mean))
-    places = tuple(candidates.T)
-    order = np.argsort(deviation[places] / mean[places], kind="stable")
-    free = candidates[order]
-    centres = []
-    while len(free) and len(centres) < count:
-        centres.append(free[0])
-        free = free[np.linalg.norm((free - free[0]) * np.asarray(voxel_mm), axis=1) >= SPHERE_MM]
-    return np.array(centres).reshape(-1, 3)
 
 
 def noise_sigmas(volume: np.ndarray, centres: np.ndarray, voxel_mm: Sequence[float]) -> tuple[float, ...]:

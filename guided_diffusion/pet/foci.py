@@ -1,0 +1,96 @@
+"""Foci by rule: where a volume has a hot spot of a lesion's size, and which of them another volume lacks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import maximum_filter
+
+from guided_diffusion.pet.spheres import ball, means_everywhere, sphere_kernel
+from guided_diffusion.pet.suv_peak import PEAK_SPHERE_ML
+
+SHELL_MM = (30.0, 50.0)  # inner and outer diameter of the surroundings
+LOWEST_BACKGROUND_SUV = 0.3
+SMALLEST_PEAK_SUV = 1.0
+CONTRAST = 2.0
+STILL_THERE = 1.5
+APART_MM = 10.0
+FOUND_WITHIN_MM = 16.0  # diameter
+
+
+@dataclass(frozen=True)
+class Focus:
+    """A local maximum: voxel index, SUVpeak, its contrast to the surroundings, and the other volume's nearby."""
+
+    voxel: tuple[int, int, int]
+    suv_peak: float
+    contrast: float
+    suv_peak_elsewhere: float
+    contrast_elsewhere: float
+
+    @property
+    def is_lacking(self) -> bool:
+        """Whether the other volume has no such contrast near this place."""
+        return self.contrast_elsewhere < STILL_THERE
+
+
+@dataclass(frozen=True, eq=False)
+class ContrastMap:
+    """SUVpeak about every voxel and its ratio to the surroundings, float64 [X, Y, Z]; voxel sizes in mm."""
+
+    peak: np.ndarray
+    contrast: np.ndarray
+    voxel_mm: tuple[float, float, float]
+
+
+def contrast_map(volume: np.ndarray, voxel_mm: Sequence[float]) -> ContrastMap:
+    """SUVpeak (mean over 1 mL) about every voxel, and its ratio to the mean of a shell of 30 to 50 mm diameter."""
+    peak = means_everywhere(volume, sphere_kernel(PEAK_SPHERE_ML, voxel_mm))
+    shell = ball(SHELL_MM[1], voxel_mm).astype(float)
+    core = ball(SHELL_MM[0], voxel_mm)
+    middle = tuple(slice((n - m) // 2, (n + m) // 2) for n, m in zip(shell.shape, core.shape, strict=True))
+    shell[middle][core] = 0
+    background = means_everywhere(volume, shell / shell.sum())
+    return ContrastMap(peak, peak / np.maximum(background, LOWEST_BACKGROUND_SUV), tuple(voxel_mm))
+
+
+def foci(own: ContrastMap, other: ContrastMap) -> list[Focus]:
+    """The foci of a volume, hottest first, with what another volume on the same grid has within 8 mm of them.
+
+    A focus is a maximum of SUVpeak within 10 mm either way along each axis, of SUV 1 and twice its surroundings or
+    more.
+    """
+    box = [2 * int(APART_MM / size) + 1 for size in own.voxel_mm]
+    is_focus = (own.peak >= SMALLEST_PEAK_SUV) & (own.contrast >= CONTRAST)
+    is_focus &= own.peak == maximum_filter(own.peak, box)
+    found = [_focus(tuple(map(int, voxel)), own, other) for voxel in np.argwhere(is_focus)]
+    return sorted(found, key=lambda focus: -focus.suv_peak)
+
+
+def lacking(volume: np.ndarray, other: np.ndarray, voxel_mm: Sequence[float]) -> tuple[list[Focus], int]:
+    """The foci of `volume` that `other` lacks, hottest first, and how many foci `volume` has.
+
+    `other` lacks one where its contrast stays below 1.5 within 8 mm. Volumes [X, Y, Z] in SUV on one grid.
+    """
+    found = foci(contrast_map(volume, voxel_mm), contrast_map(other, voxel_mm))
+    return [focus for focus in found if focus.is_lacking], len(found)
+
+
+def _focus(voxel: tuple[int, int, int], own: ContrastMap, other: ContrastMap) -> Focus:
+    near = surroundings(voxel, own.peak.shape, FOUND_WITHIN_MM, own.voxel_mm)
+    return Focus(
+        voxel,
+        float(own.peak[voxel]),
+        float(own.contrast[voxel]),
+        float(other.peak[near].max()),
+        float(other.contrast[near].max()),
+    )
+
+
+def surroundings(
+    voxel: Sequence[int], shape: Sequence[int], diameter_mm: float, voxel_mm: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices of the voxels of a sphere about `voxel` that lie in a volume of this shape."""
+    sphere = ball(diameter_mm, voxel_mm)
+    places = np.argwhere(sphere) + np.asarray(voxel) - np.array(sphere.shape) // 2
+    return tuple(places[((places >= 0) & (places < shape)).all(axis=1)].T)

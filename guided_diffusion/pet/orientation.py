@@ -1,0 +1,14 @@
+"""Turning a volume so that its axes run as a reader expects, without interpolating."""
+
+from dataclasses import replace
+
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, Volume
+
+
+def turned(volume: Volume, axis_codes: str = DEFAULT_AXIS_CODES) -> Volume:
+    """The same voxels with axes permuted and flipped to the directions nearest to `axis_codes`; places in mm stay."""
+    turn = ornt_transform(io_orientation(volume.affine), axcodes2ornt(axis_codes))
+    affine = volume.affine @ inv_ornt_aff(turn, volume.data.shape)
+    return replace(volume, data=apply_orientation(volume.data, turn), affine=affine)

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from guided_diffusion.pet.foci import contrast_map, foci, lacking
+
+VOXEL_MM = (4.0, 5.0, 3.0)
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).standard_normal((44, 40, 60))
+
+
+def with_spot(centre, suv=6.0):
+    """Tissue of SUV 1 with a spot of 12 mm and SUV `suv`."""
+    image = np.ones((44, 40, 60), np.float32)
+    places = np.stack(np.meshgrid(*(np.arange(n) for n in image.shape), indexing="ij"), axis=-1)
+    image[np.linalg.norm((places - centre) * VOXEL_MM, axis=-1) < 6] = suv
+    return image
+
+
+def test_a_focus_that_is_lost_and_one_that_appears():
+    there, gone = with_spot((20, 20, 30)), with_spot((20, 20, 30), suv=1.0)
+    (focus,), count = lacking(there, gone, VOXEL_MM)
+    assert (focus.voxel, count) == ((20, 20, 30), 1)
+    assert focus.contrast > 3
+    assert focus.contrast_elsewhere == pytest.approx(1)
+    assert lacking(gone, there, VOXEL_MM) == ([], 0)
+
+
+def test_a_focus_that_moved_a_voxel_or_faded_a_little_is_still_there():
+    there = with_spot((20, 20, 30))
+    for other in (with_spot((21, 20, 30)), with_spot((20, 20, 30), suv=4.0)):
+        assert lacking(there, other, VOXEL_MM) == ([], 1)
+    far = with_spot((20, 30, 30))  # 50 mm away
+    assert [focus.voxel for focus in lacking(there, far, VOXEL_MM)[0]] == [(20, 20, 30)]
+
+
+def test_noise_alone_makes_no_focus(noise):
+    tissue = np.maximum(1.5 + 0.25 * noise, 0)
+    assert lacking(tissue, tissue, VOXEL_MM) == ([], 0)
+
+
+def test_the_peak_of_the_other_volume_is_the_highest_within_8_mm():
+    before, after = with_spot((20, 20, 30)), with_spot((21, 20, 30), suv=4.0)
+    maps = contrast_map(before, VOXEL_MM), contrast_map(after, VOXEL_MM)
+    (focus,), (back,) = foci(*maps), foci(*reversed(maps))
+    assert back.voxel == (21, 20, 30)
+    assert focus.suv_peak_elsewhere == back.suv_peak < focus.suv_peak == back.suv_peak_elsewhere
+    assert not focus.is_lacking
+
+
+def test_foci_are_found_at_the_border():
+    (focus,) = foci(*2 * [contrast_map(with_spot((0, 39, 59)), VOXEL_MM)])
+    assert focus.voxel == (0, 39, 59)
