@@ -6,7 +6,7 @@ Regions are boolean arrays [X, Y, Z], voxel sizes in mm along these axes.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.signal import oaconvolve
+from scipy.signal import fftconvolve
 
 SUBDIVISIONS = 5
 
@@ -42,7 +42,7 @@ def means_inside(volume: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
     float64, smaller than the volume by the weights' sizes less one.
     """
-    return oaconvolve(volume.astype(float), weights, mode="valid")
+    return fftconvolve(volume.astype(float), weights, mode="valid")
 
 
 def means_everywhere(volume: np.ndarray, weights: np.ndarray) -> np.ndarray:
