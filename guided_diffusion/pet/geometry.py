@@ -21,8 +21,8 @@ from guided_diffusion.pet.grid import (
     check_axis_codes,
     check_voxel_mm,
 )
+from guided_diffusion.pet.operators import Samples, apply_separable, back_operator, there_operator
 from guided_diffusion.pet.sheared import sample, upright_grid
-from guided_diffusion.simulation.operators import Samples, apply_separable, back_operator, there_operator
 
 # Spacings as close as this to the model's are taken as they are: interpolating would blur more than it would mend.
 SAME_SPACING = 0.01
