@@ -7,12 +7,13 @@ import numpy as np
 
 from evaluation.metrics import SUV_MAX, clip_suv
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.formats import arrays, nifti
+from guided_diffusion.pet.formats import arrays, registry
+from guided_diffusion.pet.formats.declaration import Request
 from guided_diffusion.pet.volume import LARGEST_PLAUSIBLE_SUV
 
-NPZ_SUFFIXES = (".npz",)
 UNCERTAINTY_PREFIX = "uncertainty"
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
+# Arrays on the model's grid; every other format places its voxels in space.
+BARE_FORMATS = ("npz", "mat")
 UNITS = ("normalised", "suv")
 LARGEST_NORMALISED = 1.001  # 1, and the rounding of half precision
 AFFINE_TOLERANCE_MM = 1e-2
@@ -102,20 +103,16 @@ def _refuse_activity(peak: float, path: Path) -> None:
 
 def _read(path: Path, channel: int, channels: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """Data float32 and, where the file places its voxels in space, the affine."""
-    if _is_nifti(path):
-        data, affine, _, _ = nifti.read(path)
-    else:
-        stored = arrays.read_channel(path, channel, channels=channels)
-        data, affine = stored.data, stored.affine
-    if not np.isfinite(data).all():
+    stored = registry.read(path, Request(channel, channels))
+    if not np.isfinite(stored.data).all():
         raise InputError(f"{path}: has NaN or infinite voxels; repair the image first")
-    return data, affine
+    return stored.data, stored.affine
 
 
 def _references(gtr_dir: Path) -> dict[str, Path]:
     references: dict[str, Path] = {}
-    for path in _volumes_in(gtr_dir, NPZ_SUFFIXES + NIFTI_SUFFIXES):
-        name = path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".npz")
+    for path in _volumes_in(gtr_dir):
+        name = registry.stem_of(path.name)
         if name in references:
             raise InputError(f"{gtr_dir}: has {references[name].name} and {path.name}; leave one of them")
         references[name] = path
@@ -134,15 +131,17 @@ def _scan(matfile_dir: Path | None, name: str) -> Path | None:
 
 
 def _generated_volume(folder: Path, reference: Path) -> Path:
-    """The one generated file of the reference's format; a run on NIfTI input leaves an .npz beside the NIfTI.
+    """The one generated file of the reference's kind; a run on NIfTI input leaves an .npz beside the NIfTI.
 
     The uncertainty that a run with several realisations leaves beside its result is no image to compare.
     """
-    suffixes = NIFTI_SUFFIXES if _is_nifti(reference) else NPZ_SUFFIXES
-    wanted = " or ".join(suffixes)
+    bare = _is_bare(reference)
+    wanted = ".npz" if bare else ".nii or .nii.gz"
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; the generated {wanted} file for {reference} belongs there")
-    volumes = [path for path in _volumes_in(folder, suffixes) if not path.name.startswith(UNCERTAINTY_PREFIX)]
+    volumes = [
+        path for path in _volumes_in(folder) if _is_bare(path) == bare and not path.name.startswith(UNCERTAINTY_PREFIX)
+    ]
     if not volumes:
         raise InputError(f"{folder}: holds no {wanted} file to compare with {reference}")
     if len(volumes) > 1:
@@ -151,14 +150,13 @@ def _generated_volume(folder: Path, reference: Path) -> Path:
     return volumes[0]
 
 
-def _volumes_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files with these suffixes, sorted; hidden ones, such as those that are still being written, left out."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and path.name.endswith(suffixes) and not path.name.startswith(".")
-    )
+def _volumes_in(folder: Path) -> list[Path]:
+    """Volume files, sorted; hidden ones, such as those that are still being written, and scans (.mat) left out."""
+    files = (path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    return [path for path in registry.volumes_among(files) if registry.suffix_of(path.name) != ".mat"]
 
 
-def _is_nifti(path: Path) -> bool:
-    return path.name.endswith(NIFTI_SUFFIXES)
+def _is_bare(path: Path) -> bool:
+    """Whether the file holds an array, whose place in space is that of the model's grid."""
+    known = registry.format_by_name(path.name)
+    return known is not None and known.name in BARE_FORMATS

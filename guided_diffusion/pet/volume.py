@@ -7,7 +7,8 @@ import numpy as np
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import remote
-from guided_diffusion.pet.formats import arrays, dicom, nifti
+from guided_diffusion.pet.formats import arrays, dicom, nifti, registry
+from guided_diffusion.pet.formats.declaration import Request, StoredArray
 from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_BARE_VOXEL_MM, Volume, centred_affine
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv_bases import UNITS, SUVBasis, ratio_of
@@ -41,11 +42,8 @@ def load_volume(
     with remote.local_copy(path) as local:
         if local.is_dir() or dicom.is_archive(local):
             volume = Volume(*dicom.load_suv(local, series=series, overrides=overrides))
-        elif local.suffix in (".npz", ".mat"):
-            _refuse_overrides(path, overrides)
-            volume = _bare_volume(arrays.read_channel(local, 0), bare_voxel_mm, bare_axis_codes)
         else:
-            volume = Volume(*nifti.read(local, overrides=overrides))
+            volume = _placed(registry.read(local, Request(overrides=overrides)), bare_voxel_mm, bare_axis_codes)
     check_values(volume, str(path))
     return volume
 
@@ -107,14 +105,8 @@ def in_suv_basis(volume: Volume, basis: SUVBasis) -> Volume:
     return replace(volume, data=volume.data * np.float32(ratio), unit=UNITS[basis])
 
 
-def _refuse_overrides(path: str | Path, overrides: SUVOverrides | None) -> None:
-    flags = " ".join(f"--{name}" for name in overrides.given()) if overrides is not None else ""
-    if flags:
-        raise InputError(f"{path}: arrays (.npz, .mat) are taken as SUV already, so {flags} has no use; leave it out")
-
-
-def _bare_volume(array: arrays.StoredArray, voxel_mm: float | tuple[float, float, float], axis_codes: str) -> Volume:
-    affine = array.affine
+def _placed(stored: StoredArray, voxel_mm: float | tuple[float, float, float], axis_codes: str) -> Volume:
+    affine = stored.affine
     if affine is None:
-        affine = centred_affine(array.data.shape, voxel_mm, axis_codes)
-    return Volume(array.data, affine, array.unit, {"format": array.format, "suv": "taken as SUV"})
+        affine = centred_affine(stored.data.shape, voxel_mm, axis_codes)
+    return Volume(stored.data, affine, stored.unit, stored.source)

@@ -2,7 +2,7 @@
 
 import math
 import zipfile
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +13,8 @@ import scipy.io
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
 from guided_diffusion.pet.damage import damage_as
+from guided_diffusion.pet.formats.declaration import Format, Request, StoredArray
+from guided_diffusion.pet.formats.opening import open_regular
 from guided_diffusion.pet.text import printable
 
 # 2 GiB as float32. The longest scanners give a quarter of that; a header that claims more is damaged or hostile.
@@ -20,16 +22,6 @@ MAX_VOXELS = 2**29
 DAMAGED_NPZ = "{}: is no complete .npz file; copy or make it again"
 # The part of a zip member's own header before its name; the lengths of name and extra field are its last four bytes.
 LOCAL_HEADER_BYTES = 30
-
-
-@dataclass(frozen=True)
-class StoredArray:
-    """What a file held: data float32 [X, Y, Z]; affine 4x4 (mm, RAS+) and unit where the file names them."""
-
-    data: np.ndarray
-    format: str
-    affine: np.ndarray | None = None
-    unit: str = "SUV"
 
 
 def read_channel(path: Path, channel: int, *, channels: int | None = None) -> StoredArray:
@@ -41,7 +33,7 @@ def read_channel(path: Path, channel: int, *, channels: int | None = None) -> St
     Raises:
         InputError: the file is damaged, holds pickled objects, lacks the array, or has the wrong number of axes.
     """
-    return _read_mat(path) if path.suffix == ".mat" else _read_npz(path, channel, channels)
+    return _read_mat(path) if path.suffix.lower() == ".mat" else _read_npz(path, channel, channels)
 
 
 def map_npz(path: Path) -> np.memmap | None:
@@ -53,7 +45,7 @@ def map_npz(path: Path) -> np.memmap | None:
         InputError: the file is damaged, holds pickled objects, or lacks the array.
     """
     with damage_as(DAMAGED_NPZ.format(path)):
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             member = _main_member(archive, path)
             if member.compress_type != zipfile.ZIP_STORED:
                 return None
@@ -62,7 +54,7 @@ def map_npz(path: Path) -> np.memmap | None:
                 npy_header_bytes = stream.tell()
             _check_voxels(shape, dtype, member.file_size - npy_header_bytes, path)
         # The header before the member may be padded otherwise than the archive's directory says: its lengths count.
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(member.header_offset + LOCAL_HEADER_BYTES - 4)
             lengths = np.frombuffer(_read_exactly(file, 4), dtype="<u2")
         offset = member.header_offset + LOCAL_HEADER_BYTES + int(lengths.sum()) + npy_header_bytes
@@ -75,10 +67,11 @@ def load_npz(path: Path) -> np.ndarray:
     Raises:
         InputError: the file is damaged, holds pickled objects, or lacks the array.
     """
-    with damage_as(DAMAGED_NPZ.format(path)), zipfile.ZipFile(path) as archive:
-        with archive.open(_main_member(archive, path)) as stream:
+    with damage_as(DAMAGED_NPZ.format(path)), open_regular(path) as file:
+        with zipfile.ZipFile(file) as archive, archive.open(_main_member(archive, path)) as stream:
             _read_npy_header(stream, path)
-        with np.load(path, allow_pickle=False) as members:
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as members:
             return members["arr_0"]
 
 
@@ -105,7 +98,7 @@ def check_size(shape: tuple[int, ...], name: object) -> None:
 
 
 def _read_npz(path: Path, channel: int, channels: int | None) -> StoredArray:
-    with damage_as(DAMAGED_NPZ.format(path)), zipfile.ZipFile(path) as archive:
+    with damage_as(DAMAGED_NPZ.format(path)), open_regular(path) as file, zipfile.ZipFile(file) as archive:
         member = _main_member(archive, path)
         with archive.open(member) as stream:
             data = _read_npy_channel(stream, member.file_size, channel, channels, path)
@@ -192,6 +185,7 @@ def _read_small(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
 
 def _read_mat(path: Path) -> StoredArray:
     """The array `suv` [X, Y, Z] of MATLAB's v5 format or, as HDF5 with the axes reversed, of v7.3."""
+    open_regular(path).close()
     with damage_as(f"{path}: is no complete .mat file; copy or make it again"):
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
@@ -209,3 +203,35 @@ def _read_mat(path: Path) -> StoredArray:
     if data.ndim != 3 or data.dtype.kind not in "fiu":
         raise InputError(f"{path}: suv has shape {list(data.shape)}, not [X, Y, Z] of real numbers")
     return StoredArray(np.ascontiguousarray(data, dtype=np.float32), "mat")
+
+
+def _npz_as_requested(path: Path, request: Request) -> StoredArray:
+    return _as_suv(_read_npz(path, request.channel, request.channels), path, request)
+
+
+def _mat_as_requested(path: Path, request: Request) -> StoredArray:
+    return _as_suv(_read_mat(path), path, request)
+
+
+def _as_suv(stored: StoredArray, path: Path, request: Request) -> StoredArray:
+    flags = " ".join(f"--{name}" for name in request.overrides.given()) if request.overrides is not None else ""
+    if flags:
+        raise InputError(f"{path}: arrays (.npz, .mat) are taken as SUV already, so {flags} has no use; leave it out")
+    return replace(stored, source={"format": stored.format, "suv": "taken as SUV"})
+
+
+def _is_npz(head: bytes) -> bool:
+    """A zip whose first member is a numpy array."""
+    length = int.from_bytes(head[26:28], "little")
+    return head.startswith(b"PK\3\4") and head[LOCAL_HEADER_BYTES : LOCAL_HEADER_BYTES + length].endswith(b".npy")
+
+
+def _is_mat(head: bytes) -> bool:
+    return head.startswith(b"MATLAB ")
+
+
+# A .mat of version 7.3 begins like any other HDF5 file where MATLAB did not write it: its suffix tells.
+FORMATS = (
+    Format("npz", (".npz",), _is_npz, _npz_as_requested),
+    Format("mat", (".mat",), _is_mat, _mat_as_requested),
+)

@@ -2,18 +2,23 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
+from nibabel.filebasedimages import FileHolder, ImageFileError
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats.arrays import check_size
+from guided_diffusion.pet.formats.declaration import Format, Request, StoredArray
+from guided_diffusion.pet.formats.opening import HEAD_BYTES, open_unpacked
 from guided_diffusion.pet.suv import SUVOverrides, suvbw_of_bqml
 
+# FreeSurfer's volumes have 256 voxels a side; this leaves room.
+MAX_MGH_SIZE = 4096
 DAMAGED = "{}: is damaged or shorter than its header says; copy it again"
 
 
@@ -96,12 +101,63 @@ def _quiet_nibabel() -> Iterator[None]:
 
 
 def _open(path: Path) -> nib.spatialimages.SpatialImage:
-    if path.suffix == ".v":  # nibabel reads ECAT7, but its load does not recognise it
-        return nib.ecat.load(path)
-    if path.name.endswith((".nii", ".nii.gz")):
-        # One open file for all slices: reopening a .gz for each would decompress it from the start each time.
-        return nib.load(path, keep_file_open=True)
-    return nib.load(path)
+    """The image with its files open, one reader for all slices: a gzip is unpacked once, whatever its name."""
+    header_path, image_path = _files_of_pair(path)
+    header = open_unpacked(header_path)
+    head = header.read(HEAD_BYTES)
+    header.seek(0)
+    image_class = next((found for recognises, found in IMAGE_CLASSES if recognises(head)), None)
+    if image_class is None:
+        header.close()
+        return nib.load(path)
+    files = {"image": header, "header": header}
+    if image_path != header_path:
+        files["image"] = open_unpacked(image_path)
+    if issubclass(image_class, nib.Spm99AnalyzeImage):
+        matrix = find_sibling(image_path, ".mat")
+        files["mat"] = open_unpacked(matrix) if matrix else BytesIO()
+    return image_class.from_file_map({kind: FileHolder(fileobj=file) for kind, file in files.items()})
+
+
+def _files_of_pair(path: Path) -> tuple[Path, Path]:
+    """(header, image) of a volume in `.hdr` and `.img`; twice the file itself where it is one."""
+    kind = _pair_suffix(path.name)
+    if kind is None:
+        return path, path
+    other = find_sibling(path, ".img" if kind == ".hdr" else ".hdr")
+    if other is None:
+        raise InputError(f"{path}: its other half ({'.img' if kind == '.hdr' else '.hdr'}) is not there; copy both")
+    return (path, other) if kind == ".hdr" else (other, path)
+
+
+def _pair_suffix(name: str) -> str | None:
+    plain = name.lower().removesuffix(".gz")
+    return next((suffix for suffix in (".hdr", ".img") if plain.endswith(suffix)), None)
+
+
+def find_sibling(path: Path, suffix: str) -> Path | None:
+    """The file of a volume's name with another suffix, in whatever case, gzipped or not; None if there is none."""
+    stem = path.name.lower().removesuffix(".gz")[: -len(suffix)]
+    names = (stem + suffix, stem + suffix + ".gz")
+    return next((found for found in sorted(path.parent.iterdir()) if found.name.lower() in names), None)
+
+
+def _is_nifti(head: bytes) -> bool:
+    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
+
+
+def _is_analyze(head: bytes) -> bool:
+    return len(head) >= 348 and not _is_nifti(head) and nib.AnalyzeHeader.may_contain_header(head)
+
+
+def _is_mgh(head: bytes) -> bool:
+    """MGH has no signature: version 1, four sizes, and one of four types of voxels, big-endian."""
+    version, *sizes, kind = np.frombuffer(head[:24].ljust(24, b"\0"), ">i4")
+    return version == 1 and all(0 < size <= MAX_MGH_SIZE for size in sizes) and kind in (0, 1, 3, 4)
+
+
+def _is_ecat(head: bytes) -> bool:
+    return head.startswith(b"MATRIX7")
 
 
 def _says_orientation(image: nib.spatialimages.SpatialImage) -> bool:
@@ -120,3 +176,26 @@ def _read_slices(image: nib.spatialimages.SpatialImage, shape: tuple[int, ...], 
             raise InputError(f"{path}: holds {part.dtype} values, not real numbers")
         data[..., k] = part
     return data
+
+
+def _read_format(path: Path, request: Request) -> StoredArray:
+    data, affine, unit, source = read(path, overrides=request.overrides)
+    return StoredArray(data, str(source["format"]), affine, unit, source)
+
+
+IMAGE_CLASSES = (
+    (lambda head: head[344:348] == b"n+1\0", nib.Nifti1Image),
+    (lambda head: head[344:348] == b"ni1\0", nib.Nifti1Pair),
+    (lambda head: head[4:8] == b"n+2\0", nib.Nifti2Image),
+    (lambda head: head[4:8] == b"ni2\0", nib.Nifti2Pair),
+    (_is_ecat, nib.ecat.EcatImage),
+    (_is_analyze, nib.Spm2AnalyzeImage),
+    (_is_mgh, nib.MGHImage),
+)
+FORMATS = (
+    Format("NIfTI", (".nii.gz", ".nii"), _is_nifti, _read_format),
+    Format("ECAT", (".v",), _is_ecat, _read_format),
+    Format("Analyze", (".img.gz", ".hdr.gz", ".img", ".hdr"), _is_analyze, _read_format),
+    Format("MINC", (".mnc",), lambda head: head.startswith(b"CDF\x01"), _read_format),
+    Format("MGH", (".mgz", ".mgh.gz", ".mgh"), _is_mgh, _read_format),
+)

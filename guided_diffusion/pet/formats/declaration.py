@@ -1,0 +1,46 @@
+"""What the file of a reader declares: its formats, each with a name, suffixes, first bytes and a way to read it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from guided_diffusion.pet.suv import SUVOverrides
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """What a file held.
+
+    data: float32 [i, j, k]. affine: 4x4 (mm, RAS+), None where the file has none. source: the rest, for the record.
+    """
+
+    data: np.ndarray
+    format: str
+    affine: np.ndarray | None = None
+    unit: str = "SUV"
+    source: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What of a file is wanted: one channel of a pair, `channels` of which it must have (None: a volume will do)."""
+
+    channel: int = 0
+    channels: int | None = None
+    overrides: SUVOverrides | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of volumes: one file, or two of one name, per volume.
+
+    suffixes: in lower case, the longest first. recognises: whether a file begins as this format does; formats without
+    a signature never do, and are known by their suffix. read: raises InputError.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    recognises: Callable[[bytes], bool]
+    read: Callable[[Path, Request], StoredArray]
