@@ -7,7 +7,7 @@ import numpy as np
 
 from evaluation.metrics import SUV_MAX, clip_suv
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.formats import arrays, registry
+from guided_diffusion.pet.formats import arrays, volume_formats
 from guided_diffusion.pet.formats.declaration import Request
 from guided_diffusion.pet.volume import LARGEST_PLAUSIBLE_SUV
 
@@ -103,7 +103,7 @@ def _refuse_activity(peak: float, path: Path) -> None:
 
 def _read(path: Path, channel: int, channels: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """Data float32 and, where the file places its voxels in space, the affine."""
-    stored = registry.read(path, Request(channel, channels))
+    stored = volume_formats.read(path, Request(channel, channels))
     if not np.isfinite(stored.data).all():
         raise InputError(f"{path}: has NaN or infinite voxels; repair the image first")
     return stored.data, stored.affine
@@ -112,7 +112,7 @@ def _read(path: Path, channel: int, channels: int | None = None) -> tuple[np.nda
 def _references(gtr_dir: Path) -> dict[str, Path]:
     references: dict[str, Path] = {}
     for path in _volumes_in(gtr_dir):
-        name = registry.stem_of(path.name)
+        name = volume_formats.stem_of(path.name)
         if name in references:
             raise InputError(f"{gtr_dir}: has {references[name].name} and {path.name}; leave one of them")
         references[name] = path
@@ -153,10 +153,10 @@ def _generated_volume(folder: Path, reference: Path) -> Path:
 def _volumes_in(folder: Path) -> list[Path]:
     """Volume files, sorted; hidden ones, such as those that are still being written, and scans (.mat) left out."""
     files = (path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
-    return [path for path in registry.volumes_among(files) if registry.suffix_of(path.name) != ".mat"]
+    return [path for path in volume_formats.volumes_among(files) if volume_formats.suffix_of(path.name) != ".mat"]
 
 
 def _is_bare(path: Path) -> bool:
     """Whether the file holds an array, whose place in space is that of the model's grid."""
-    known = registry.format_by_name(path.name)
+    known = volume_formats.format_by_name(path.name)
     return known is not None and known.name in BARE_FORMATS

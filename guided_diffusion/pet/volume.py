@@ -7,7 +7,7 @@ import numpy as np
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import remote
-from guided_diffusion.pet.formats import arrays, dicom, nifti, registry
+from guided_diffusion.pet.formats import arrays, dicom, nifti, volume_formats
 from guided_diffusion.pet.formats.declaration import Request, StoredArray
 from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_BARE_VOXEL_MM, Volume, centred_affine
 from guided_diffusion.pet.suv import SUVOverrides
@@ -43,7 +43,7 @@ def load_volume(
         if local.is_dir() or dicom.is_archive(local):
             volume = Volume(*dicom.load_suv(local, series=series, overrides=overrides))
         else:
-            volume = _placed(registry.read(local, Request(overrides=overrides)), bare_voxel_mm, bare_axis_codes)
+            volume = _placed(volume_formats.read(local, Request(overrides=overrides)), bare_voxel_mm, bare_axis_codes)
     check_values(volume, str(path))
     return volume
 

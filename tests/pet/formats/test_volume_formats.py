@@ -11,7 +11,7 @@ import scipy.io
 
 from evaluation.compared_files import find_subject_files, read_pair
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.formats import registry
+from guided_diffusion.pet.formats import volume_formats
 from guided_diffusion.pet.volume import load_volume
 
 AFFINE = np.array([[-4.0, 0, 0, 8], [0, 3, 0, -5], [0, 0, 2, 1], [0, 0, 0, 1]])
@@ -75,9 +75,9 @@ def test_of_a_folders_files_each_volume_is_listed_once(tmp_path):
     names = ("A.NII.GZ", "b.img", "b.hdr", "b.mat", "c.v", "d.mgz", "e.mat", "f.hdr", "LICENSE", "x.json")
     for name in names:
         (tmp_path / name).touch()
-    listed = [path.name for path in registry.volumes_among(tmp_path.iterdir())]
+    listed = [path.name for path in volume_formats.volumes_among(tmp_path.iterdir())]
     assert listed == ["A.NII.GZ", "b.img", "c.v", "d.mgz", "e.mat", "f.hdr"]
-    assert [registry.stem_of(name) for name in listed] == ["A", "b", "c", "d", "e", "f"]
+    assert [volume_formats.stem_of(name) for name in listed] == ["A", "b", "c", "d", "e", "f"]
 
 
 def test_evaluation_compares_what_the_registry_reads(tmp_path, suv):
