@@ -1,14 +1,39 @@
-"""Weights of half the size, to be shipped."""
+"""What `scripts/export.py` does: a checkpoint of training in, weights of half the size out."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
-from guided_diffusion.config import DEMO_PREPROCESSING, DEMO_SAMPLER, Header
+from guided_diffusion.config import DEMO_PREPROCESSING, DEMO_SAMPLER, Header, Role, flag
+from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.errors import InputError
 from guided_diffusion.methods.registry import METHODS
+
+
+@dataclass(frozen=True)
+class ExportFlags:
+    """Which weights are written, and where."""
+
+    checkpoint: str = flag(MISSING, "an ema_<rate>_######.pt or model######.pt of training", Role.FILES, metavar="FILE")
+    out: Path = flag(MISSING, "the file to write", Role.FILES, metavar="FILE")
+    preset: str | None = flag(None, "recommend this preset's patches and sampler", Role.SAMPLING, choices=("demo",))
+
+
+def create_parser(description: str) -> Parser:
+    """All flags of an export."""
+    parser = Parser(description)
+    add_flags(parser, ExportFlags)
+    return parser
+
+
+def export(parser: Parser, arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and export one checkpoint. arguments: instead of the process's own."""
+    flags = read_flags(ExportFlags, vars(parser.parse_args(arguments)))
+    change = export_half(flags.checkpoint, flags.out, recommend_demo=flags.preset == "demo")
+    print(f"wrote {flags.out}; weights changed by at most {change:.1e} of the largest of their tensor")
 
 
 def export_half(checkpoint: str, out: Path, recommend_demo: bool = False) -> float:

@@ -127,7 +127,9 @@ class PreprocessingConfig:
         (1.65, 1.65, 1.65), "voxel size along X Y Z", Role.NETWORK, metavar="MM MM MM"
     )
     axis_codes: str = flag("PLS", "directions, of R L A P S I, that X, Y and Z grow to", Role.NETWORK)
-    suv_max: float = flag(16.0, "SUV are clipped to 0 and this, and divided by it", Role.NETWORK)
+    suv_max: float = flag(
+        16.0, "the largest SUV that the network sees: its input is clipped to this and divided by it", Role.NETWORK
+    )
     patch_size: int = flag(96, "slices per patch", Role.SAMPLING, shown="the header's, or 96")
     overlap: int = flag(10, "slices shared by neighbours", Role.SAMPLING, shown="the header's, or 10")
 

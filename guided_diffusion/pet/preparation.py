@@ -1,6 +1,7 @@
 """Any PET image -> the model's grid, as a file to train or test on; and a table of what an image is."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,22 +12,16 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
 from guided_diffusion.pet.geometry import above_cap, resample_like, to_model_grid
 from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_BARE_VOXEL_MM, Volume
-from guided_diffusion.pet.patches import plan_axial_patches
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv_bases import SUVBasis
 from guided_diffusion.pet.volume import in_suv_basis, load_volume, save_pair, save_volume
 
-# One pass of the released network over a patch of 96 x 192 x 288 voxels takes 118.1 TFLOP; it has convolutions only, so
-# the work goes with the number of voxels.
-TFLOP_PER_VOXEL = 118.1 / (96 * 192 * 288)
-RELEASED_STEPS = 1000
-IN_PLANE_MULTIPLE = 16
 # Peak beside the interpreter and its libraries, in float32 copies of the larger grid; measured on a GE series.
 PREPARATION_COPIES = 2
 
 
 @dataclass(frozen=True)
-class Grid:
+class ModelGrid:
     """The model's grid and what reading an image takes.
 
     voxel_mm: along X, Y, Z. axis_codes: where the axes grow to. margin_mm: air kept around the body.
@@ -40,7 +35,7 @@ class Grid:
     suv_max: float = 16.0
 
 
-def load(path: str, grid: Grid, series: str | None = None, overrides: SUVOverrides | None = None) -> Volume:
+def load(path: str, grid: ModelGrid, series: str | None = None, overrides: SUVOverrides | None = None) -> Volume:
     """The image in SUV, as `load_volume`, with bare arrays placed as `grid` says."""
     return load_volume(
         path,
@@ -52,7 +47,12 @@ def load(path: str, grid: Grid, series: str | None = None, overrides: SUVOverrid
 
 
 def prepare(
-    volume: Volume, output: str | Path, grid: Grid, *, normal_dose: Volume | None = None, suv_basis: SUVBasis = "bw"
+    volume: Volume,
+    output: str | Path,
+    grid: ModelGrid,
+    *,
+    normal_dose: Volume | None = None,
+    suv_basis: SUVBasis = "bw",
 ) -> Volume:
     """Resamples `volume` to the model's grid and writes `.npz` or NIfTI, with a record of how in `<output>.json`.
 
@@ -64,7 +64,7 @@ def prepare(
     Raises:
         InputError: the output cannot be written, or the basis does not follow from the image.
     """
-    model = in_suv_basis(_on_model_grid(volume, grid), suv_basis)
+    model = in_suv_basis(on_model_grid(volume, grid), suv_basis)
     if normal_dose is None:
         save_volume(model, output, description="PET-3D-DDPM prepare")
     elif Path(output).suffix != ".npz":
@@ -86,19 +86,15 @@ def prepare(
     return model
 
 
-def describe(volume: Volume, grid: Grid) -> list[tuple[str, str]]:
-    """A table of an image: what it is, how it became SUV, and what denoising it takes."""
-    model = _on_model_grid(volume, grid)
-    plan = plan_axial_patches(model.data.shape[2])
-    evaluations = len(plan.starts) * RELEASED_STEPS
-    in_plane = [n + -n % IN_PLANE_MULTIPLE for n in model.data.shape[:2]]
-    exaflop = evaluations * TFLOP_PER_VOXEL * in_plane[0] * in_plane[1] * plan.patch_size / 1e6
+def describe(volume: Volume, grid: ModelGrid) -> list[tuple[str, str]]:
+    """A table of an image: what it is, how it became SUV, and what preparing it takes."""
+    model = on_model_grid(volume, grid)
     hot = above_cap(volume, grid.suv_max)
     megabytes = PREPARATION_COPIES * max(volume.data.nbytes, model.data.nbytes) / 1e6
     return [
         ("format", str(volume.source.get("format"))),
-        ("grid", _times(volume.data.shape)),
-        ("voxel (mm)", _times(f"{size:.4g}" for size in volume.voxel_mm)),
+        ("grid", times(volume.data.shape)),
+        ("voxel (mm)", times(f"{size:.4g}" for size in volume.voxel_mm)),
         *([("slice spacing", str(volume.source["spacing"]))] if "spacing" in volume.source else []),
         ("orientation", _orientation(volume)),
         ("units", f"{volume.source.get('stored_units', 'unnamed')} -> {volume.unit}"),
@@ -106,10 +102,7 @@ def describe(volume: Volume, grid: Grid) -> list[tuple[str, str]]:
         ("how found", str(volume.source.get("suv"))),
         ("peak SUV", f"{hot['peak']:.3g}"),
         (f"above SUV {grid.suv_max:g}", f"{hot['voxels']} voxels, {hot['ml']:.3g} mL"),
-        ("model grid", f"{_times(model.data.shape)}, {_times(f'{size:.4g}' for size in model.voxel_mm)} mm"),
-        ("patches", f"{len(plan.starts)} of {_times((*in_plane, plan.patch_size))}"),
-        ("network calls", f"{evaluations} per realisation at {RELEASED_STEPS} steps"),
-        ("released network", f"{exaflop:.2g} EFLOP, {exaflop * 1e6 / 1e2 / 3600:.2g} h at a sustained 100 TFLOP/s"),
+        ("model grid", f"{times(model.data.shape)}, {times(f'{size:.4g}' for size in model.voxel_mm)} mm"),
         ("memory", f"{megabytes:.0f} MB to read and resample; the network's own depends on device and precision"),
     ]
 
@@ -120,11 +113,13 @@ def table(rows: list[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _on_model_grid(volume: Volume, grid: Grid) -> Volume:
+def on_model_grid(volume: Volume, grid: ModelGrid) -> Volume:
+    """The volume on that grid, as `to_model_grid`."""
     return to_model_grid(volume, voxel_mm=grid.voxel_mm, axis_codes=grid.axis_codes, margin_mm=grid.margin_mm)
 
 
-def _times(values: object) -> str:
+def times(values: Iterable[object]) -> str:
+    """Sizes as text, such as 96 x 144 x 96."""
     return " x ".join(str(value) for value in values)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from evaluation import demo
 from guided_diffusion.checkpoints import Checkpoint
-from guided_diffusion.commands import denoise_flags
+from guided_diffusion.commands import denoise_flags, export, prepare, simulate
 from guided_diffusion.commands import train as train_command
 from guided_diffusion.config import (
     DiffusionConfig,
@@ -17,7 +18,6 @@ from guided_diffusion.config import (
     Role,
     flag,
     flags_of,
-    flags_with,
 )
 from guided_diffusion.config.flags import FIXED_BY_HEADER, WITHOUT_RESULT
 from guided_diffusion.config.inference_flags import (
@@ -44,7 +44,8 @@ from guided_diffusion.training.settings import training_settings
 
 INFERENCE = (OutputFlags, InputFlags, PresetFlags, Sampling, PrecisionFlags, ExecutionFlags)
 TRAINING = (TrainingPreset, *TRAINING_GROUPS.values())
-CONFIGS = dict.fromkeys((*INFERENCE, *TRAINING, PreprocessingConfig, ModelConfig, DiffusionConfig))
+COMMANDS = (prepare.PreparationFlags, prepare.GridFlags, simulate.SimulationFlags, export.ExportFlags, demo.DemoFlags)
+CONFIGS = dict.fromkeys((*INFERENCE, *TRAINING, *COMMANDS, PreprocessingConfig, ModelConfig, DiffusionConfig))
 
 
 # Other values than the default of which sense can be made; of the rest the first other choice, the other boolean or 7.
@@ -89,8 +90,12 @@ def test_every_field_says_what_it_is_for(config):
     [
         (denoise_flags.create_parser, (*INFERENCE, PreprocessingConfig, ModelConfig, DiffusionConfig)),
         (train_command.create_parser, TRAINING),
+        (prepare.create_parser, (prepare.PreparationFlags, prepare.GridFlags, InputFlags, PreprocessingConfig)),
+        (simulate.create_parser, (simulate.SimulationFlags,)),
+        (export.create_parser, (export.ExportFlags,)),
+        (demo.create_parser, (demo.DemoFlags,)),
     ],
-    ids=("test.py", "train.py"),
+    ids=("test.py", "train.py", "prepare.py", "simulate.py", "export.py", "demo.py"),
 )
 def test_every_flag_of_a_command_line_is_declared(create_parser, configs):
     declared = flags_of(*configs)
@@ -98,11 +103,9 @@ def test_every_flag_of_a_command_line_is_declared(create_parser, configs):
     for action in actions:
         assert action.option_strings == [f"--{action.dest}"]
         assert action.help.replace("%%", "%") == declared[action.dest].explanation
-        assert action.default in (argparse.SUPPRESS, declared[action.dest].default)
-    on_the_line = {action.dest for action in actions}
-    assert {name for name in declared if name not in on_the_line} <= set(
-        flags_with([Role.NETWORK], PreprocessingConfig)
-    )
+        assert action.required == declared[action.dest].required
+        assert action.required or action.default in (argparse.SUPPRESS, declared[action.dest].default)
+    assert set(declared) - {action.dest for action in actions} <= set(flags_of(PreprocessingConfig))
 
 
 def test_tables_of_names_and_declarations_agree():

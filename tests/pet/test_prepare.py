@@ -13,7 +13,7 @@ import pytest
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.geometry import to_model_grid
 from guided_diffusion.pet.grid import Volume
-from guided_diffusion.pet.preparation import Grid, describe, load, prepare
+from guided_diffusion.pet.preparation import ModelGrid, describe, load, prepare
 from guided_diffusion.pet.suv_bases import lean_body_mass_kg
 from guided_diffusion.pet.volume import load_volume, save_volume
 from tests.dicom_series import write_series
@@ -88,7 +88,7 @@ def test_the_script_ends_with_one_line_and_exit_code_2(tmp_path, stored):
 def test_the_table_has_the_clipped_volume_and_obliqueness(tmp_path, stored):
     turned = (0.939692620786, 0.342020143326, 0, -0.342020143326, 0.939692620786, 0)
     write_series(tmp_path / "s", stored, slopes=np.full(24, 2.5), orientation=turned)
-    rows = dict(describe(load(str(tmp_path / "s"), Grid()), Grid()))
+    rows = dict(describe(load(str(tmp_path / "s"), ModelGrid()), ModelGrid()))
     assert rows["above SUV 16"] == "64 voxels, 3.84 mL"  # 4 x 4 x 4 voxels of 4 x 5 x 3 mm
     assert rows["orientation"] == "LPS, 20.0 degrees oblique"
 
@@ -96,10 +96,10 @@ def test_the_table_has_the_clipped_volume_and_obliqueness(tmp_path, stored):
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
-        (Grid(voxel_mm=(1.65, 0, 1.65)), "voxels of 1.65 x 0 x 1.65 mm"),
-        (Grid(axis_codes="RRS"), "axis codes 'RRS'"),
-        (Grid(margin_mm=-5), "a margin of -5 mm"),
-        (Grid(bare_voxel_mm=(-1, 1, 1)), "an array without affine: no PET image has voxels of -1 x 1 x 1 mm"),
+        (ModelGrid(voxel_mm=(1.65, 0, 1.65)), "voxels of 1.65 x 0 x 1.65 mm"),
+        (ModelGrid(axis_codes="RRS"), "axis codes 'RRS'"),
+        (ModelGrid(margin_mm=-5), "a margin of -5 mm"),
+        (ModelGrid(bare_voxel_mm=(-1, 1, 1)), "an array without affine: no PET image has voxels of -1 x 1 x 1 mm"),
     ],
 )
 def test_grids_that_make_no_sense_are_refused(tmp_path, grid, message):
@@ -119,7 +119,7 @@ def test_flags_that_make_no_sense_end_with_one_line(tmp_path):
 def test_low_and_normal_dose_become_a_training_pair(tmp_path, stored):
     write_series(tmp_path / "low", stored)
     write_series(tmp_path / "normal", stored * 1, slopes=np.full(24, 2.0))
-    grid = Grid()
+    grid = ModelGrid()
     low, normal = load(str(tmp_path / "low"), grid), load(str(tmp_path / "normal"), grid)
     model = prepare(low, tmp_path / "pair.npz", grid, normal_dose=normal)
     first, second = read_pair(tmp_path / "pair.npz")
@@ -131,21 +131,21 @@ def test_low_and_normal_dose_become_a_training_pair(tmp_path, stored):
 
 def test_nifti_out_and_lean_body_mass(tmp_path, stored):
     write_series(tmp_path / "s", stored)
-    volume = load(str(tmp_path / "s"), Grid())
-    prepare(volume, tmp_path / "lbm.nii.gz", Grid(), suv_basis="lbm")
+    volume = load(str(tmp_path / "s"), ModelGrid())
+    prepare(volume, tmp_path / "lbm.nii.gz", ModelGrid(), suv_basis="lbm")
     image = nib.load(tmp_path / "lbm.nii.gz")
     ratio = lean_body_mass_kg(70, 1.75, "M") / 70
     np.testing.assert_allclose(image.get_fdata(), to_model_grid(volume).data * ratio, rtol=1e-5, atol=1e-6)
     assert b"SUVlbm" in image.header["descrip"].item()
     save_volume(volume, tmp_path / "bare.nii")
     with pytest.raises(InputError, match=r"SUVlbm needs .*PatientSex"):
-        prepare(load(str(tmp_path / "bare.nii"), Grid()), tmp_path / "x.nii", Grid(), suv_basis="lbm")
+        prepare(load(str(tmp_path / "bare.nii"), ModelGrid()), tmp_path / "x.nii", ModelGrid(), suv_basis="lbm")
 
 
 def test_bare_arrays_take_the_voxel_size_they_are_given(tmp_path):
     np.savez(tmp_path / "v.npz", np.full((20, 20, 20), 2, np.float32))
-    volume = load(str(tmp_path / "v.npz"), Grid(bare_voxel_mm=(3.3, 3.3, 3.3)))
-    model = prepare(volume, tmp_path / "out.npz", Grid())
+    volume = load(str(tmp_path / "v.npz"), ModelGrid(bare_voxel_mm=(3.3, 3.3, 3.3)))
+    model = prepare(volume, tmp_path / "out.npz", ModelGrid())
     assert isinstance(model, Volume)
     assert model.data.shape == (40, 40, 40)
     np.testing.assert_allclose(model.data, 2, rtol=1e-5)

@@ -14,7 +14,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet import remote
 from guided_diffusion.pet.formats import arrays, nifti
 from guided_diffusion.pet.grid import Volume
-from guided_diffusion.pet.preparation import Grid, describe
+from guided_diffusion.pet.preparation import ModelGrid, describe
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import load_volume, save_pair, save_volume
 from tests.bad_files import npy
@@ -164,7 +164,7 @@ def test_an_orientation_that_no_header_states_is_called_assumed(tmp_path, sform,
     image.set_qform(affine, code=qform)
     nib.save(image, tmp_path / "v.nii")
     volume = load_volume(tmp_path / "v.nii")
-    rows = dict(describe(volume, Grid(voxel_mm=(2.0, 2.0, 2.0))))
+    rows = dict(describe(volume, ModelGrid(voxel_mm=(2.0, 2.0, 2.0))))
     if sform or qform:
         assert rows["orientation"] == "RAS"
     else:

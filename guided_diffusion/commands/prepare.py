@@ -1,0 +1,110 @@
+"""What `scripts/prepare.py` does: an image in, SUV on the model's grid or a table of what the image is out."""
+
+import typing
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
+
+from guided_diffusion.commands.input_flags import add_input_flags, overrides_from
+from guided_diffusion.config import (
+    RELEASED_DIFFUSION,
+    RELEASED_MODEL,
+    PreprocessingConfig,
+    Role,
+    flag,
+)
+from guided_diffusion.config.inference_flags import InputFlags
+from guided_diffusion.config.parser import Parser, add_flags, read_flags
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.patches import plan_axial_patches
+from guided_diffusion.pet.preparation import ModelGrid, describe, load, on_model_grid, prepare, table, times
+from guided_diffusion.pet.suv_bases import SUVBasis
+
+# One pass of the released network over a patch of 96 x 192 x 288 voxels takes 118.1 TFLOP; it has convolutions only, so
+# the work goes with the number of voxels.
+TFLOP_PER_VOXEL = 118.1 / (96 * 192 * 288)
+
+
+@dataclass(frozen=True)
+class PreparationFlags:
+    """What is prepared, and what of it is written or told."""
+
+    input: str = flag(MISSING, "file or folder, local or remote", Role.FILES, metavar="PATH")
+    output: str | None = flag(
+        None, ".npz, .nii or .nii.gz; a record goes beside it as .json", Role.FILES, metavar="FILE"
+    )
+    normal_dose: str | None = flag(
+        None,
+        "normal-dose partner of --input: both become one training pair (.npz), each by its own tags; --series and the"
+        " flags that replace tags are for --input alone",
+        Role.FILES,
+        metavar="PATH",
+    )
+    info: bool = flag(False, "print a table of the image", Role.FILES)
+    suv_basis: str = flag("bw", "basis of the written SUV", Role.IMAGES, choices=typing.get_args(SUVBasis))
+
+
+@dataclass(frozen=True)
+class GridFlags:
+    """How an image comes to the model's grid, beside what a header fixes of it."""
+
+    margin_mm: float = flag(ModelGrid.margin_mm, "air kept around the body", Role.IMAGES, metavar="MM")
+    input_voxel_mm: tuple[float, float, float] = flag(
+        ModelGrid.bare_voxel_mm, "voxel size of arrays that carry no affine", Role.IMAGES, metavar="MM MM MM"
+    )
+
+
+def create_parser(description: str) -> Parser:
+    """All flags of preparation."""
+    parser = Parser(description)
+    add_flags(parser, PreparationFlags)
+    grid = parser.add_argument_group("the model's grid")
+    add_flags(grid, PreprocessingConfig, roles=[Role.NETWORK])
+    add_flags(grid, GridFlags)
+    add_input_flags(parser)
+    return parser
+
+
+def prepare_image(parser: Parser, arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, and tell of an image or write it. arguments: instead of the process's own.
+
+    Raises InputError for a command line that asks for nothing, and for what cannot be read, prepared or written.
+    """
+    parsed = parser.parse_args(arguments)
+    given = vars(parsed)
+    flags = read_flags(PreparationFlags, given)
+    if not (flags.info or flags.output):
+        raise InputError("nothing to do: give --output or --info")
+    grid = _grid(read_flags(PreprocessingConfig, given), read_flags(GridFlags, given))
+    volume = load(flags.input, grid, read_flags(InputFlags, given).series, overrides_from(parsed))
+    if flags.info:
+        print(table([*describe(volume, grid), *price(volume, grid)]))
+    if flags.output:
+        normal_dose = load(flags.normal_dose, grid) if flags.normal_dose else None
+        prepare(volume, flags.output, grid, normal_dose=normal_dose, suv_basis=flags.suv_basis)
+
+
+def price(volume: Volume, grid: ModelGrid) -> list[tuple[str, str]]:
+    """Rows of a table: into how many patches an image is cut, and what the released network takes for them."""
+    model = on_model_grid(volume, grid)
+    plan = plan_axial_patches(model.data.shape[2])
+    steps = RELEASED_DIFFUSION.diffusion_steps
+    evaluations = len(plan.starts) * steps
+    in_plane = [n + -n % RELEASED_MODEL.in_plane_multiple for n in model.data.shape[:2]]
+    exaflop = evaluations * TFLOP_PER_VOXEL * in_plane[0] * in_plane[1] * plan.patch_size / 1e6
+    return [
+        ("patches", f"{len(plan.starts)} of {times((*in_plane, plan.patch_size))}"),
+        ("network calls", f"{evaluations} per realisation at {steps} steps"),
+        ("released network", f"{exaflop:.2g} EFLOP, {exaflop * 1e6 / 1e2 / 3600:.2g} h at a sustained 100 TFLOP/s"),
+    ]
+
+
+def _grid(preprocessing: PreprocessingConfig, flags: GridFlags) -> ModelGrid:
+    """The grid that the flags describe."""
+    return ModelGrid(
+        preprocessing.voxel_mm,
+        preprocessing.axis_codes,
+        flags.margin_mm,
+        flags.input_voxel_mm,
+        preprocessing.suv_max,
+    )

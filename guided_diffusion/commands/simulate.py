@@ -1,0 +1,90 @@
+"""What `scripts/simulate.py` does: a seed in, a virtual trial out."""
+
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from guided_diffusion.config import Role, flag
+from guided_diffusion.config.parser import Parser, add_flags, read_flags
+from guided_diffusion.dist_util import communicator, on_root
+from guided_diffusion.errors import InputError
+from guided_diffusion.simulation import trial as trials
+from guided_diffusion.simulation.acquisition import DOSES
+from guided_diffusion.simulation.scanner import load_scanners, select
+from guided_diffusion.simulation.tracers import load_tracers
+from guided_diffusion.tasks import share_tasks
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationFlags:
+    """Which virtual trial is made, and where."""
+
+    preset: str = flag(
+        "demo",
+        "grid of the images",
+        Role.IMAGES,
+        choices={name: f"{shape} voxels of {voxel} mm" for name, (shape, voxel) in trials.GRID_PRESETS.items()},
+    )
+    subjects: int = flag(1, "number of virtual patients", Role.IMAGES)
+    seed: int = flag(0, "the whole data set follows from it", Role.IMAGES)
+    tracers: str = flag("all", f"all, or a comma list of {', '.join(load_tracers())}", Role.IMAGES)
+    scanners: str = flag("all", f"all, or a comma list of {', '.join(load_scanners())}", Role.IMAGES)
+    doses: str = flag(
+        ",".join(f"1/{round(1 / dose)}" for dose in DOSES),
+        "comma list of dose fractions; 1 is the normal dose itself",
+        Role.IMAGES,
+    )
+    split: str = flag(
+        "auto",
+        "of all subjects; auto: 8 train, 1 validation, 1 test of ten",
+        Role.FILES,
+        choices=("auto", *trials.SPLITS),
+    )
+    out: Path = flag(MISSING, "folder of the data set; an unfinished one is continued", Role.FILES, metavar="DIR")
+
+    def __post_init__(self) -> None:
+        if self.subjects < 1:
+            raise InputError(f"--subjects {self.subjects}: must be at least 1")
+
+
+def create_parser(description: str) -> Parser:
+    """All flags of a virtual trial."""
+    parser = Parser(description)
+    add_flags(parser, SimulationFlags)
+    return parser
+
+
+def simulate_trial(parser: Parser, arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and share the subjects among the ranks; all ranks call this together.
+
+    Rank 0 writes the manifest when all subjects are there. arguments: instead of the process's own. Raises InputError
+    on all ranks alike.
+    """
+    flags, trial = communicator().bcast(on_root(_open_trial, parser, arguments))
+    subjects = [trials.plan_subject(trial, index) for index in range(flags.subjects)]
+    quiet = None if communicator().rank == 0 else True  # None: a bar on a terminal, nothing elsewhere
+    with tqdm(total=flags.subjects, unit="subject", desc="simulating", disable=quiet) as progress:
+        share_tasks(
+            subjects,
+            lambda subject, _step: trials.write_subject(trial, subject, flags.out),
+            on_result=lambda *_: progress.update(),
+            on_step=lambda: None,
+        )
+    on_root(trials.write_manifest, trial, flags.subjects, flags.out)
+
+
+def _open_trial(parser: Parser, arguments: Sequence[str] | None) -> tuple[SimulationFlags, trials.Trial]:
+    """The trial that the command line describes, its folder opened."""
+    flags = read_flags(SimulationFlags, vars(parser.parse_args(arguments)))
+    trial = trials.Trial(
+        flags.preset,
+        flags.seed,
+        select(load_tracers(), flags.tracers, "tracer"),
+        select(load_scanners(), flags.scanners, "scanner"),
+        flags.doses.split(","),
+        flags.split,
+    )
+    trials.open_trial(trial, flags.out)
+    return flags, trial
