@@ -30,12 +30,13 @@ def test_allocating_again_costs_no_page_faults():
 
 KEPT = """
 import torch
-from guided_diffusion.memory import _kept_bytes, keep_freed_memory
+from guided_diffusion.machine_memory import kept_bytes
+from guided_diffusion.memory import keep_freed_memory
 keep_freed_memory()
 image = torch.ones(48 * 2**20)
-held = _kept_bytes()
+held = kept_bytes()
 del image
-print(_kept_bytes() - held)
+print(kept_bytes() - held)
 """
 
 

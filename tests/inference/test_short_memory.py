@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from guided_diffusion import memory
 from guided_diffusion.config import DEMO_MODEL, DiffusionConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference import planning
 from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.patch_sampling import Sampling
+from guided_diffusion.machine_memory import container_bytes
 from guided_diffusion.memory import free_bytes, is_out_of_memory
 from guided_diffusion.script_util import create_model
 from tests.inference.test_realisations import DIFFUSION, GRID, Mixer, scan
@@ -36,6 +36,8 @@ def test_pytorchs_own_words_are_recognised_and_no_others():
         torch.empty(2**50)
     assert is_out_of_memory(raised.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
+    assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for a convolution"))
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
     assert not is_out_of_memory(MemoryError())
 
@@ -144,13 +146,13 @@ def write_memberships(root, *lines):
 
 
 def test_the_limit_of_a_container_counts(tmp_path):
-    assert memory._container_bytes(tmp_path) is None
+    assert container_bytes(tmp_path) is None
     write_memberships(tmp_path, "0::/")
-    assert memory._container_bytes(tmp_path) is None
+    assert container_bytes(tmp_path) is None
     write_group(tmp_path / "sys/fs/cgroup", 1000, used=700, cached=200)
-    assert memory._container_bytes(tmp_path) == 500
+    assert container_bytes(tmp_path) == 500
     write_group(tmp_path / "sys/fs/cgroup", "max", used=700)
-    assert memory._container_bytes(tmp_path) is None
+    assert container_bytes(tmp_path) is None
 
 
 @pytest.mark.parametrize(("job", "step", "left"), [(1000, "max", 600), (1000, 900, 600), (1000, 350, 250)])
@@ -162,7 +164,7 @@ def test_the_least_of_nested_limits_counts(job, step, left, tmp_path):
     write_group(slice_ / "job_7", job, used=400)
     write_group(slice_ / "job_7" / "step_0", step, used=100)
     write_group(slice_ / "job_8", 1)
-    assert memory._container_bytes(tmp_path) == left
+    assert container_bytes(tmp_path) == left
 
 
 def test_limits_of_version_1_count(tmp_path):
@@ -170,13 +172,13 @@ def test_limits_of_version_1_count(tmp_path):
     top = tmp_path / "sys/fs/cgroup/memory"
     write_group(top, 2**63 - 4096, version=1)
     write_group(top / "slurm", 2**63 - 4096, version=1)
-    assert memory._container_bytes(tmp_path) is None
+    assert container_bytes(tmp_path) is None
     write_group(top / "slurm" / "job_7", 1000, used=700, cached=200, version=1)
-    assert memory._container_bytes(tmp_path) == 500
+    assert container_bytes(tmp_path) == 500
 
 
 @pytest.mark.parametrize("path", ["/docker/0123", "/../job_7"])
 def test_a_container_that_sees_only_its_own_group(path, tmp_path):
     write_memberships(tmp_path, f"4:memory:{path}")
     write_group(tmp_path / "sys/fs/cgroup/memory", 1000, used=700, version=1)
-    assert memory._container_bytes(tmp_path) == 300
+    assert container_bytes(tmp_path) == 300

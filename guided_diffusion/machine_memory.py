@@ -1,0 +1,76 @@
+"""What memory the machine, or the container of this process, has left."""
+
+import ctypes
+import re
+import sys
+from pathlib import Path
+
+# A control group's files of its limit and its use, and the entry of memory.stat that counts cached files.
+_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_VERSION_2 = ("memory.max", "memory.current", "inactive_file")
+_NO_LIMIT = 2**62  # version 1 has no word for it and gives the largest whole number of pages
+
+
+def available_bytes() -> int | None:
+    """What this process may still take under Linux, on the machine and in its container; None where nobody tells."""
+    left = [size for size in (machine_bytes(), container_bytes()) if size is not None]
+    return min(left) + kept_bytes() if left else None
+
+
+class _MallocStatistics(ctypes.Structure):
+    """`struct mallinfo2` of glibc (mallinfo(3))."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks"),
+            *("fordblks", "keepcost"),
+        )
+    ]
+
+
+def kept_bytes() -> int:
+    """Freed memory that this process keeps for its own use, see `memory.keep_freed_memory`; 0 where nobody tells."""
+    mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform.startswith("linux") else None
+    if mallinfo2 is None:
+        return 0
+    mallinfo2.restype = _MallocStatistics
+    return mallinfo2().fordblks
+
+
+def machine_bytes(path: Path = Path("/proc/meminfo")) -> int | None:
+    """What the kernel could give to new programs."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", path.read_text(), re.MULTILINE) if path.exists() else None
+    return int(found[1]) * 1024 if found else None
+
+
+def container_bytes(root: Path = Path("/")) -> int | None:
+    """What this process's control group, and those around it, may still take; the least of them, None without a limit.
+
+    Groups lie in each other, as a step in a job under Slurm, and any of them may have a limit. Of version 1 of control
+    groups the memory's own hierarchy counts; in `/proc/self/cgroup` version 2 has a line without controllers. Where a
+    container sees only a part of the hierarchy, the path there leads nowhere and its root is the container's group.
+    """
+    memberships, mount = root / "proc/self/cgroup", root / "sys/fs/cgroup"
+    lines = memberships.read_text().splitlines() if memberships.exists() else []
+    left = []
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers == "":
+            names, top = _VERSION_2, mount
+        elif "memory" in controllers.split(","):
+            names, top = _VERSION_1, mount / "memory"
+        else:
+            continue
+        within = [part for part in path.split("/") if part not in ("", "..")]
+        groups = [top.joinpath(*within[:depth]) for depth in range(len(within) + 1)]
+        left += [_group_bytes(group, *names) for group in groups if (group / names[0]).exists()]
+    return min((size for size in left if size is not None), default=None)
+
+
+def _group_bytes(group: Path, limit_name: str, used_name: str, cached_name: str) -> int | None:
+    """What one control group may still take; files that are only cached can go. None where it has no limit."""
+    limit = (group / limit_name).read_text().strip()
+    if limit == "max" or int(limit) >= _NO_LIMIT:
+        return None
+    cached = re.search(rf"^{cached_name} (\d+)", (group / "memory.stat").read_text(), re.MULTILINE)
+    return int(limit) - int((group / used_name).read_text()) + (int(cached[1]) if cached else 0)
