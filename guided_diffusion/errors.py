@@ -1,4 +1,14 @@
-"""The one exception for mistakes that a user can mend."""
+"""The one exception for mistakes that a user can mend, and texts made safe for a terminal."""
+
+import unicodedata
+
+
+def one_line(text: object) -> str:
+    """Text for a message or a log: control characters, line breaks and what cannot be encoded become '?'.
+
+    Names of files and values of headers may hold anything, a terminal's commands among it.
+    """
+    return "".join("?" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in str(text))
 
 
 class InputError(Exception):
@@ -6,3 +16,6 @@ class InputError(Exception):
 
     Scripts that end with it have exit code 2.
     """
+
+    def __init__(self, message: object = ""):
+        super().__init__(one_line(message))

@@ -1,27 +1,41 @@
-"""Writing a file so that nobody ever sees half of it under its final name."""
+"""Writing a file so that nobody ever sees half of it under its final name, and nothing outside its folder changes."""
 
 import os
+import re
+import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from guided_diffusion.errors import InputError
 
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}~.+")
+
+
+def temporary_beside(path: Path) -> Path:
+    """A hidden name beside `path`, with the same suffixes, that nobody can guess."""
+    return path.with_name(f".{secrets.token_hex(8)}~{path.name}")
+
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`, with the same suffixes; renames it to `path` once it is safely on disk.
 
-    The folder is made where it is missing. On any exception the temporary file is removed and `path` is left as it was.
+    The folder is made where it is missing. A link at `path` is replaced, not followed. On any exception the temporary
+    file is removed and `path` is left as it was.
 
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: the folder cannot be made or written, or another folder stands at `path`.
     """
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
+        if path.is_dir() and not path.is_symlink():
+            raise InputError(f"cannot write {path}: a folder of this name stands there; remove it or choose another")
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose a folder that can be written") from None
     try:
@@ -33,18 +47,54 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def writable_folder(path: str | os.PathLike[str]) -> Path:
+def writable_folder(path: str | os.PathLike[str], within: str | os.PathLike[str] | None = None) -> Path:
     """The folder, made where it is missing.
 
+    within: a folder that no link on the way may lead out of.
+
     Raises:
-        InputError: nothing can be written into it.
+        InputError: nothing can be written into it, or it lies outside `within`.
     """
     path = Path(path)
-    probe = path / f".probe-{os.getpid()}"
+    if within is not None and not path.resolve().is_relative_to(Path(within).resolve()):
+        raise InputError(f"cannot write into {path}: a link leads from there to another place; remove the link")
+    probe = temporary_beside(path / "probe")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
         probe.unlink()
     except OSError as error:
         raise InputError(f"cannot write into {path}: {error.strerror}; choose another folder") from None
     return path
+
+
+def open_appending(path: str | os.PathLike[str]) -> int:
+    """A descriptor that appends to a regular file, made where it is missing.
+
+    Raises:
+        InputError: a link, a pipe, a device or a folder stands there, or it cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; remove it or choose another folder") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"cannot write {path}: is no regular file; remove it or choose another folder")
+    return descriptor
+
+
+def remove_whatever(path: Path) -> None:
+    """Remove a file, a folder with all in it, or a link, which is not followed; nothing where there is nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporaries that killed runs left in a folder. For whoever is its only writer."""
+    for path in folder.iterdir():
+        if _TEMPORARY.fullmatch(path.name):
+            remove_whatever(path)

@@ -1,0 +1,142 @@
+"""The gate for files from outside: only regular files are opened, and what unfolds is bounded while it does.
+
+Every reader has its file admitted here first. A few kilobytes can unfold to gigabytes, a named pipe makes its reader
+wait for ever, and the checksums in zip and gzip files help only those who look at them.
+"""
+
+import gzip
+import os
+import stat
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+from guided_diffusion.errors import InputError, one_line
+from guided_diffusion.machine_memory import available_bytes
+
+# What a packed file may unfold to: so much, and so many times its own size. Volumes of noise shrink to a third, virtual
+# patients to a fiftieth; deflate's own limit is 1032.
+UNFOLDED_BYTES = 2**27
+UNFOLDED_RATIO = 200
+
+_CHUNK = 2**20
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
+    """A regular file opened for reading, without ever waiting for one that is something else.
+
+    follow: whether a link may stand for the file. Raises InputError.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        _check_kind(os.stat(path, follow_symlinks=follow), path)  # before opening, which may do something to a device
+        descriptor = os.open(path, flags)
+        _check_kind(os.fstat(descriptor), path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return os.fdopen(descriptor, "rb")
+
+
+def read_small(path: str | Path, limit: int = 2**24) -> bytes:
+    """The content of one of our own small files, which is never a link. Raises InputError, also for a larger one."""
+    with open_regular(path, follow=False) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise InputError(f"{path}: is larger than such a file ever is")
+    return content
+
+
+def admit(path: str | Path, name: object = None) -> int:
+    """Lets a file pass and returns how many bytes it unfolds to: those of a zip's members, of a gzip's stream, its own.
+
+    name: what messages call it. Raises InputError for all but a regular file, for a zip or gzip that is damaged by its
+    own checksums, and for one that unfolds to more than anything plausible does.
+    """
+    name = path if name is None else name
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        first = file.read(4)
+        file.seek(0)
+        if first[:2] == b"\x1f\x8b":
+            return _check_gzip(file, size, name)
+        if first[:2] == b"PK":
+            return check_zip(file, size, name)
+        return size
+
+
+def check_zip(file: BinaryIO, size: int, name: object) -> int:
+    """Compares every member of a zip with its checksum; returns the bytes that they unfold to.
+
+    size: of the whole file. Raises InputError.
+    """
+    damaged = f"{name}: is a damaged or incomplete archive (its checksums do not fit); copy or make it again"
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+                raise InputError(f"{name}: is packed in an unusual way; make it again as an ordinary zip (deflate)")
+            if any(member.flag_bits & 1 for member in members):
+                raise InputError(f"{name}: is encrypted; unpack it first")
+            total = sum(member.file_size for member in members)
+            check_unfolded(total, size, name)
+            if sum(member.compress_size for member in members) > size:
+                raise InputError(damaged)
+            for member in members:
+                with archive.open(member) as stream:  # which compares the checksum at its end
+                    while stream.read(_CHUNK):
+                        pass
+    except InputError:
+        raise
+    except Exception:  # whatever the library trips over
+        raise InputError(damaged) from None
+    return total
+
+
+def check_unfolded(unfolded: int, packed: int, name: object) -> None:
+    """Raises InputError where so many bytes are more than a packed file of this size plausibly holds."""
+    if unfolded > unfolded_limit(packed):
+        raise InputError(
+            f"{name}: {packed:,} bytes would unfold to {unfolded:,} or more, as no image does; not opened any further"
+        )
+
+
+def unfolded_limit(packed: int) -> int:
+    """The most bytes that a packed file of this size may unfold to."""
+    return UNFOLDED_BYTES + UNFOLDED_RATIO * packed
+
+
+def check_memory(needed: int, name: object) -> None:
+    """Raises InputError where reading takes more memory (bytes) than is left."""
+    left = available_bytes()
+    if left is not None and needed > left:
+        raise InputError(
+            f"{name}: takes {needed / 2**30:.1f} GiB of memory, but {left / 2**30:.1f} GiB are free;"
+            " use a machine with more, or check the header"
+        )
+
+
+def _check_gzip(file: BinaryIO, size: int, name: object) -> int:
+    """Unfolds a gzip stream piece by piece without keeping it; returns its length."""
+    limit, total = unfolded_limit(size), 0
+    try:
+        with gzip.GzipFile(fileobj=file) as stream:  # which compares the checksum and the length at its end
+            while total <= limit and (piece := stream.read(_CHUNK)):
+                total += len(piece)
+    except Exception:  # whatever the library trips over
+        raise InputError(f"{name}: is damaged or cut off (its checksum does not fit); copy it again") from None
+    check_unfolded(total, size, name)
+    return total
+
+
+def _check_kind(status: os.stat_result, path: str | Path) -> None:
+    if stat.S_ISREG(status.st_mode):
+        return
+    kind = next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), "a link")
+    raise InputError(f"{one_line(path)}: is {kind}, not a file; remove it or name another")
