@@ -1,27 +1,33 @@
 """Loading weights without executing anything, saving them atomically, and saying what would fit where they do not.
 
+What a file holds is looked at before anything is made from it: its checksums, the kinds of its tensors, its header.
+
 A checkpoint is either a plain state dict (the published layout) or a dictionary of "header" and "state_dict".
 """
 
 import hashlib
+import os
 import pickle
 import re
-import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import blobfile as bf
 import torch
 from torch import Tensor, nn
 
 from guided_diffusion.config import Header, ModelConfig
+from guided_diffusion.config.header_checks import check_header
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
+from guided_diffusion.gate import check_memory, check_zip, open_regular
+from guided_diffusion.pet.text import printable
 
 StateDict = dict[str, Tensor]
-
-# What PyTorch's readers, the one of zip archives and the older one, trip over in a damaged file.
-_DAMAGED = (RuntimeError, EOFError, OSError, LookupError, ValueError, AttributeError, AssertionError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -35,37 +41,73 @@ class Checkpoint:
 def read_plain(path: str) -> dict:
     """Whatever dictionary of tensors and plain values a file holds; local or remote, nothing in it is executed.
 
-    Raises InputError for a missing, truncated or foreign file.
+    Raises InputError for a missing, truncated or foreign file, and for one that its own checksums say is damaged.
     """
-    try:
-        if not bf.exists(path):
-            raise InputError(f"{path}: no such checkpoint")
-        with bf.BlobFile(path, "rb") as file:
+    with _open(path) as file, warnings.catch_warnings():
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        check_memory(size, path)
+        is_zip = file.read(2) == b"PK"
+        file.seek(0)
+        if is_zip:
+            check_zip(file, size, f"{path}: not a readable PyTorch checkpoint")
+            file.seek(0)
+        try:
+            warnings.simplefilter("ignore")  # PyTorch says much about other programs' files
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(f"{path}: holds more than tensors and plain values, so it is not loaded") from None
-    except bf.Error as error:
-        raise InputError(f"{path}: cannot be fetched ({_first_line(error)})") from None
-    except _DAMAGED as error:
-        raise InputError(f"{path}: not a readable PyTorch checkpoint ({_first_line(error)})") from None
+        except pickle.UnpicklingError:
+            raise InputError(f"{path}: holds more than tensors and plain values, so it is not loaded") from None
+        except Exception as error:  # PyTorch's readers trip over damaged files in many ways
+            raise InputError(f"{path}: not a readable PyTorch checkpoint ({_first_line(error)})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a state dict")
     return content
 
 
-def load_checkpoint(path: str) -> Checkpoint:
-    """Weights and header of a checkpoint.
+@contextmanager
+def _open(path: str) -> Iterator[BinaryIO]:
+    """The file, a regular one if it is local."""
+    try:
+        if not bf.exists(path):
+            raise InputError(f"{path}: no such checkpoint")
+        with bf.BlobFile(path, "rb") if "://" in path else open_regular(path) as file:
+            yield file
+    except bf.Error as error:
+        raise InputError(f"{path}: cannot be fetched ({_first_line(error)})") from None
 
-    Raises InputError as `read_plain` does, and for entries that are no tensors or have no names.
+
+def load_checkpoint(path: str) -> Checkpoint:
+    """Weights, as float32, and header of a checkpoint.
+
+    Raises InputError as `read_plain` does, for entries that are no weights or have no names, and for a header that
+    makes no sense.
     """
     content = read_plain(path)
-    header = Header.from_dict(content["header"], path) if "header" in content else None
+    header = None
+    if "header" in content:
+        check_header(content["header"], path)
+        header = Header.from_dict(content["header"], path)
     state_dict = content.get("state_dict", content)
     if not isinstance(state_dict, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state_dict.items()
     ):
         raise InputError(f"{path}: not a state dict: some of its entries are no tensors or have no names")
-    return Checkpoint(state_dict, header)
+    for name, value in state_dict.items():
+        _check_weights(name, value, path)
+    return Checkpoint({name: value.float() for name, value in state_dict.items()}, header)
+
+
+def _check_weights(name: str, value: Tensor, path: str) -> None:
+    """Raises InputError for what is no array of finite floating-point numbers in memory."""
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        kind = "quantised" if value.is_quantized else "without values" if value.is_meta else "sparse"
+        raise InputError(f"{path}: {printable(name)} is {kind}; save plain weights (state_dict of float tensors)")
+    if not value.is_floating_point():
+        raise InputError(f"{path}: {printable(name)} holds {str(value.dtype).removeprefix('torch.')}, no weights")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise InputError(f"{path}: {printable(name)} claims more values than the file holds; it is damaged")
+    if value.numel() and not torch.isfinite(torch.stack(torch.aminmax(value.float()))).all():
+        raise InputError(f"{path}: {printable(name)} has NaN or infinite weights; the training that made it failed")
 
 
 def save_checkpoint(path: Path, state_dict: StateDict, header: Header) -> None:

@@ -205,3 +205,101 @@ def test_weights_of_another_kind_of_network():
         model, _ = sr_create_model_and_diffusion(num_channels=32, attention_resolutions="1000")
     with pytest.raises(InputError, match="another kind of network"):
         load_weights(model, {"conv.weight": torch.zeros(3)}, "some.pt")
+
+
+def test_every_flipped_bit_of_the_weights_is_noticed(tmp_path):
+    path = tmp_path / "model.pt"
+    save_checkpoint(path, {"weight": torch.randn(300)}, HEADER)
+    whole = path.read_bytes()
+    first = whole.index(torch.load(path, weights_only=True)["state_dict"]["weight"].numpy().tobytes())
+    for place in range(first, first + 1200, 37):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"model\.pt: not a readable .* checksums"):
+            load_checkpoint(str(path))
+
+
+def quantised():
+    return torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: torch.arange(3), "holds int64, no weights"),
+        (lambda: torch.ones(3, dtype=torch.bool), "holds bool, no weights"),
+        (lambda: torch.ones(3, dtype=torch.complex64), "holds complex64, no weights"),
+        (lambda: torch.eye(3).to_sparse(), "is sparse"),
+        (quantised, "is quantised"),
+        (lambda: torch.ones(3, device="meta"), "is without values"),
+        (lambda: torch.tensor([1.0, float("nan")]), "NaN or infinite"),
+        (lambda: torch.tensor([1.0, float("-inf")], dtype=torch.float16), "NaN or infinite"),
+        (lambda: torch.ones(1).expand(10**6, 10**6), "claims more values"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_are_no_weights_get_one_line(make, words, tmp_path):
+    torch.save({"first": torch.ones(2), "layer\n.weight": make()}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=rf"model\.pt: layer\?\.weight .*{words}"):
+        load_checkpoint(str(tmp_path / "model.pt"))
+
+
+def test_weights_of_any_precision_become_float32(tmp_path):
+    torch.save({"half": torch.tensor([1.5]).half(), "double": torch.tensor([2.5]).double()}, tmp_path / "model.pt")
+    weights = load_checkpoint(str(tmp_path / "model.pt")).state_dict
+    assert {name: (value.dtype, value.item()) for name, value in weights.items()} == {
+        "half": (torch.float32, 1.5),
+        "double": (torch.float32, 2.5),
+    }
+
+
+def unfolding():
+    """Lists that share their entries: 2**60 numbers in a few hundred bytes."""
+    value = [1, 1]
+    for _ in range(60):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("model", "num_res_blocks", 10**6),
+        ("model", "num_res_blocks", True),
+        ("model", "num_channels", 2**40),
+        ("model", "num_channels", 32.0),
+        ("model", "channel_mult", ",".join("1" * 30)),
+        ("model", "channel_mult", "1,9999"),
+        ("model", "low_res_scale", 1e30),
+        ("model", "low_res_scale", float("nan")),
+        ("model", "dropout", "none"),
+        ("model", "attention_resolutions", "1," * 10**5 + "1"),
+        ("diffusion", "diffusion_steps", 10**9),
+        ("diffusion", "learn_sigma", "no"),
+        ("preprocessing", "suv_max", 1e30),
+        ("preprocessing", "suv_max", None),
+        ("preprocessing", "voxel_mm", [1e-9, 1.0, 1.0]),
+        ("preprocessing", "patch_size", 10**9),
+        ("sampler", "timestep_respacing", "9" * 10**5),
+        ("sampler", "start_step", 10**12),
+        ("training", "more", unfolding()),
+        ("training", "tensor", torch.ones(2)),
+        ("training", "text", "x" * 10**6),
+    ],
+)
+def test_a_header_beyond_reason_is_refused_before_anything_is_built(part, name, value, tmp_path, monkeypatch):
+    monkeypatch.setattr(Header, "from_dict", lambda *_: pytest.fail("the header was used"))
+    plain = HEADER.as_dict()
+    plain[part][name] = value
+    save_plain(tmp_path / "model.pt", {"header": plain, "state_dict": {}})
+    with pytest.raises(InputError, match=r"model\.pt: the checkpoint's header cannot be read") as refusal:
+        load_checkpoint(str(tmp_path / "model.pt"))
+    assert len(str(refusal.value)) < 300 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("header", [None, 3, [], "text", {"model": 3}, {"model": []}])
+def test_a_header_of_another_kind_is_refused(header, tmp_path):
+    save_plain(tmp_path / "model.pt", {"header": header, "state_dict": {}})
+    with pytest.raises(InputError, match=r"model\.pt: the checkpoint's header cannot be read"):
+        load_checkpoint(str(tmp_path / "model.pt"))
