@@ -11,6 +11,7 @@ import numpy as np
 
 from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.dist_util import on_root
+from guided_diffusion.errors import InputError
 from guided_diffusion.inference import blend_at_end, blend_each_step, planning
 from guided_diffusion.inference.assembly import Assembly
 from guided_diffusion.inference.patch_sampling import PUBLISHED_ORDER, Sampling
@@ -63,7 +64,8 @@ def denoise_volume(
     where rank 0 keeps finished patches, so that an interrupted run can be continued. fit_memory: begin with patches as
     short as the free memory demands, if the noise is a field. If memory runs out in any case, all ranks begin again
     with patches of half the length, or raise InputError where the noise depends on it.
-    Returns the result on rank 0 and None elsewhere. Its memory does not grow with `sampling.realisations`.
+    Returns the result on rank 0 and None elsewhere; raises InputError for one that is not finite. Its memory does not
+    grow with `sampling.realisations`.
     """
     model_input = on_root(planning.to_grid, volume, preprocessing)
     free = planning.free_bytes_per_rank(next(model.parameters()).device) if fit_memory else None
@@ -72,10 +74,24 @@ def denoise_volume(
         try:
             if plan is None:
                 _way_to_sample(sampling).join(model, diffusion, sampling)
-                return None
-            return _denoise(volume, model_input, plan, model, diffusion, sampling, preprocessing, above_cap, finished)
+                denoised = None
+            else:
+                denoised = _denoise(
+                    volume, model_input, plan, model, diffusion, sampling, preprocessing, above_cap, finished
+                )
+            on_root(_check_finite, denoised)
+            return denoised
         except PatchesTooLarge:
             plan = on_root(planning.shorter_plan, plan, sampling, preprocessing, expected_patches)
+
+
+def _check_finite(denoised: Denoised) -> None:
+    """Raises InputError for a result with NaN or infinite voxels: nobody shall take it for an image."""
+    if not np.isfinite(denoised.samples).all():
+        raise InputError(
+            "the denoised volume has NaN or infinite voxels: the weights do not suit this precision or this scan;"
+            " try --precision float32, or other weights"
+        )
 
 
 def _denoise(

@@ -1,21 +1,29 @@
-"""Continuing an interrupted run: finished patches wait on disk, under a key that names all that they depend on."""
+"""Continuing an interrupted run: finished patches wait on disk, under a key that names all that they depend on.
+
+What lies on a disk may be damaged, cut off or another's: before each array stands the digest of its bytes and of its
+place in the run, and what does not fit it is computed again.
+"""
 
 import hashlib
+import io
 import json
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from guided_diffusion import logger
 from guided_diffusion.config.flags import WITHOUT_RESULT
 from guided_diffusion.config.inference_flags import INFERENCE_FLAGS
-from guided_diffusion.files import atomic_write
+from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_write, remove_whatever
+from guided_diffusion.gate import open_regular
 from guided_diffusion.pet.grid import Volume
 
 _PREFIX = ".unfinished-"
+_DIGEST_BYTES = 32
 
 
 def fingerprint(volume: Volume) -> str:
@@ -46,40 +54,79 @@ def _of_result(values: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FinishedPatches:
-    """Batches of patches that a run has finished, in a hidden folder until the volume is complete."""
+    """Batches of patches that a run has finished, in a hidden folder until the volume is complete.
+
+    key: of the run, see `run_key`. slices: the length of its patches, 0 until they are planned.
+    """
 
     folder: Path
+    key: str
+    slices: int = 0
+    _whole: set[int] = field(default_factory=set, compare=False)
 
     @classmethod
     def of_run(cls, results: Path, key: str) -> "FinishedPatches":
         """Those of the run with this key."""
-        return cls(results / f"{_PREFIX}{key[:16]}")
+        return cls(results / f"{_PREFIX}{key[:16]}", key)
 
     def with_patches_of(self, slices: int) -> "FinishedPatches":
         """Those of plans with patches of this length: a run may go over to shorter ones where memory is short."""
-        return FinishedPatches(self.folder / str(slices))
+        return FinishedPatches(self.folder, self.key, slices)
 
     def has(self, number: int) -> bool:
-        """Whether a batch needs not be computed any more."""
-        return self._path(number).exists()
+        """Whether a batch needs not be computed any more. One that is damaged is removed, and the log says so."""
+        if number in self._whole:
+            return True
+        path = self._path(number)
+        if any(folder.is_symlink() for folder in self._folders()) or not (path.is_symlink() or path.exists()):
+            return False
+        try:
+            self.load(number)
+        except InputError as damage:
+            logger.log(f"notice: kept patches are computed again: {damage}")
+            remove_whatever(path)
+            return False
+        self._whole.add(number)
+        return True
 
     def load(self, number: int) -> np.ndarray:
-        """Samples of a batch that is there, float32 [N, X, Y, Z]."""
-        return np.load(self._path(number), allow_pickle=False)
+        """Samples of a batch that is there, float32 [N, X, Y, Z]. Raises InputError for a file that is not as kept."""
+        path = self._path(number)
+        with open_regular(path, follow=False) as file:
+            digest, content = file.read(_DIGEST_BYTES), file.read()
+        if digest != self._digest(number, content):
+            raise InputError(f"{path}: is damaged, or of another run")
+        return np.load(io.BytesIO(content), allow_pickle=False)
 
     def save(self, number: int, samples: np.ndarray) -> None:
         """Keep a batch."""
+        for folder in self._folders():
+            if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+                remove_whatever(folder)
+        stream = io.BytesIO()
+        np.save(stream, samples)
+        content = stream.getvalue()
         with atomic_write(self._path(number)) as temporary:
-            np.save(temporary, samples)
+            temporary.write_bytes(self._digest(number, content) + content)
+        self._whole.add(number)
 
     def discard(self) -> None:
         """Begin anew."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_whatever(self.folder)
+        self._whole.clear()
 
     def remove(self) -> None:
         """The volume is complete: nothing needs to be kept, of earlier attempts with other flags neither."""
         for folder in self.folder.parent.glob(f"{_PREFIX}*"):
-            shutil.rmtree(folder)
+            remove_whatever(folder)
+
+    def _digest(self, number: int, content: bytes) -> bytes:
+        """SHA-256 of an array's bytes as `numpy.save` writes them, and of the run, plan and number they belong to."""
+        place = f"{self.key} {self.slices} {number} ".encode()
+        return hashlib.sha256(place + content).digest()
+
+    def _folders(self) -> tuple[Path, Path]:
+        return self.folder, self.folder / str(self.slices)
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"batch{number:04d}.npy"
+        return self._folders()[1] / f"batch{number:04d}.kept"

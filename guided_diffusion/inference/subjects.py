@@ -1,16 +1,19 @@
 """Subjects: which scans a path holds, and the files that a denoised scan becomes."""
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from guided_diffusion import logger
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
+from guided_diffusion.gate import open_regular, read_small
 from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.pet.cases import read_cases
 from guided_diffusion.pet.studies import are_one_study
@@ -20,6 +23,7 @@ from guided_diffusion.pet.volume import in_suv_basis, save_volume
 
 VOLUME_SUFFIXES = (".npz", ".nii", ".nii.gz", ".mat", ".zip")
 DENOISED_NAME = "denoised.nii.gz"
+MANIFEST_NAME = "run.json"
 UNCERTAINTY_NAME = "uncertainty.nii.gz"
 DICOM_FOLDER = "denoised_dicom"
 _ARRAY_NAME = re.compile(r"(samples|uncertainty)_\d+x\d+x\d+\.npz")
@@ -33,15 +37,40 @@ class Subject:
     folder: Path
 
     def is_finished(self, key: str) -> bool:
-        """Whether the results of the run with this key are here: its manifest, written last, and all that it lists."""
-        try:
-            manifest = json.loads((self.folder / "run.json").read_text())
-            return manifest["key"] == key and all((self.folder / name).exists() for name in manifest["files"])
-        except (OSError, ValueError, KeyError):
+        """Whether the results of the run with this key are here: its manifest, written last, and all that it lists.
+
+        The digests in the manifest must fit the files; where they do not, the log says so.
+        """
+        listed = self._listed_digests(key)
+        if not listed:
             return False
+        for name, expected in listed.items():
+            path = self.folder / name
+            try:
+                fits = digest_of(path) == expected
+            except InputError:
+                fits = False
+            if not fits:
+                logger.log(f"notice: {path} is missing or damaged: the subject is done again")
+                return False
+        return True
+
+    def _listed_digests(self, key: str) -> dict[str, str]:
+        """Digest of every result by its name, as the manifest of the run with this key has them; else none."""
+        try:
+            manifest = json.loads(read_small(self.folder / MANIFEST_NAME))
+            if manifest["key"] != key:
+                return {}
+            listed = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
+            return listed if set(listed) == set(manifest["files"]) and _are_plain(listed) else {}
+        except (InputError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return {}  # there is none, it is another program's, or damaged
 
     def check_not_overwritten(self) -> None:
-        """Raises InputError if the scan itself has the name of a result and would be replaced by it."""
+        """Raises InputError if the scan itself, or a folder, has the name of a result and would be replaced by it."""
+        for old in self._results():
+            if old.is_dir() and not old.is_symlink():
+                raise InputError(f"{old}: a folder stands where a result goes; remove it or choose another --save_dir")
         if "://" not in self.path and Path(self.path).resolve() in [old.resolve() for old in self._results()]:
             raise InputError(f"{self.path}: the results would replace this scan; choose another --save_dir")
 
@@ -53,8 +82,22 @@ class Subject:
     def _results(self) -> list[Path]:
         """Files in the folder that have the names of results, the manifest first."""
         names = [path for path in self.folder.iterdir() if _ARRAY_NAME.fullmatch(path.name)]
-        known = [self.folder / name for name in ("run.json", DENOISED_NAME, UNCERTAINTY_NAME)]
-        return [path for path in (*known, *names) if path.exists()]
+        known = [self.folder / name for name in (MANIFEST_NAME, DENOISED_NAME, UNCERTAINTY_NAME)]
+        return [path for path in (*known, *names) if path.is_symlink() or path.exists()]
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, or of a folder: of the names and digests of its files. Raises InputError for anything else."""
+    if path.is_dir() and not path.is_symlink():
+        listing = [f"{file.name} {digest_of(file)}\n" for file in sorted(path.iterdir())]
+        return hashlib.sha256("".join(listing).encode("utf-8", "surrogateescape")).hexdigest()
+    with open_regular(path, follow=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _are_plain(names: Iterable[str]) -> bool:
+    """Whether these are names of files in the folder itself."""
+    return all(name not in ("", ".", "..") and Path(name).name == name for name in names)
 
 
 def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
@@ -75,7 +118,7 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if is_trial(path):
-        return [Subject(str(case.low_dose), writable_folder(out / case.name)) for case in read_cases(path)]
+        return [Subject(str(case.low_dose), writable_folder(out / case.name, within=out)) for case in read_cases(path)]
     if path.resolve() == out.resolve():
         raise InputError(f"{path}: the results would lie among the scans; choose another --save_dir")
     scans = list(_scans(path, out))
@@ -87,7 +130,9 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InputError(f"{path}: several files are called {sorted(twice)[0]}; their results would share a folder")
-    return [Subject(str(scan), writable_folder(out / name)) for scan, name in zip(scans, names, strict=True)]
+    return [
+        Subject(str(scan), writable_folder(out / name, within=out)) for scan, name in zip(scans, names, strict=True)
+    ]
 
 
 def _scans(path: Path, out: Path) -> Iterator[Path]:
@@ -143,8 +188,11 @@ def _write_array(folder: Path, name: str, array: np.ndarray) -> Path:
 
 def write_manifest(subject: Subject, manifest: dict[str, Any], written: list[Path]) -> Path:
     """Write `run.json`, which lists what was `written` into the subject's folder and says that it is complete."""
-    path = subject.folder / "run.json"
-    listing = manifest | {"files": [result.name for result in written]}
+    path = subject.folder / MANIFEST_NAME
+    listing = manifest | {
+        "files": [result.name for result in written],
+        "sha256": {result.name: digest_of(result) for result in written},
+    }
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(listing, indent=2, default=str) + "\n")
     return path

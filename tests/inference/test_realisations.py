@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from guided_diffusion.config import DiffusionConfig, PreprocessingConfig
+from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.inference.blend_at_end import make_task
 from guided_diffusion.inference.denoising import denoise_volume
@@ -97,3 +98,12 @@ def test_memory_does_not_grow_with_the_number_of_realisations():
 
     volume_bytes = 4 * 64**3
     assert peak(12) < peak(3) + 0.1 * volume_bytes
+
+
+def test_a_result_that_is_not_finite_is_an_error():
+    class Overflowing(Mixer):
+        def forward(self, x, timesteps, low_res):
+            return super().forward(x, timesteps, low_res) / (low_res > 0.3)
+
+    with pytest.raises(InputError, match="NaN or infinite voxels"):
+        denoise_volume(scan(), Overflowing(), DIFFUSION, replace(FIELD, clip_denoised=False), GRID)
