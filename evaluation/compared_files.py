@@ -9,13 +9,12 @@ from evaluation.metrics import SUV_MAX, clip_suv
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import arrays, volume_formats
 from guided_diffusion.pet.formats.declaration import Request
-from guided_diffusion.pet.volume import LARGEST_PLAUSIBLE_SUV
+from guided_diffusion.pet.plausibility import check_normalised, check_suv
 
 UNCERTAINTY_PREFIX = "uncertainty"
 # Arrays on the model's grid; every other format places its voxels in space.
 BARE_FORMATS = ("npz", "mat")
 UNITS = ("normalised", "suv")
-LARGEST_NORMALISED = 1.001  # 1, and the rounding of half precision
 AFFINE_TOLERANCE_MM = 1e-2
 
 
@@ -62,10 +61,11 @@ def read_pair(subject: SubjectFiles, gtr_units: str, gen_units: str) -> tuple[np
 
 def published_peak(scan: Path) -> float:
     """The peak of the published PSNR: the largest SUV of the scan before clipping. Raises InputError if it isn't."""
-    peak = float(arrays.read_channel(scan, channel=0).data.max())
+    data = arrays.read_channel(scan, channel=0).data
+    peak = float(data.max())
     if not peak > 0:  # NaN included
         raise InputError(f"{scan}: the largest value of suv is {peak:.4g}; an SUV above 0 is needed")
-    _refuse_activity(peak, scan)
+    check_suv(data, scan, advice="the scan must be in SUV, unclipped")
     return peak
 
 
@@ -73,18 +73,14 @@ def to_suv(volume: np.ndarray, units: str, path: Path, flag: str) -> np.ndarray:
     """A volume in SUV, float32. Given as SUV it is clipped to [0, 16]; given normalised (SUV/16) it is multiplied.
 
     Raises InputError where the values contradict the units: normalised values above 1, SUV in the thousands, or SUV
-    that nowhere exceeds 1, which no whole-body scan shows and which would add 24 dB to a normalised pair's PSNR.
+    that nowhere exceeds 1, which no whole-body scan shows and which would add 24 dB to a normalised pair's PSNR. An
+    empty volume is judged like any other.
     """
-    largest = float(volume.max())
     if units == "normalised":
-        if largest > LARGEST_NORMALISED:
-            raise InputError(f"{path}: values up to {largest:.4g} are not SUV/16; pass {flag} suv if it is SUV")
+        check_normalised(volume, path, advice=f"pass {flag} suv if it is SUV")
         return volume * np.float32(SUV_MAX)
-    _refuse_activity(largest, path)
-    if 0 < largest <= 1:
-        raise InputError(
-            f"{path}: values up to {largest:.4g} are too low for SUV; pass {flag} normalised if it is SUV/16"
-        )
+    if volume.max() > 0:
+        check_suv(volume, path, advice=f"pass {flag} normalised if it is SUV/16")
     return clip_suv(volume)
 
 
@@ -94,11 +90,6 @@ def _refuse_displaced(reference_affine: np.ndarray, generated_affine: np.ndarray
             f"{subject.generated}: lies elsewhere in space than {subject.reference} (the affines differ); "
             "resample one onto the other"
         )
-
-
-def _refuse_activity(peak: float, path: Path) -> None:
-    if peak >= LARGEST_PLAUSIBLE_SUV:
-        raise InputError(f"{path}: values up to {peak:.4g} can't be SUV, they are probably Bq/mL; convert them to SUV")
 
 
 def _read(path: Path, channel: int, channels: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:

@@ -10,15 +10,15 @@ from guided_diffusion.pet.suv import SUVOverrides
 def add_input_flags(parser: argparse.ArgumentParser) -> None:
     """--series and the flags that replace missing or wrong DICOM tags."""
     group = parser.add_argument_group(
-        "DICOM input (the last four replace missing or wrong tags and are recorded)",
-        "A NIfTI (or other nibabel) image takes --weight_kg and --dose_bq, always both: they say that its values are"
-        " Bq/mL, decay-corrected to the injection, and turn them into SUV. Without them it is taken as SUV."
-        " What an image cannot use is refused.",
+        "DICOM input (the last five replace missing or wrong tags and are recorded)",
+        "Of a NIfTI (or other nibabel) image the unit that its BIDS sidecar or its header names is believed. Where"
+        " none is named, --weight_kg and --dose_bq, always both, say that its values are Bq/mL, decay-corrected to the"
+        " injection; without them it is taken as SUV. What an image cannot use is refused.",
     )
     add_flags(group, InputFlags)
 
 
 def overrides_from(args: argparse.Namespace) -> SUVOverrides | None:
     """What the flags of `add_input_flags` say; None where they say nothing."""
-    overrides = SUVOverrides(args.weight_kg, args.dose_bq, args.injection_time, args.half_life_s)
+    overrides = SUVOverrides(args.weight_kg, args.dose_bq, args.injection_time, args.half_life_s, args.scan_start)
     return overrides if overrides.given() else None

@@ -1,6 +1,7 @@
 """What `scripts/prepare.py` does: an image in, SUV on the model's grid or a table of what the image is out."""
 
 import typing
+import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 
@@ -76,12 +77,19 @@ def prepare_image(parser: Parser, arguments: Sequence[str] | None = None) -> Non
     if not (flags.info or flags.output):
         raise InputError("nothing to do: give --output or --info")
     grid = _grid(read_flags(PreprocessingConfig, given), read_flags(GridFlags, given))
-    volume = load(flags.input, grid, read_flags(InputFlags, given).series, overrides_from(parsed))
+    volume = _tell(load(flags.input, grid, read_flags(InputFlags, given).series, overrides_from(parsed)))
     if flags.info:
         print(table([*describe(volume, grid), *price(volume, grid)]))
     if flags.output:
-        normal_dose = load(flags.normal_dose, grid) if flags.normal_dose else None
+        normal_dose = _tell(load(flags.normal_dose, grid)) if flags.normal_dose else None
         prepare(volume, flags.output, grid, normal_dose=normal_dose, suv_basis=flags.suv_basis)
+
+
+def _tell(volume: Volume) -> Volume:
+    """The volume, after what is doubtful about it was said."""
+    for notice in volume.source.get("notices", ()):
+        print(f"notice: {notice}", file=sys.stderr)
+    return volume
 
 
 def price(volume: Volume, grid: ModelGrid) -> list[tuple[str, str]]:

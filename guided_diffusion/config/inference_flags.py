@@ -50,6 +50,9 @@ class InputFlags:
     dose_bq: float | None = flag(None, "injected activity in Bq at the injection time", Role.IMAGES)
     injection_time: str | None = flag(None, "HHMMSS, HH:MM:SS, or YYYYMMDDHHMMSS with the date", Role.IMAGES)
     half_life_s: float | None = flag(None, "half-life of the radionuclide in s", Role.IMAGES)
+    scan_start: str | None = flag(
+        None, "when the scan began, to which the image is decay-corrected; written as --injection_time", Role.IMAGES
+    )
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,9 @@ from guided_diffusion.pet import remote
 from guided_diffusion.pet.formats import arrays, dicom, nifti, volume_formats
 from guided_diffusion.pet.formats.declaration import Request, StoredArray
 from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_BARE_VOXEL_MM, Volume, centred_affine
+from guided_diffusion.pet.plausibility import check_suv
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv_bases import UNITS, SUVBasis, ratio_of
-
-# Whatever is hotter than this is no SUV. Bladders reach a few hundred; a body in Bq/mL peaks in the thousands.
-LARGEST_PLAUSIBLE_SUV = 1000.0
 
 
 def load_volume(
@@ -37,15 +35,14 @@ def load_volume(
 
     Raises:
         InputError: the file is missing, damaged, no PET image, or its values cannot be SUV; or `overrides` say what
-            cannot be used for it.
+            cannot be used for it. What is only doubtful stands in the volume's source, under "notices".
     """
     with remote.local_copy(path) as local:
         if local.is_dir() or dicom.is_archive(local):
             volume = Volume(*dicom.load_suv(local, series=series, overrides=overrides))
         else:
             volume = _placed(volume_formats.read(local, Request(overrides=overrides)), bare_voxel_mm, bare_axis_codes)
-    check_values(volume, str(path))
-    return volume
+    return _checked(volume, str(path))
 
 
 def save_volume(volume: Volume, path: str | Path, *, description: str = "guided_diffusion.pet") -> None:
@@ -56,7 +53,7 @@ def save_volume(volume: Volume, path: str | Path, *, description: str = "guided_
     """
     path = Path(path)
     if path.name.endswith((".nii", ".nii.gz")):
-        nifti.write(path, volume.data, volume.affine, description=f"{description} [{volume.unit}]")
+        nifti.write(path, volume.data, volume.affine, description=description, unit=volume.unit)
     elif path.suffix == ".npz":
         arrays.write(path, arr_0=volume.data, affine=volume.affine, unit=np.array(volume.unit))
     else:
@@ -69,28 +66,12 @@ def save_pair(low: Volume, normal: Volume, path: str | Path) -> None:
     Raises:
         InputError: the two do not share one grid.
     """
+    if low.unit != normal.unit:
+        raise InputError(f"cannot write {path}: low dose is in {low.unit} and normal dose in {normal.unit}")
     if low.data.shape != normal.data.shape or not np.allclose(low.affine, normal.affine, atol=1e-3):
         raise InputError(f"cannot write {path}: low dose and normal dose lie on different grids")
     pair = np.stack([low.data, normal.data])
     arrays.write(Path(path), arr_0=pair, affine=low.affine, unit=np.array(low.unit))
-
-
-def check_values(volume: Volume, name: str) -> None:
-    """Refuses NaN, infinity, an empty image, and (unless a DICOM header vouches for it) values that are no SUV.
-
-    Raises:
-        InputError: names the file and what to do.
-    """
-    low, high = float(volume.data.min()), float(volume.data.max())
-    if not np.isfinite([low, high]).all():  # the extremes of an array with a NaN are NaN
-        raise InputError(f"{name}: has NaN or infinite voxels; repair the image first")
-    if high <= 0:
-        raise InputError(f"{name}: no voxel is above zero; this is no PET image")
-    if volume.source.get("format") != "DICOM" and high >= LARGEST_PLAUSIBLE_SUV:
-        raise InputError(
-            f"{name}: peaks at {high:.4g}, which is no SUV but probably Bq/mL;"
-            " convert it to SUV, or give the DICOM series"
-        )
 
 
 def in_suv_basis(volume: Volume, basis: SUVBasis) -> Volume:
@@ -110,3 +91,10 @@ def _placed(stored: StoredArray, voxel_mm: float | tuple[float, float, float], a
     if affine is None:
         affine = centred_affine(stored.data.shape, voxel_mm, axis_codes)
     return Volume(stored.data, affine, stored.unit, stored.source)
+
+
+def _checked(volume: Volume, name: str) -> Volume:
+    """The volume, with notices on its values in its source. Raises InputError for values that are no SUV."""
+    stated = volume.source.get("format") == "DICOM" or volume.source.get("unit_stated", False)
+    notices = [*volume.source.get("notices", []), *check_suv(volume.data, name, stated=stated)]
+    return replace(volume, source={**volume.source, "notices": notices})

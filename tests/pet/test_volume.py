@@ -159,7 +159,7 @@ def test_analyze_is_read(tmp_path, pair):
 @pytest.mark.parametrize(("sform", "qform"), [(0, 0), (1, 0), (0, 1)])
 def test_an_orientation_that_no_header_states_is_called_assumed(tmp_path, sform, qform):
     affine = np.diag([2.0, 2, 2, 1])
-    image = nib.Nifti1Image(np.ones((3, 4, 5), np.float32), affine)
+    image = nib.Nifti1Image(np.full((3, 4, 5), 2, np.float32), affine)
     image.set_sform(affine, code=sform)
     image.set_qform(affine, code=qform)
     nib.save(image, tmp_path / "v.nii")
@@ -192,11 +192,15 @@ def test_ecat7_is_read():
     """nibabel's own sample of a single frame."""
     path = Path(nib.__file__).parent / "tests" / "data" / "tinypet.v"
     image = nib.ecat.load(path)
-    data, affine, _, _ = nifti.read(path)
-    np.testing.assert_allclose(data, image.get_frame(0), rtol=1e-5)
+    said = SUVOverrides(weight_kg=70, dose_bq=350e6)
+    data, affine, _, source = nifti.read(path, overrides=said)
+    np.testing.assert_allclose(data, image.get_frame(0) * 2e-4, rtol=1e-5)
     np.testing.assert_array_equal(affine, image.affine)
-    with pytest.raises(InputError, match="probably Bq/mL"):
+    assert source["stored_units"] == "Bq/cc"
+    with pytest.raises(InputError, match=r"its header is 'Bq/cc'; no SUV: .*--weight_kg"):
         load_volume(path)
+    with pytest.raises(InputError, match="probably Bq/mL"):  # the sample's values are no activity of a body
+        load_volume(path, overrides=said)
 
 
 def test_remote_files_and_folders(tmp_path, monkeypatch, pair):

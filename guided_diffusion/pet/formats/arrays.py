@@ -2,7 +2,6 @@
 
 import math
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +14,7 @@ from guided_diffusion.files import atomic_write
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats.declaration import Format, Request, StoredArray
 from guided_diffusion.pet.formats.opening import open_regular
+from guided_diffusion.pet.formats.stated_units import quoted, suv_unit
 from guided_diffusion.pet.text import printable
 
 # 2 GiB as float32. The longest scanners give a quarter of that; a header that claims more is damaged or hostile.
@@ -104,8 +104,12 @@ def _read_npz(path: Path, channel: int, channels: int | None) -> StoredArray:
             data = _read_npy_channel(stream, member.file_size, channel, channels, path)
         names = archive.namelist()
         affine = _checked_affine(_read_small(archive, "affine.npy", path), path) if "affine.npy" in names else None
-        unit = str(_read_small(archive, "unit.npy", path)) if "unit.npy" in names else "SUV"
-    return StoredArray(data, "npz", affine, unit)
+        source = {"format": "npz", "suv": "taken as SUV"}
+        unit = "SUV"
+        if "unit.npy" in names:
+            unit = _checked_unit(str(_read_small(archive, "unit.npy", path)), path)
+            source |= {"suv": f"the file says {unit}", "stored_units": unit, "unit_stated": True}
+    return StoredArray(data, "npz", affine, unit, source)
 
 
 def _main_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
@@ -123,6 +127,14 @@ def _checked_affine(affine: np.ndarray, path: Path) -> np.ndarray:
     if not np.array_equal(affine[3], [0, 0, 0, 1]) or abs(np.linalg.det(affine)) < 1e-9:
         raise InputError(f"{path}: its affine is no invertible map of voxels to mm with the last row 0 0 0 1")
     return affine.astype(np.float64)
+
+
+def _checked_unit(unit: str, path: Path) -> str:
+    """SUV by body weight, lean mass or body surface, in the project's spelling."""
+    basis = suv_unit(unit)
+    if basis is None:
+        raise InputError(f"{path}: its unit is {quoted(unit)}, which is no SUV; convert it to SUV by body weight")
+    return basis
 
 
 def _read_npy_header(stream: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -202,7 +214,8 @@ def _read_mat(path: Path) -> StoredArray:
             data = scipy.io.loadmat(path, variable_names=["suv"])["suv"]
     if data.ndim != 3 or data.dtype.kind not in "fiu":
         raise InputError(f"{path}: suv has shape {list(data.shape)}, not [X, Y, Z] of real numbers")
-    return StoredArray(np.ascontiguousarray(data, dtype=np.float32), "mat")
+    source = {"format": "mat", "suv": "taken as SUV"}
+    return StoredArray(np.ascontiguousarray(data, dtype=np.float32), "mat", source=source)
 
 
 def _npz_as_requested(path: Path, request: Request) -> StoredArray:
@@ -217,7 +230,7 @@ def _as_suv(stored: StoredArray, path: Path, request: Request) -> StoredArray:
     flags = " ".join(f"--{name}" for name in request.overrides.given()) if request.overrides is not None else ""
     if flags:
         raise InputError(f"{path}: arrays (.npz, .mat) are taken as SUV already, so {flags} has no use; leave it out")
-    return replace(stored, source={"format": stored.format, "suv": "taken as SUV"})
+    return stored
 
 
 def _is_npz(head: bytes) -> bool:

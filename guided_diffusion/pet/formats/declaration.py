@@ -13,7 +13,8 @@ from guided_diffusion.pet.suv import SUVOverrides
 class StoredArray:
     """What a file held.
 
-    data: float32 [i, j, k]. affine: 4x4 (mm, RAS+), None where the file has none. source: the rest, for the record.
+    data: float32 [i, j, k]. affine: 4x4 (mm, RAS+), None where the file has none. unit: as the file states it, or as
+    it is taken. source: the rest, for the record; says whether the unit is stated.
     """
 
     data: np.ndarray

@@ -9,7 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -21,7 +21,15 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats.arrays import check_size
+from guided_diffusion.pet.formats.series_checks import (
+    CHECKED_TAGS,
+    check_one_patient,
+    images_only,
+    is_pet_image,
+    why_no_image,
+)
 from guided_diffusion.pet.formats.slices import SliceStack, stack_slices
+from guided_diffusion.pet.formats.stored_values import rescaled
 from guided_diffusion.pet.suv import SUV_TAGS, SUVConversion, SUVError, SUVOverrides, suv_conversion
 from guided_diffusion.pet.suv_bases import ratios_to_suvbw
 from guided_diffusion.pet.text import printable
@@ -40,6 +48,7 @@ HEADER_TAGS = [
     "SliceThickness",
     "Rows",
     "Columns",
+    *CHECKED_TAGS,
     *SUV_TAGS,
 ]
 
@@ -59,12 +68,16 @@ class DicomFile:
 
 @dataclass(frozen=True)
 class Series:
-    """The slices of one series, sorted along the normal. headers: data sets without pixels, in the order of `files`."""
+    """The slices of one series, sorted along the normal.
+
+    headers: data sets without pixels, in the order of `files`. notices: what the user should know of how it was found.
+    """
 
     files: tuple[DicomFile, ...]
     headers: tuple[Dataset, ...]
     stack: SliceStack
     name: str
+    notices: tuple[str, ...] = ()
 
     def pixels(self, k: int) -> np.ndarray:
         """Slice k as float32 [column, row] in the header's Units: stored x RescaleSlope + RescaleIntercept.
@@ -86,11 +99,8 @@ class Series:
             ) from None
         if stored.shape != (header.Rows, header.Columns):
             raise InputError(f"{name}: is no single greyscale slice; give a classic PET series, one slice per file")
-        with damage_as(damaged):
-            slope, intercept = tags.number(dataset, "RescaleSlope"), tags.number(dataset, "RescaleIntercept")
-        if slope is None:
-            raise InputError(f"{name}: {tags.name_tag('RescaleSlope')} is missing; export the series again")
-        return (stored.T * slope + (intercept or 0.0)).astype(np.float32)
+        with damage_as(damaged), quiet_pydicom():
+            return rescaled(stored, dataset, name).T
 
 
 def is_archive(path: Path) -> bool:
@@ -129,7 +139,7 @@ def conversion_of(found: Series, overrides: SUVOverrides | None = None) -> SUVCo
         SUVError: no SUV factor follows from the header.
     """
     try:
-        return suv_conversion(found.headers, overrides)
+        return suv_conversion(found.headers, overrides, [file.name for file in found.files])
     except SUVError as error:
         raise SUVError(f"{found.name}: {error}") from None
 
@@ -147,7 +157,14 @@ def open_series(path: Path, *, series: str | None = None) -> Iterator[Series]:
             header = _header(file)
             if header is not None:
                 groups.setdefault(str(header.SeriesInstanceUID), []).append((file, header))
-        yield _sorted_series(_choose(groups, path, series), str(path))
+        notices: dict[str, list[str]] = {}
+        for uid, members in groups.items():
+            kept, notices[uid] = images_only([header for _, header in members], [file.name for file, _ in members])
+            groups[uid] = [members[k] for k in kept]
+        chosen = _choose(groups, path, series)
+        check_one_patient([header for _, header in chosen], [file.name for file, _ in chosen])
+        found = _sorted_series(chosen, str(path))
+        yield replace(found, notices=tuple(notices[str(found.headers[0].SeriesInstanceUID)]))
 
 
 @contextmanager
@@ -252,14 +269,19 @@ def _slice_geometry(file: DicomFile, header: Dataset) -> tuple[float, ...]:
         except ValueError:
             part = []
         if len(part) != count or not np.isfinite(part).all():
-            raise InputError(f"{file.name}: {tags.name_tag(keyword)} is missing or wrong; export the series again")
+            raise InputError(f"{file.name}: {tags.state(header, keyword)}{_lacking(header)}; export the series again")
         values += part
     for keyword in ("Rows", "Columns"):
         size = tags.number(header, keyword)
-        if not size:
-            raise InputError(f"{file.name}: {tags.name_tag(keyword)} is missing or zero; export the series again")
+        if not size or size < 1:
+            raise InputError(f"{file.name}: {tags.state(header, keyword)}{_lacking(header)}; export the series again")
         values.append(size)
     return (*values, tags.number(header, "SliceThickness") or 0.0)
+
+
+def _lacking(header: Dataset) -> str:
+    """', and it is no PET image ...' for an object of another class, whose lack of a tag is no damage then."""
+    return "" if is_pet_image(header) else f", and it is {why_no_image(header)}"
 
 
 def _source(found: Series, conversion: SUVConversion, overrides: SUVOverrides | None) -> dict[str, object]:
@@ -279,4 +301,5 @@ def _source(found: Series, conversion: SUVConversion, overrides: SUVOverrides | 
             tags.text(header, "PatientSex"),
         ),
         "spacing": found.stack.description,
+        "notices": list(found.notices),
     }

@@ -5,11 +5,29 @@ import math
 import re
 
 from pydicom import Dataset
-from pydicom.datadict import dictionary_has_tag, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
+from guided_diffusion.pet.text import printable
+
 DAY = datetime.timedelta(days=1)
+# What a value of a kind may consist of (PS3.5, table 6.2-1). What does not may be a name in the wrong place: it is not
+# shown. Numbers may have a comma here, since that is the mistake to be shown.
+_NUMBERS, _MOMENTS = re.compile(r"[0-9+\-.,eE \\]*"), re.compile(r"[0-9+\-.:T ]*")
+_SHOWN = {
+    "DS": _NUMBERS,
+    "IS": _NUMBERS,
+    "FL": _NUMBERS,
+    "FD": _NUMBERS,
+    "US": _NUMBERS,
+    "SS": _NUMBERS,
+    "DA": _MOMENTS,
+    "TM": _MOMENTS,
+    "DT": _MOMENTS,
+    "UI": re.compile(r"[0-9.]*"),
+    "CS": re.compile(r"[A-Z0-9_ \\]*"),
+}
 _TIME = re.compile(r"(\d\d):?(\d\d)?:?(\d\d)?(?:\.(\d{1,6})\d*)?")
 _DATE_TIME = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)[T ]?(\S*?)([+-]\d{4})?")
 
@@ -19,6 +37,24 @@ def name_tag(keyword_or_tag: str | tuple[int, int]) -> str:
     tag = Tag(tag_for_keyword(keyword_or_tag) if isinstance(keyword_or_tag, str) else keyword_or_tag)
     name = keyword_for_tag(tag) if dictionary_has_tag(tag) else "private tag"
     return f"{name} ({tag.group:04X},{tag.element:04X})"
+
+
+def state(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> str:
+    """'Units (0054,1001) is missing' or "... is 'CPS'": how a message says what stands in a tag."""
+    name, value = name_tag(keyword_or_tag), shown(dataset, keyword_or_tag)
+    return f"{name} is {value}" if value == "missing" or value.startswith("no value") else f"{name} is '{value}'"
+
+
+def shown(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> str:
+    """A tag's value for a message. One that its kind of tag cannot hold is not shown: it may be a name."""
+    value = "\\".join(texts(dataset, keyword_or_tag))
+    if not value:
+        return "missing"
+    tag = Tag(tag_for_keyword(keyword_or_tag) if isinstance(keyword_or_tag, str) else keyword_or_tag)
+    kind = dictionary_VR(tag) if dictionary_has_tag(tag) else "DS"
+    if kind not in _SHOWN or not _SHOWN[kind].fullmatch(value):
+        return f"no value of its kind ({len(value)} characters)"
+    return printable(value)
 
 
 def text(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> str | None:
@@ -54,12 +90,16 @@ def number(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> float | N
     return value if math.isfinite(value) else None
 
 
-def texts(dataset: Dataset, keyword: str) -> list[str]:
+def texts(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> list[str]:
     """A multi-valued tag as a list of texts, empty where it is missing."""
-    value = dataset.get(keyword)
+    value = dataset.get(keyword_or_tag)
+    if value is not None and not isinstance(keyword_or_tag, str):
+        value = value.value
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace")
     if value is None or value == "":
         return []
-    return [str(v).strip() for v in (value if isinstance(value, MultiValue | list) else [value])]
+    return [str(v).strip(" \0") for v in (value if isinstance(value, MultiValue | list) else [value])]
 
 
 def parse_time(value: str | None) -> datetime.timedelta | None:
@@ -95,13 +135,15 @@ def parse_date_time(value: str | None, utc_offset: str | None = None) -> datetim
     return moment
 
 
+def parse_date(value: str | None) -> datetime.datetime | None:
+    """DICOM DA (YYYYMMDD, or the old YYYY.MM.DD) -> that day's midnight; None where it is none."""
+    return None if value is None else parse_date_time(f"{value.replace('.', '')}00")
+
+
 def date_time(dataset: Dataset, stem: str) -> datetime.datetime | None:
     """<stem>Date and <stem>Time as one moment, e.g. stem 'Acquisition'; None where either is missing or blanked."""
-    date, time = text(dataset, f"{stem}Date"), time_text(dataset, f"{stem}Time")
-    if date is None or parse_time(time) is None:
-        return None
-    midnight = parse_date_time(f"{date.replace('.', '')}00")
-    return None if midnight is None else midnight + parse_time(time)
+    midnight, time = parse_date(text(dataset, f"{stem}Date")), parse_time(time_text(dataset, f"{stem}Time"))
+    return None if midnight is None or time is None else midnight + time
 
 
 def _offset(text_: str) -> datetime.timedelta:

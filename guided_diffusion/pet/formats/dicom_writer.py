@@ -20,6 +20,7 @@ from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats.dicom import Series, conversion_of, open_series, quiet_pydicom
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv import SUVOverrides
+from guided_diffusion.pet.suv.drug import drug_of
 from guided_diffusion.pet.text import printable
 
 SERIES_NUMBER_OFFSET = 1000
@@ -31,6 +32,12 @@ DROPPED = (
     "LargestImagePixelValue",
     "PixelPaddingValue",
     "PixelPaddingRangeLimit",
+    "FloatPixelPaddingValue",
+    "FloatPixelPaddingRangeLimit",
+    "DoubleFloatPixelPaddingValue",
+    "DoubleFloatPixelPaddingRangeLimit",
+    "FloatPixelData",
+    "DoubleFloatPixelData",
     "InstanceCreationDate",
     "InstanceCreationTime",
     "InstanceCreatorUID",
@@ -147,8 +154,7 @@ def _describe(dataset: Dataset, series_uid: str, model: str, overrides: SUVOverr
     for keyword in DROPPED:
         if keyword in dataset:
             delattr(dataset, keyword)
-    if overrides is not None:
-        _set_overrides(dataset, overrides)
+    _set_overrides(dataset, overrides or SUVOverrides())
     little = dataset.file_meta.TransferSyntaxUID in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
     if not little:
         dataset.decode()
@@ -161,13 +167,19 @@ def _describe(dataset: Dataset, series_uid: str, model: str, overrides: SUVOverr
 def _set_overrides(dataset: Dataset, overrides: SUVOverrides) -> None:
     if overrides.weight_kg is not None:
         dataset.PatientWeight = format_number_as_ds(float(overrides.weight_kg))
-    isotopes = dataset.get("RadiopharmaceuticalInformationSequence") or [Dataset()]
-    dataset.RadiopharmaceuticalInformationSequence = Sequence(isotopes)
-    isotope = isotopes[0]
+    if tags.text(dataset, "Units") != "BQML" and not overrides.given().keys() - {"weight_kg"}:
+        return  # the factor does not follow the injection
+    isotope, _ = drug_of([dataset], overrides)
+    dataset.RadiopharmaceuticalInformationSequence = Sequence([isotope])
     if overrides.dose_bq is not None:
         isotope.RadionuclideTotalDose = format_number_as_ds(float(overrides.dose_bq))
     if overrides.half_life_s is not None:
         isotope.RadionuclideHalfLife = format_number_as_ds(float(overrides.half_life_s))
+    if overrides.scan_start is not None:
+        moment = tags.parse_date_time(overrides.scan_start)
+        if moment is not None:
+            dataset.SeriesDate = moment.strftime("%Y%m%d")
+        dataset.SeriesTime = moment.strftime("%H%M%S.%f") if moment else overrides.scan_start.replace(":", "")
     if overrides.injection_time is not None:
         moment = tags.parse_date_time(overrides.injection_time)
         if moment is not None:

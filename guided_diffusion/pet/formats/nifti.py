@@ -15,24 +15,29 @@ from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats.arrays import check_size
 from guided_diffusion.pet.formats.declaration import Format, Request, StoredArray
 from guided_diffusion.pet.formats.opening import HEAD_BYTES, open_unpacked
-from guided_diffusion.pet.suv import SUVOverrides, suvbw_of_bqml
+from guided_diffusion.pet.formats.placement import affine_mm, says_orientation
+from guided_diffusion.pet.formats.volume_units import to_suv
+from guided_diffusion.pet.suv import SUVOverrides
 
 # FreeSurfer's volumes have 256 voxels a side; this leaves room.
 MAX_MGH_SIZE = 4096
 DAMAGED = "{}: is damaged or shorter than its header says; copy it again"
+DESCRIPTION_BYTES = 79
+# Intents that say what values are: statistics (2 to 24), labels, and indices of names (1002 and 1003).
+NO_IMAGE_INTENTS = {*range(2, 25), 1002, 1003}
 
 
 def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarray, np.ndarray, str, dict[str, object]]:
     """Reads one 3D volume slice by slice -> data float32 [i, j, k], affine (mm, RAS+), unit, source.
 
-    These formats name no unit: the values are taken as SUV, unless `overrides` give weight and dose, which says that
-    they are Bq/mL decay-corrected to the injection.
+    A unit that the file or its BIDS sidecar names is believed: activity becomes SUV by what the sidecar or `overrides`
+    say of the injection. Without one the values are taken as SUV, unless `overrides` give weight and dose, which says
+    that they are Bq/mL decay-corrected to the injection.
 
     Raises:
-        InputError: the file cannot be read, is truncated, or is no single volume; or `overrides` say what cannot be
-            used here.
+        InputError: the file cannot be read, is truncated, or is no single volume; its header contradicts itself; or no
+            SUV follows from what is stated and from `overrides`.
     """
-    _check_usable(path, overrides)
     try:
         with damage_as(DAMAGED.format(path), ImageFileError), _quiet_nibabel():
             image = _open(path)
@@ -42,51 +47,38 @@ def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarr
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         raise InputError(f"{path}: has shape {list(shape)}; one 3D volume is needed (split a dynamic series first)")
     check_size(shape[:3], path)
+    _check_intent(image, path)
+    factor, unit, source = to_suv(image, path, overrides)
+    affine = affine_mm(image, path)
     with damage_as(DAMAGED.format(path)):
         data = _read_slices(image, shape, path)
-    affine = np.array(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{path}: its affine does not place the voxels in space; repair the header")
-    source: dict[str, object] = {"format": type(image).__name__.removesuffix("Image")}
-    if not _says_orientation(image):
-        source["orientation"] = "assumed: the header has none"
-    if overrides is not None and overrides.given():
-        factor = suvbw_of_bqml(overrides.weight_kg, overrides.dose_bq)
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused with the other values
         data *= np.float32(factor)
-        source |= {
-            "suv_factor": factor,
-            "suv": "taken as Bq/mL, decay-corrected to the injection; weight and dose given",
-        }
-    else:
-        source["suv"] = "taken as SUV: the format names no unit"
-    return data, affine, "SUV", source
+    source = {"format": type(image).__name__.removesuffix("Image"), **source}
+    if not says_orientation(image):
+        source["orientation"] = "assumed: the header has none"
+    return data, affine, unit, source
 
 
-def write(path: Path, data: np.ndarray, affine: np.ndarray, *, description: str) -> None:
-    """Writes float32 [i, j, k] with sform and qform, both as scanner coordinates, whole or not at all."""
+def write(path: Path, data: np.ndarray, affine: np.ndarray, *, description: str, unit: str) -> None:
+    """Writes float32 [i, j, k] with sform and qform, both as scanner coordinates, whole or not at all.
+
+    The unit goes to the end of `descrip`, where `read` finds it again.
+    """
     image = nib.Nifti1Image(np.asarray(data, dtype=np.float32), affine)
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")
     image.header.set_xyzt_units("mm", "sec")
-    image.header["descrip"] = description.encode("ascii", "replace")[:79]
+    ending = f" [{unit}]"
+    image.header["descrip"] = (description[: DESCRIPTION_BYTES - len(ending)] + ending).encode("ascii", "replace")
     with atomic_write(path) as temporary:
         nib.save(image, temporary)
 
 
-def _check_usable(path: Path, overrides: SUVOverrides | None) -> None:
-    """Weight and dose together, or nothing."""
-    given = overrides.given() if overrides is not None else {}
-    for name in ("injection_time", "half_life_s"):
-        if name in given:
-            raise InputError(
-                f"{path}: --{name} is for DICOM: this format does not say when the scan began, so its values must be"
-                f" SUV, or Bq/mL decay-corrected to the injection; leave --{name} out"
-            )
-    if given and not overrides.gives_factor:
-        there, missing = ("weight_kg", "dose_bq") if "weight_kg" in given else ("dose_bq", "weight_kg")
-        raise InputError(
-            f"{path}: --{there} alone makes no SUV of Bq/mL; give --{missing} too, or neither if the values are SUV"
-        )
+def _check_intent(image: nib.spatialimages.SpatialImage, path: Path) -> None:
+    intent = int(image.header["intent_code"]) if isinstance(image, nib.Nifti1Pair) else 0
+    if intent in NO_IMAGE_INTENTS:
+        raise InputError(f"{path}: its intent_code is {intent}, labels or statistics; give a PET image")
 
 
 @contextmanager
@@ -158,13 +150,6 @@ def _is_mgh(head: bytes) -> bool:
 
 def _is_ecat(head: bytes) -> bool:
     return head.startswith(b"MATRIX7")
-
-
-def _says_orientation(image: nib.spatialimages.SpatialImage) -> bool:
-    """Whether the header places the voxels in space. nibabel takes i to run to the left where it does not."""
-    if isinstance(image, nib.Nifti1Pair):
-        return bool(image.header["sform_code"] or image.header["qform_code"])
-    return not isinstance(image, nib.AnalyzeImage)
 
 
 def _read_slices(image: nib.spatialimages.SpatialImage, shape: tuple[int, ...], path: Path) -> np.ndarray:

@@ -1,0 +1,74 @@
+"""Where a NIfTI's header places its voxels: sform, qform, voxel sizes and their unit must not contradict each other."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from guided_diffusion.errors import InputError
+
+# xyzt_units & 7: what a unit of length is in mm. 0 says nothing, and mm is meant.
+UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 1e-3}
+SAME_SIZE = 0.01
+SAME_PLACE_VOXELS = 0.5
+
+
+def affine_mm(image: nib.spatialimages.SpatialImage, path: Path) -> np.ndarray:
+    """float64 4x4, voxel index -> mm (RAS+), of any image that nibabel opened.
+
+    Raises:
+        InputError: the header places the voxels nowhere, or in two ways.
+    """
+    affine = np.array(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(f"{path}: its affine does not place the voxels in space; repair the header")
+    if isinstance(image, nib.Nifti1Pair):
+        _check_forms(image, path)
+        affine[:3] *= _unit_mm(image, path)
+    return affine
+
+
+def says_orientation(image: nib.spatialimages.SpatialImage) -> bool:
+    """Whether the header places the voxels in space. nibabel takes i to run to the left where it does not."""
+    if isinstance(image, nib.Nifti1Pair):
+        return bool(image.header["sform_code"] or image.header["qform_code"])
+    return not isinstance(image, nib.AnalyzeImage)
+
+
+def _unit_mm(image: nib.Nifti1Pair, path: Path) -> float:
+    code = int(image.header["xyzt_units"]) & 7
+    if code not in UNIT_MM:
+        raise InputError(f"{path}: its xyzt_units name no unit of length (code {code}); set them to mm")
+    return UNIT_MM[code]
+
+
+def _check_forms(image: nib.Nifti1Pair, path: Path) -> None:
+    """The sform is what nibabel takes; the voxel sizes (pixdim) and a qform of the same space must agree with it."""
+    sform, sform_code = image.get_sform(coded=True)
+    if sform is None:
+        return
+    sizes = np.linalg.norm(sform[:3, :3], axis=0)
+    stated = np.abs(np.array(image.header["pixdim"][1:4], dtype=np.float64))
+    known = np.isfinite(stated) & (stated > 0)
+    if (np.abs(sizes - stated)[known] > SAME_SIZE * sizes[known]).any():
+        raise InputError(
+            f"{path}: its sform says voxels of {_sizes(sizes)}, its pixdim {_sizes(stated)}; set both to the true size"
+        )
+    qform, qform_code = image.get_qform(coded=True)
+    if qform is None:
+        return
+    mirrored = np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) < 0
+    if mirrored or (sform_code == qform_code and _largest_shift(sform, qform, image.shape[:3]) > SAME_PLACE_VOXELS):
+        kind = "mirrored" if mirrored else "in another place"
+        raise InputError(f"{path}: its sform and qform contradict each other ({kind}); remove the wrong one")
+
+
+def _largest_shift(sform: np.ndarray, qform: np.ndarray, shape: tuple[int, ...]) -> float:
+    """How far apart two affines put a corner of the volume, in voxels."""
+    corners = np.array(np.meshgrid(*((0, size - 1) for size in shape), indexing="ij")).reshape(3, -1).T
+    moved = nib.affines.apply_affine(np.linalg.inv(sform) @ qform, corners)
+    return float(np.abs(moved - corners).max())
+
+
+def _sizes(sizes: np.ndarray) -> str:
+    return " x ".join(f"{size:.4g}" for size in sizes)

@@ -1,0 +1,73 @@
+"""Units that files name in words: of a BIDS sidecar, of ECAT's header, of the description in our own NIfTI."""
+
+import json
+import re
+from pathlib import Path
+
+from guided_diffusion.pet.damage import damage_as
+from guided_diffusion.pet.formats.opening import open_regular
+from guided_diffusion.pet.suv_bases import UNITS
+
+LARGEST_SIDECAR_BYTES = 2**22
+_OWN_DESCRIPTION = re.compile(r"\[(SUV[a-z]*|BQML|CNTS)\]\s*$")
+_BASES = {
+    "SUV": ("suv", "suvbw", "suv_bw", "suv(bw)", "g/ml", "gml", "g/ml{suvbw}", "{suvbw}g/ml"),
+    UNITS["lbm"]: ("suvlbm", "suv_lbm", "sul", "g/ml{suvlbm}", "{suvlbm}g/ml"),
+    UNITS["bsa"]: ("suvbsa", "suv_bsa", "cm2/ml", "cm2ml", "cm2/ml{suvbsa}", "{suvbsa}cm2/ml"),
+}
+_ACTIVITY_BQ = {"bq": 1.0, "kbq": 1e3, "mbq": 1e6, "gbq": 1e9, "nci": 37.0, "uci": 3.7e4, "mci": 3.7e7}
+_VOLUME_ML = {"ml": 1.0, "cc": 1.0, "cm3": 1.0, "l": 1000.0, "mm3": 1e-3}
+_ACTIVITY_PER_VOLUME = re.compile(r"([a-z]*bq|[a-z]*ci)/?(ml|cc|cm3|l|mm3)")
+
+
+def concentration_bqml(unit: str) -> float | None:
+    """What a unit of activity per volume, such as 'kBq/mL', is in Bq/mL; None for any other unit."""
+    match = _ACTIVITY_PER_VOLUME.fullmatch(_plain(unit))
+    if match is None or match.group(1) not in _ACTIVITY_BQ:
+        return None
+    return _ACTIVITY_BQ[match.group(1)] / _VOLUME_ML[match.group(2)]
+
+
+def activity_bq(unit: str) -> float | None:
+    """What a unit of activity, such as 'MBq', is in Bq; None for any other unit."""
+    return _ACTIVITY_BQ.get(_plain(unit))
+
+
+def suv_unit(unit: str) -> str | None:
+    """'SUV', 'SUVlbm' or 'SUVbsa' for a text that means one of them; None for any other."""
+    return next((name for name, texts in _BASES.items() if _plain(unit) in texts), None)
+
+
+def described_unit(description: str) -> str | None:
+    """The unit at the end of a description that `nifti.write` made, such as '... [SUVlbm]'; None for another one."""
+    match = _OWN_DESCRIPTION.search(description)
+    return match.group(1) if match else None
+
+
+def quoted(unit: object) -> str:
+    """A unit for a message; what is no unit by its letters is not shown, since it may be anything."""
+    text = str(unit)
+    return f"'{text}'" if re.fullmatch(r"[A-Za-z0-9/^*(){}%._ -]{1,24}", text) else f"({len(text)} characters)"
+
+
+def sidecar_of(path: Path) -> tuple[Path, dict[str, object]] | None:
+    """The BIDS sidecar of a volume, `<name>.json` beside it, and what it says; None where there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    sidecar = name.with_suffix(".json")
+    if not sidecar.is_file():
+        return None
+    with damage_as(f"{sidecar}: is no readable JSON, though it says what {path.name} holds; repair or remove it"):
+        with open_regular(sidecar) as file:
+            text = file.read(LARGEST_SIDECAR_BYTES)
+        content = json.loads(text)
+    return (sidecar, content) if isinstance(content, dict) else None
+
+
+def _plain(unit: str) -> str:
+    """Lower case without spaces; the micro signs and the cubed sign as letters that ASCII has."""
+    text = unit.lower().replace(" ", "").replace("^", "").replace("³", "3").replace("²", "2")
+    return text.replace("µ", "u").replace("μ", "u").replace("\0", "")

@@ -1,0 +1,86 @@
+"""How the values of a volume file become SUV: by the unit that it or its sidecar states, or by what the user says."""
+
+from pathlib import Path
+
+import nibabel as nib
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.formats import stated_units
+from guided_diffusion.pet.suv import SUVError, SUVOverrides, suvbw_of_bqml
+from guided_diffusion.pet.suv.sidecar import sidecar_conversion
+
+
+def to_suv(
+    image: nib.spatialimages.SpatialImage, path: Path, overrides: SUVOverrides | None
+) -> tuple[float, str, dict[str, object]]:
+    """What the stored values are multiplied by, their unit then, and how that was found.
+
+    Raises:
+        InputError: the stated unit leads to no SUV, or `overrides` say what cannot be used here.
+    """
+    overrides = overrides or SUVOverrides()
+    sidecar = stated_units.sidecar_of(path)
+    content = sidecar[1] if sidecar else {}
+    where = f"{sidecar[0].name}: Units" if sidecar else "its header"
+    unit = content.get("Units") or _header_unit(image)
+    if not unit:
+        return _by_the_user(path, overrides)
+    basis = stated_units.suv_unit(str(unit))
+    if basis is not None:
+        return _already_suv(path, basis, f"{where} says {stated_units.quoted(unit)}: SUV already", overrides)
+    scale = stated_units.concentration_bqml(str(unit))
+    if scale is None:
+        raise InputError(
+            f"{path}: {where} is {stated_units.quoted(unit)}, which is neither SUV nor activity per volume; give the"
+            " image in SUV or Bq/mL"
+        )
+    _refuse_flags(
+        path, ("injection_time", "scan_start"), overrides, "has no use: the sidecar says to when the image is corrected"
+    )
+    try:
+        conversion = sidecar_conversion(content, overrides)
+    except SUVError as error:
+        raise SUVError(f"{path}: {where} is {stated_units.quoted(unit)}; {error}") from None
+    factor = conversion.factors[0] * scale
+    found = {"stored_units": str(unit)[:24], "suv_factor": factor, "suv": conversion.method}
+    return factor, "SUV", found | {"suv_overrides": overrides.given(), "unit_stated": True}
+
+
+def _header_unit(image: nib.spatialimages.SpatialImage) -> str | None:
+    """The unit that the header names: of ECAT, or of a NIfTI that this library wrote."""
+    if isinstance(image, nib.ecat.EcatImage):
+        return bytes(image.header["data_units"]).decode("ascii", "replace").strip("\0 ") or None
+    if isinstance(image, nib.Nifti1Pair):
+        return stated_units.described_unit(bytes(image.header["descrip"]).decode("ascii", "replace").rstrip("\0"))
+    return None
+
+
+def _already_suv(path: Path, basis: str, how: str, overrides: SUVOverrides) -> tuple[float, str, dict[str, object]]:
+    _refuse_flags(path, tuple(overrides.given()), overrides, f"has no use: {how}")
+    return 1.0, basis, {"stored_units": basis, "suv": how, "unit_stated": True}
+
+
+def _by_the_user(path: Path, overrides: SUVOverrides) -> tuple[float, str, dict[str, object]]:
+    """Without a stated unit: Bq/mL where weight and dose are given together, SUV where nothing is."""
+    given = overrides.given()
+    why = (
+        "is for DICOM: this format does not say when the scan began, so its values must be SUV, or Bq/mL"
+        " decay-corrected to the injection"
+    )
+    _refuse_flags(path, ("injection_time", "half_life_s", "scan_start"), overrides, why)
+    if not given:
+        return 1.0, "SUV", {"suv": "taken as SUV: the format names no unit"}
+    if len(given) == 1:
+        there, missing = ("weight_kg", "dose_bq") if "weight_kg" in given else ("dose_bq", "weight_kg")
+        raise InputError(
+            f"{path}: --{there} alone makes no SUV of Bq/mL; give --{missing} too, or neither if the values are SUV"
+        )
+    factor = suvbw_of_bqml(overrides.weight_kg, overrides.dose_bq)
+    how = "taken as Bq/mL, decay-corrected to the injection; weight and dose given"
+    return factor, "SUV", {"suv_factor": factor, "suv": how, "unit_stated": True}
+
+
+def _refuse_flags(path: Path, names: tuple[str, ...], overrides: SUVOverrides, why: str) -> None:
+    for name in names:
+        if name in overrides.given():
+            raise InputError(f"{path}: --{name} {why}; leave --{name} out")

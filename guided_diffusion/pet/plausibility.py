@@ -1,0 +1,69 @@
+"""Whether values can be SUV by body weight: the one rule for scans, training pairs and evaluated volumes."""
+
+import numpy as np
+
+from guided_diffusion.errors import InputError
+
+# Bladders reach a few hundred; a body in Bq/mL peaks in the thousands.
+LARGEST_SUV = 1000.0
+# SUV averages 1 over a body, since activity per weight of the whole body is its unit: a hundredth of it at 100 would
+# hold all that was injected.
+LARGEST_TYPICAL_SUV = 100.0
+# Every tracer exceeds the body's average somewhere. Images that nowhere do are normalised, or not in SUV.
+SMALLEST_PEAK_SUV = 1.0
+# Below this not even air is told from tissue, whatever a header says.
+SMALLEST_STATED_PEAK_SUV = 0.1
+TYPICAL_PERCENTILE = 99.0
+LARGEST_NORMALISED = 1.001  # 1, and the rounding of half precision
+SAMPLED_VOXELS = 2**20
+
+
+def check_suv(data: np.ndarray, name: object, *, stated: bool = False, advice: str = "") -> list[str]:
+    """Refuses values [any axes] that are no SUV, and returns notices on those that are doubtful.
+
+    stated: whether the file says that it is SUV, or how it becomes SUV. Then only the impossible is refused and the
+    doubtful told. advice: what helps where values are too low, besides converting them.
+
+    Raises:
+        InputError: NaN, infinity, nothing above zero, or values that cannot be SUV; names the file and what to do.
+    """
+    low, high = float(data.min()), float(data.max())
+    if not np.isfinite([low, high]).all():  # the extremes of an array with a NaN are NaN
+        raise InputError(
+            f"{name}: has NaN or infinite voxels; repair the image first (where they stand for air, set them to 0)"
+        )
+    if high <= 0:
+        raise InputError(f"{name}: no voxel is above zero; this is no PET image")
+    typical = typical_of(data)
+    if typical >= LARGEST_SUV or (not stated and (high >= LARGEST_SUV or typical >= LARGEST_TYPICAL_SUV)):
+        raise InputError(
+            f"{name}: values up to {high:.4g} can't be SUV, they are probably Bq/mL; convert them to SUV"
+            + (", or check weight and dose" if stated else ", or give the DICOM series")
+        )
+    if high < SMALLEST_STATED_PEAK_SUV or (not stated and high <= SMALLEST_PEAK_SUV):
+        usual = "check weight, dose and unit" if stated else "multiply SUV/16 by 16, or convert them"
+        raise InputError(f"{name}: values up to {high:.4g} are too low for SUV; {advice or usual}")
+    if high >= LARGEST_SUV or typical >= LARGEST_TYPICAL_SUV:
+        return [f"{name}: SUV up to {high:.4g} is seldom true; check weight, dose and injection time"]
+    if high <= SMALLEST_PEAK_SUV or typical < SMALLEST_STATED_PEAK_SUV:
+        return [f"{name}: SUV up to {high:.4g} and mostly below {typical:.2g} is low; check weight, dose and unit"]
+    return []
+
+
+def check_normalised(data: np.ndarray, name: object, *, advice: str) -> None:
+    """Refuses values that are no SUV/16.
+
+    Raises:
+        InputError: a value exceeds 1.
+    """
+    largest = float(data.max())
+    if largest > LARGEST_NORMALISED:
+        raise InputError(f"{name}: values up to {largest:.4g} are not SUV/16; {advice}")
+
+
+def typical_of(data: np.ndarray) -> float:
+    """The 99th percentile of the voxels above zero, of a regular sample of a large volume; 0 where none is."""
+    step = max(1, int(np.ceil((data.size / SAMPLED_VOXELS) ** (1 / data.ndim))))
+    sample = np.asarray(data[(slice(None, None, step),) * data.ndim], dtype=np.float64)
+    sample = sample[sample > 0]
+    return float(np.percentile(sample, TYPICAL_PERCENTILE)) if sample.size else 0.0

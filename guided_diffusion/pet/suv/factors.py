@@ -1,0 +1,184 @@
+"""From a series' headers to the factor that turns what its slices store into SUV.
+
+Follows the vendor-neutral pseudo-code of the Quantitative Imaging Biomarkers Alliance (QIBA, "SUV vendor neutral
+pseudocode, happy path only" and its robust version; https://qibawiki.rsna.org/index.php/Standardized_Uptake_Value_(SUV)).
+Body-weight SUV is concentration [Bq/mL] x weight [g] / activity [Bq] at the time that the image is decay-corrected to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydicom import Dataset
+
+from guided_diffusion.pet.formats import dicom_tags as tags
+from guided_diffusion.pet.suv import times
+from guided_diffusion.pet.suv.agreement import check_slices_agree
+from guided_diffusion.pet.suv.drug import SEQUENCE, dose_bq, drug_of, half_life_s
+from guided_diffusion.pet.suv.overrides import (
+    SUVError,
+    SUVOverrides,
+    is_weight,
+    refusal,
+    refuse_override,
+    refuse_unused,
+    suvbw_of_bqml,
+)
+
+PHILIPS_SUV_FACTOR = (0x7053, 0x1000)
+PHILIPS_BQML_FACTOR = (0x7053, 0x1009)
+# All that the factor needs of a header.
+SUV_TAGS = [
+    "StudyDate",
+    "StudyTime",
+    "SeriesDate",
+    "SeriesTime",
+    "AcquisitionDate",
+    "AcquisitionTime",
+    "AcquisitionDateTime",
+    "TimezoneOffsetFromUTC",
+    "ActualFrameDuration",
+    "FrameReferenceTime",
+    "PatientWeight",
+    "PatientSize",
+    "PatientSex",
+    "Units",
+    "SUVType",
+    "DecayCorrection",
+    "CorrectedImage",
+    SEQUENCE,
+    times.GE_CREATOR,
+    times.GE_SCAN_DATE_TIME,
+    PHILIPS_SUV_FACTOR,
+    PHILIPS_BQML_FACTOR,
+]
+
+
+@dataclass(frozen=True)
+class SUVConversion:
+    """factors: SUVbw per (stored x RescaleSlope + RescaleIntercept), one per slice. method: how they were found."""
+
+    factors: tuple[float, ...]
+    method: str
+
+
+def suvbw_factors(datasets: Sequence[Dataset], overrides: SUVOverrides | None = None) -> list[float]:
+    """SUVbw per unit of (stored value x RescaleSlope + RescaleIntercept), one float per data set of one series.
+
+    Raises:
+        SUVError: no factor follows; the message names the tag and its value.
+    """
+    return list(suv_conversion(datasets, overrides).factors)
+
+
+def suv_conversion(
+    datasets: Sequence[Dataset], overrides: SUVOverrides | None = None, names: Sequence[str] = ()
+) -> SUVConversion:
+    """As `suvbw_factors`, with the way in which the factors were found. names: the slices' files, for messages.
+
+    Raises:
+        SUVError: no factor follows; the message names the tag and its value.
+    """
+    if not datasets:
+        raise SUVError("no slices to take a SUV factor from")
+    overrides = overrides or SUVOverrides()
+    first = datasets[0]
+    check_slices_agree(datasets, overrides, names)
+    units = tags.text(first, "Units")
+    _check_attenuation_corrected(first)
+    if units == "GML":
+        return _from_gml(datasets, overrides)
+    if units == "CNTS" and (tags.number(first, PHILIPS_SUV_FACTOR) or 0) > 0:
+        _refuse_all_overrides(first, overrides, f"{tags.name_tag(PHILIPS_SUV_FACTOR)} is the scanner's own SUV factor")
+        _require_decay_corrected(first)
+        factors = tuple(_positive(d, PHILIPS_SUV_FACTOR) for d in datasets)
+        return SUVConversion(factors, f"Philips {tags.name_tag(PHILIPS_SUV_FACTOR)}")
+    if units == "CNTS" and (tags.number(first, PHILIPS_BQML_FACTOR) or 0) > 0:
+        conversion = _from_activity(datasets, overrides)
+        factors = tuple(
+            f * _positive(d, PHILIPS_BQML_FACTOR) for f, d in zip(conversion.factors, datasets, strict=True)
+        )
+        return SUVConversion(factors, f"Philips {tags.name_tag(PHILIPS_BQML_FACTOR)}; {conversion.method}")
+    if units == "BQML":
+        return _from_activity(datasets, overrides)
+    if units == "CNTS":
+        raise refusal(first, "Units", f"counts need Philips' {tags.name_tag(PHILIPS_SUV_FACTOR)}")
+    raise refusal(first, "Units", "only BQML, GML, and CNTS of Philips lead to SUV")
+
+
+def _from_gml(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVConversion:
+    _refuse_all_overrides(datasets[0], overrides, f"{tags.name_tag('Units')} is 'GML', SUV already")
+    _require_decay_corrected(datasets[0])
+    suv_type = tags.text(datasets[0], "SUVType")
+    if suv_type not in (None, "BW"):
+        raise refusal(datasets[0], "SUVType", "only SUV by body weight (BW) is taken")
+    return SUVConversion((1.0,) * len(datasets), f"{tags.name_tag('Units')} says GML: already SUV")
+
+
+def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVConversion:
+    """SUVbw per Bq/mL."""
+    first = datasets[0]
+    drug, remark = drug_of(datasets, overrides)
+    remark += overrides.remark
+    at_injection = suvbw_of_bqml(_weight_kg(first, overrides), dose_bq(drug, overrides))
+    correction = tags.text(first, "DecayCorrection")
+    if correction == "ADMIN":
+        _require_decay_corrected(first)
+        needless = ("injection_time", "half_life_s", "scan_start")
+        refuse_unused(overrides, needless, "the image is corrected to the injection already")
+        return SUVConversion((at_injection,) * len(datasets), f"corrected to the injection{remark}")
+    if correction == "START":
+        _require_decay_corrected(first)
+        half_life = half_life_s(drug, overrides)
+        reference = times.decay_reference(datasets, half_life, overrides)
+        delay = times.delay_s(datasets, drug, reference, half_life, overrides)
+        factor = at_injection * times.growth(delay, half_life)
+        when = f"{abs(delay):.0f} s {'after' if delay >= 0 else 'before'} the injection"
+        return SUVConversion((factor,) * len(datasets), f"{when}, by {reference.how}{remark}")
+    if correction == "NONE":
+        _require_not_decay_corrected(first)
+        refuse_unused(overrides, ("scan_start",), "the image is not decay-corrected to it")
+        half_life = half_life_s(drug, overrides)
+        delays = [
+            times.delay_s([dataset], drug, moment, half_life, overrides)
+            for dataset, moment in zip(datasets, times.mean_rate_moments(datasets, half_life), strict=True)
+        ]
+        factors = tuple(at_injection * times.growth(delay, half_life) for delay in delays)
+        return SUVConversion(factors, f"not decay-corrected by the scanner: corrected here per slice{remark}")
+    raise refusal(first, "DecayCorrection", "only START, ADMIN and NONE are known")
+
+
+def _weight_kg(dataset: Dataset, overrides: SUVOverrides) -> float:
+    weight = overrides.weight_kg if overrides.weight_kg is not None else tags.number(dataset, "PatientWeight")
+    if not is_weight(weight):
+        refuse_override("--weight_kg", overrides.weight_kg)
+        raise refusal(dataset, "PatientWeight", "give --weight_kg")
+    return weight
+
+
+def _check_attenuation_corrected(dataset: Dataset) -> None:
+    if "ATTN" not in tags.texts(dataset, "CorrectedImage"):
+        raise refusal(dataset, "CorrectedImage", "an image without attenuation correction (ATTN) has no SUV")
+
+
+def _require_decay_corrected(dataset: Dataset) -> None:
+    if "DECY" not in tags.texts(dataset, "CorrectedImage"):
+        raise refusal(dataset, "CorrectedImage", "no decay correction (DECY), although DecayCorrection claims one")
+
+
+def _require_not_decay_corrected(dataset: Dataset) -> None:
+    if "DECY" in tags.texts(dataset, "CorrectedImage"):
+        claim = f"it lists a decay correction (DECY), but {tags.name_tag('DecayCorrection')} is 'NONE'"
+        raise refusal(dataset, "CorrectedImage", f"{claim}; export the series again")
+
+
+def _positive(dataset: Dataset, tag: tuple[int, int]) -> float:
+    value = tags.number(dataset, tag)
+    if value is None or value <= 0:
+        raise refusal(dataset, tag, "it must be above zero in each slice")
+    return value
+
+
+def _refuse_all_overrides(dataset: Dataset, overrides: SUVOverrides, why: str) -> None:
+    """For series that the scanner put into SUV. A missing weight may still be given: other bases of SUV need it."""
+    weight_known = tags.number(dataset, "PatientWeight") is not None
+    refuse_unused(overrides, [name for name in overrides.given() if name != "weight_kg" or weight_known], why)

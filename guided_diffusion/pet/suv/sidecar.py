@@ -1,0 +1,98 @@
+"""SUV of a volume in Bq/mL whose BIDS sidecar says what was injected, and when."""
+
+import math
+from collections.abc import Mapping
+
+from guided_diffusion.pet.formats.stated_units import activity_bq, quoted
+from guided_diffusion.pet.suv import nuclides, times
+from guided_diffusion.pet.suv.factors import SUVConversion
+from guided_diffusion.pet.suv.overrides import SUVError, SUVOverrides, suvbw_of_bqml
+
+NAMES_OF_TRACERS = ("TracerRadionuclide", "TracerName", "Radiopharmaceutical")
+
+
+def sidecar_conversion(content: Mapping[str, object], overrides: SUVOverrides) -> SUVConversion:
+    """One factor, SUVbw per Bq/mL, from a sidecar's keys (BIDS 1.9, positron emission tomography).
+
+    What the user gives goes before the sidecar. Weight and dose both given mean an image that is corrected to the
+    injection, unless the sidecar says to what it is corrected.
+
+    Raises:
+        SUVError: a key is missing or cannot be true; names it and the flag that helps.
+    """
+    weight = overrides.weight_kg if overrides.weight_kg is not None else _number(content, "BodyWeight", "PatientWeight")
+    if weight is None:
+        raise SUVError("no SUV: no BodyWeight (kg) in a sidecar; give --weight_kg")
+    dose = overrides.dose_bq if overrides.dose_bq is not None else _dose_bq(content)
+    at_injection = suvbw_of_bqml(weight, dose)
+    delay = _delay_s(content, overrides)
+    half_life = _half_life_s(content, overrides) if delay else 1.0
+    if delay and not -times.LONGEST_LEAD_S <= delay <= times.MAX_DELAY_HALF_LIVES * half_life:
+        raise SUVError(f"no SUV: by the sidecar the image is corrected to {delay:g} s after the injection; repair it")
+    when = f"corrected to {delay:g} s after the injection" if delay else "corrected to the injection"
+    return SUVConversion((at_injection * times.growth(delay, half_life),), f"sidecar: {when}{overrides.remark}")
+
+
+def _dose_bq(content: Mapping[str, object]) -> float:
+    dose = _number(content, "InjectedRadioactivity")
+    if dose is None:
+        dose = _number(content, "RadionuclideTotalDose")  # dcm2niix copies it from DICOM, in Bq
+        if dose is None:
+            raise SUVError("no SUV: no InjectedRadioactivity in a sidecar; give --dose_bq")
+        return dose
+    unit = content.get("InjectedRadioactivityUnits")
+    factor = activity_bq(unit) if isinstance(unit, str) else None
+    if factor is None:
+        raise SUVError(f"no SUV: InjectedRadioactivityUnits is {quoted(unit)}, no unit of activity; give --dose_bq")
+    return dose * factor
+
+
+def _delay_s(content: Mapping[str, object], overrides: SUVOverrides) -> float:
+    """Seconds from the injection to what the image is decay-corrected to."""
+    corrected = content.get("ImageDecayCorrected")
+    kind = content.get("DecayCorrection")  # as dcm2niix copies it from DICOM
+    if corrected is False or kind == "NONE":
+        raise SUVError("no SUV: by the sidecar the image is not decay-corrected; give the DICOM series")
+    if kind == "ADMIN":
+        return 0.0
+    reference, injection = _number(content, "ImageDecayCorrectionTime"), _number(content, "InjectionStart")
+    if reference is None and kind == "START":
+        reference = _number(content, "ScanStart")
+    if reference is not None and injection is not None:
+        return reference - injection
+    if overrides.weight_kg is not None and overrides.dose_bq is not None:
+        return 0.0
+    missing = "InjectionStart" if injection is None else "ImageDecayCorrectionTime"
+    raise SUVError(
+        f"no SUV: the sidecar has no {missing}; give --weight_kg and --dose_bq if the image is corrected to the"
+        " injection"
+    )
+
+
+def _half_life_s(content: Mapping[str, object], overrides: SUVOverrides) -> float:
+    if overrides.half_life_s is not None:
+        return overrides.half_life_s
+    named = nuclides.nuclide_in(*(_text(content, key) for key in NAMES_OF_TRACERS))
+    stated = _number(content, "RadionuclideHalfLife", "IsotopeHalfLife")
+    if stated is not None:
+        doubt = nuclides.doubt_half_life(stated, named)
+        if doubt is not None or stated <= 0:
+            reason = f", {doubt}" if doubt else ""
+            raise SUVError(f"no SUV: the sidecar's half-life is {stated:g} s{reason}; give --half_life_s")
+        return stated
+    if named is None:
+        raise SUVError("no SUV: the sidecar names no known TracerRadionuclide; give --half_life_s")
+    return nuclides.HALF_LIVES_S[named]
+
+
+def _number(content: Mapping[str, object], *keys: str) -> float | None:
+    for key in keys:
+        value = content.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    return None
+
+
+def _text(content: Mapping[str, object], key: str) -> str | None:
+    value = content.get(key)
+    return value if isinstance(value, str) else None
