@@ -1,7 +1,7 @@
 """What `scripts/prepare.py` does: an image in, SUV on the model's grid or a table of what the image is out."""
 
-import typing
 import sys
+import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 
