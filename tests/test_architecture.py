@@ -44,7 +44,6 @@ LARGE_FUNCTIONS = {
     # To be taken off this list:
     "guided_diffusion.inference.denoising.denoise_volume": "until it takes a LoadedModel",
     "guided_diffusion.inference.denoising._denoise": "until denoise_volume takes a LoadedModel",
-    "guided_diffusion.inference.run_manifest.describe_run": "until what it describes travels as one",
 }
 
 # Names that two library files share, with the reason.

@@ -14,10 +14,10 @@ from guided_diffusion.dist_util import SharedError, communicator, device, on_roo
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference import planning
 from guided_diffusion.inference.denoising import PUBLISHED_GRID, Denoised, denoise_volume
-from guided_diffusion.inference.loading import LoadedModel, load_model
+from guided_diffusion.inference.loading import load_model
 from guided_diffusion.inference.presets import MODEL_FLAGS
 from guided_diffusion.inference.resume import FinishedPatches, fingerprint, run_key
-from guided_diffusion.inference.run_manifest import describe_run
+from guided_diffusion.inference.run_manifest import Run, describe_run
 from guided_diffusion.inference.subjects import (
     DICOM_FOLDER,
     Subject,
@@ -31,16 +31,6 @@ from guided_diffusion.pet.formats.dicom_writer import save_dicom_series
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import in_suv_basis, load_volume
-
-
-@dataclass(frozen=True)
-class Run:
-    """What all subjects of a run share. weights: the checkpoint's digest, on rank 0."""
-
-    flags: dict[str, Any]
-    loaded: LoadedModel
-    weights: str
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -123,20 +113,8 @@ def _denoise_subject(subject: Subject, run: Run) -> None:
 
 def _finish(subject: Subject, run: Run, opened: OpenedSubject, denoised: Denoised, began: float) -> None:
     """Write the results of a subject that was begun at `began`, on the clock `time.perf_counter`."""
-    manifest = describe_run(
-        key=opened.key,
-        input_path=subject.path,
-        volume=opened.volume,
-        model_path=run.flags["model_path"],
-        weights=run.weights,
-        flags=run.flags,
-        settings=run.loaded.settings,
-        denoised=denoised,
-        nfe_per_patch=run.loaded.diffusion.num_timesteps,
-        device=device(),
-        threads=run.threads,
-        seconds=time.perf_counter() - began,
-    )
+    seconds = time.perf_counter() - began
+    manifest = describe_run(run, opened.key, subject.path, opened.volume, denoised, seconds)
     _write(subject, denoised, manifest, run.flags)
     opened.finished.remove()
 

@@ -1,16 +1,14 @@
 """`run.json`: what a run was given, what it did, and how long it took."""
 
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from guided_diffusion.dist_util import communicator
+from guided_diffusion.dist_util import communicator, device
 from guided_diffusion.inference.denoising import Denoised
-from guided_diffusion.inference.presets import Settings
+from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.resume import fingerprint
 from guided_diffusion.pet.geometry import above_cap
 from guided_diffusion.pet.grid import Volume
@@ -18,25 +16,24 @@ from guided_diffusion.pet.grid import Volume
 _PACKAGES = ("pet-3d-ddpm", "torch", "numpy", "scipy", "nibabel", "pydicom", "mpi4py")
 
 
-def describe_run(
-    *,
-    key: str,
-    input_path: str,
-    volume: Volume,
-    model_path: str,
-    weights: str,
-    flags: dict[str, Any],
-    settings: Settings,
-    denoised: Denoised,
-    nfe_per_patch: int,
-    device: torch.device,
-    threads: int,
-    seconds: float,
-) -> dict[str, Any]:
-    """The manifest of one subject, plain values only.
+@dataclass(frozen=True)
+class Run:
+    """What all subjects of a run share.
 
-    key: names the run's results. weights: the checkpoint's digest. nfe_per_patch: network calls on every patch.
+    flags: of the command line. weights: the checkpoint's digest, on rank 0. threads: of the CPU, on every rank.
     """
+
+    flags: dict[str, Any]
+    loaded: LoadedModel
+    weights: str
+    threads: int
+
+
+def describe_run(
+    run: Run, key: str, input_path: str, volume: Volume, denoised: Denoised, seconds: float
+) -> dict[str, Any]:
+    """The manifest of one subject, plain values only. key: names its results. seconds: what it took."""
+    settings = run.loaded.settings
     return {
         "key": key,
         "input": {
@@ -48,17 +45,17 @@ def describe_run(
             "source": dict(volume.source),
             "above_suv_max": above_cap(volume, settings.preprocessing.suv_max),
         },
-        "checkpoint": {"name": Path(model_path).name, "sha256": weights},
-        "flags": flags,
+        "checkpoint": {"name": Path(run.flags["model_path"]).name, "sha256": run.weights},
+        "flags": run.flags,
         "settings": settings.as_dict(),
         "model_grid": {"shape": list(denoised.samples.shape), "voxel_mm": list(settings.preprocessing.voxel_mm)},
         "plan": asdict(denoised.plan),
-        "nfe_per_patch_and_realisation": nfe_per_patch,
+        "nfe_per_patch_and_realisation": run.loaded.diffusion.num_timesteps,
         "patches": denoised.timings,
         "seconds": round(seconds, 3),
         "ranks": communicator().size,
-        "device": str(device),
-        "threads_per_rank": threads,
+        "device": str(device()),
+        "threads_per_rank": run.threads,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
     }
 
