@@ -5,9 +5,9 @@
 OUT receives table.md, summary.csv, subjects.csv, lesions.csv and filters.csv; evaluation/README.md explains them.
 """
 
-import argparse
 import csv
 from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,18 +16,38 @@ from tqdm import tqdm
 from evaluation.case_scores import LOW_DOSE, Row, measure_case, open_case, result_path, tune_filters
 from evaluation.filters import FILTERS
 from evaluation.summary import as_row, dose_text, format_markdown, format_targets, summarise
-from guided_diffusion.config.parser import Parser
+from guided_diffusion.config import Role, flag
+from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
 from guided_diffusion.pet.cases import Case, read_cases
 
 
+@dataclass(frozen=True)
+class ComparisonFlags:
+    """What is compared, on which trial, and where the tables go."""
+
+    trial: Path = flag(MISSING, "virtual trial; its split 'test' is compared", Role.FILES, metavar="DIR")
+    validation: Path = flag(
+        MISSING, "virtual trial whose split 'validation' tunes the filters", Role.FILES, metavar="DIR"
+    )
+    method: tuple[str, ...] = flag(
+        MISSING,
+        "results of scripts/test.py --base_samples TRIAL --save_dir DIR; may be given several times",
+        Role.FILES,
+        metavar="NAME=DIR",
+    )
+    out: Path = flag(MISSING, "folder of the tables", Role.FILES, metavar="DIR")
+    doses: str | None = flag(None, "comma list of dose fractions", Role.IMAGES, shown="all of the trial")
+
+
 def main() -> None:
-    args = create_argparser().parse_args()
+    args = create_parser().parse_args()
     methods = parse_methods(args.method)
+    doses = None if args.doses is None else parse_doses(args.doses)
     out = writable_folder(args.out)
-    cases = choose(read_cases(args.trial), "test", args.doses, args.trial)
+    cases = choose(read_cases(args.trial), "test", doses, args.trial)
     for folder in methods.values():
         for case in cases:
             result_path(case, folder)  # now rather than after the tuning
@@ -54,21 +74,9 @@ def main() -> None:
     print(text, end="")
 
 
-def create_argparser() -> argparse.ArgumentParser:
+def create_parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument("--trial", type=Path, required=True, help="virtual trial; its split 'test' is compared")
-    parser.add_argument(
-        "--validation", type=Path, required=True, help="virtual trial whose split 'validation' tunes the filters"
-    )
-    parser.add_argument(
-        "--method",
-        action="append",
-        required=True,
-        metavar="NAME=DIR",
-        help="results of scripts/test.py --base_samples TRIAL --save_dir DIR; may be given several times",
-    )
-    parser.add_argument("--doses", type=parse_doses, help="comma list of dose fractions (default: all of the trial)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the tables")
+    add_flags(parser, ComparisonFlags)
     return parser
 
 
@@ -86,6 +94,7 @@ def parse_methods(arguments: Sequence[str]) -> dict[str, Path]:
 
 
 def parse_doses(text: str) -> list[float]:
+    """The numbers of a comma list of fractions. Raises InputError for another text."""
     try:
         return [float(Fraction(part)) for part in text.split(",")]
     except (ValueError, ZeroDivisionError):

@@ -1,14 +1,15 @@
 """SSIM and PSNR of generated volumes against their normal-dose references; evaluation/README.md explains them."""
 
-import argparse
 import csv
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from evaluation.compared_files import UNITS, SubjectFiles, find_subject_files, published_peak, read_pair
 from evaluation.metrics import psnr, ssim
-from guided_diffusion.config.parser import Parser
+from guided_diffusion.config import Role, flag
+from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
@@ -23,8 +24,38 @@ MEAN, DEVIATION = "mean", "standard deviation"
 Numbers = dict[str, float]
 
 
+@dataclass(frozen=True)
+class FolderFlags:
+    """What is compared."""
+
+    gtr_dir: Path = flag(
+        MISSING, "normal dose: <subject>.npz (arr_0 [2,X,Y,Z]), .nii or .nii.gz", Role.FILES, metavar="DIR"
+    )
+    gen_dir: Path = flag(
+        MISSING, "generated: one file of that format in <subject>/ (arr_0 [X,Y,Z])", Role.FILES, metavar="DIR"
+    )
+    matfile_dir: Path | None = flag(
+        None, "scans before clipping, <subject>.mat with suv; adds the published PSNR", Role.FILES, metavar="DIR"
+    )
+
+
+@dataclass(frozen=True)
+class UnitFlags:
+    """What the values of either side are."""
+
+    gtr_units: str = flag("normalised", "of the normal dose", Role.IMAGES, choices=UNITS)
+    gen_units: str = flag("normalised", "of the generated volumes", Role.IMAGES, choices=UNITS)
+
+
+@dataclass(frozen=True)
+class TableFlags:
+    """What is written."""
+
+    csv: Path | None = flag(None, "file for the table, one row per subject", Role.FILES, metavar="FILE")
+
+
 def main() -> None:
-    args = create_argparser().parse_args()
+    args = create_parser().parse_args()
     if args.csv is not None:
         check_csv(args.csv)
     subjects = find_subject_files(args.gtr_dir, args.gen_dir, args.matfile_dir)
@@ -42,26 +73,12 @@ def main() -> None:
         write_csv(args.csv, table, columns)
 
 
-def create_argparser() -> argparse.ArgumentParser:
+def create_parser() -> Parser:
     parser = Parser(__doc__)
-    folders = parser.add_argument_group("folders")
-    folders.add_argument(
-        "--gtr_dir", type=Path, required=True, help="normal dose: <subject>.npz (arr_0 [2,X,Y,Z]), .nii or .nii.gz"
-    )
-    folders.add_argument(
-        "--gen_dir",
-        type=Path,
-        required=True,
-        help="generated: one file of that format in <subject>/ (arr_0 [X,Y,Z])",
-    )
-    folders.add_argument(
-        "--matfile_dir", type=Path, help="scans before clipping, <subject>.mat with suv; adds the published PSNR"
-    )
+    add_flags(parser.add_argument_group("folders"), FolderFlags)
     units = parser.add_argument_group("units", "normalised is SUV/16, the published convention for both sides")
-    units.add_argument("--gtr_units", choices=UNITS, default="normalised", help="default: normalised")
-    units.add_argument("--gen_units", choices=UNITS, default="normalised", help="default: normalised")
-    output = parser.add_argument_group("output")
-    output.add_argument("--csv", type=Path, help="file for the table, one row per subject")
+    add_flags(units, UnitFlags)
+    add_flags(parser.add_argument_group("output"), TableFlags)
     return parser
 
 

@@ -6,9 +6,8 @@ Noise and means in uniform tissue, foci lost or appearing, and whether the serie
 OUT receives report.json, report.md, the volumes, and with --neck_mm a picture of what lies below the neck.
 """
 
-import argparse
 import json
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -17,9 +16,10 @@ import numpy as np
 from evaluation.metrics import clip_suv, psnr
 from evaluation.mip_pictures import save_coronal_mips
 from evaluation.thinning import noise_sigmas, thin_by_noise
+from guided_diffusion.commands import denoise_flags
 from guided_diffusion.commands.denoise import denoise_subjects
-from guided_diffusion.commands.denoise_flags import create_parser
-from guided_diffusion.config.parser import Parser
+from guided_diffusion.config import Role, flag
+from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
@@ -39,24 +39,34 @@ PICTURE_WINDOW = (0.0, 6.0)
 Report = dict[str, object]
 
 
+@dataclass(frozen=True)
+class SeriesFlags:
+    """Which series is denoised, with what, and where the results go."""
+
+    series: Path = flag(MISSING, "a real scan: DICOM folder or NIfTI in SUV", Role.FILES, metavar="PATH")
+    model_path: Path = flag(MISSING, "the weights", Role.FILES, metavar="FILE")
+    out: Path = flag(MISSING, "folder of results; denoised volumes there are kept", Role.FILES, metavar="DIR")
+    neck_mm: float | None = flag(
+        None,
+        "distance of the neck from the uppermost slice; without it there is no picture",
+        Role.IMAGES,
+        metavar="MM",
+    )
+
+
 def main() -> None:
-    args = communicator().bcast(on_root(create_argparser().parse_args))
+    args = communicator().bcast(on_root(create_parser().parse_args))
     thinned = args.out / "thinned.nii.gz"
     on_root(write_thinned, args.series, thinned)
     for scan, folder in ((args.series, "denoised"), (thinned, "denoised_thinned")):
         arguments = ["--base_samples", scan, "--model_path", args.model_path, "--save_dir", args.out / folder]
-        denoise_subjects(create_parser(""), [*map(str, arguments), "--resume", "True"])
+        denoise_subjects(denoise_flags.create_parser(""), [*map(str, arguments), "--resume", "True"])
     on_root(write_report, args.series, args.out, args.neck_mm)
 
 
-def create_argparser() -> argparse.ArgumentParser:
+def create_parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument("--series", type=Path, required=True, help="a real scan: DICOM folder or NIfTI in SUV")
-    parser.add_argument("--model_path", type=Path, required=True, help="the weights")
-    parser.add_argument("--out", type=Path, required=True, help="folder of results; denoised volumes there are kept")
-    parser.add_argument(
-        "--neck_mm", type=float, help="distance of the neck from the uppermost slice; without it there is no picture"
-    )
+    add_flags(parser, SeriesFlags)
     return parser
 
 

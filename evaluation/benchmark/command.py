@@ -4,6 +4,7 @@ import argparse
 import json
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from evaluation.benchmark.seams import measure_seams
 from evaluation.benchmark.section import Section
 from evaluation.benchmark.training_step import measure_training
 from evaluation.benchmark.whole_volume import measure_volume
-from guided_diffusion.config.parser import Parser, str2bool
+from guided_diffusion.config import Role, flag
+from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import share_cores
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
@@ -36,20 +38,25 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Section]] = {
 ON_TRIALS = ("samplers", "seams")
 
 
+@dataclass(frozen=True)
+class BenchmarkFlags:
+    """What is measured, on what, and where the numbers go."""
+
+    quick: bool = flag(False, "within five minutes", Role.MACHINE)
+    sections: str = flag("", f"of {','.join(SECTIONS)}", Role.FILES, metavar="LIST", shown="all it can")
+    model_path: str = flag("checkpoint/demo_ddpm3d.pt", "weights to run", Role.FILES, metavar="FILE")
+    trial: Path | None = flag(
+        None, "a validation trial, for the sections samplers and seams", Role.FILES, metavar="DIR"
+    )
+    json: Path | None = flag(None, "write the numbers here", Role.FILES, metavar="FILE")
+    markdown: Path | None = flag(None, "write the tables here", Role.FILES, metavar="FILE")
+    threads: int = flag(0, "CPU threads", Role.MACHINE, shown="all cores")
+
+
 def create_parser(description: str) -> Parser:
     """All flags of the benchmark."""
     parser = Parser(description)
-    parser.add_argument(
-        "--quick", nargs="?", const=True, default=False, type=str2bool, metavar="True|False", help="within five minutes"
-    )
-    parser.add_argument("--sections", default="", metavar="LIST", help=f"of {','.join(SECTIONS)} (default: all it can)")
-    parser.add_argument("--model_path", default="checkpoint/demo_ddpm3d.pt", metavar="FILE", help="weights to run")
-    parser.add_argument(
-        "--trial", type=Path, metavar="DIR", help="a validation trial, for the sections samplers and seams"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: all cores)")
+    add_flags(parser, BenchmarkFlags)
     return parser
 
 

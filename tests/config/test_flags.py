@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import demo
+from evaluation import compare, demo, get_ssim_psnr, real_series
+from evaluation.benchmark import command as benchmark
 from guided_diffusion.checkpoints import Checkpoint
 from guided_diffusion.commands import denoise_flags, export, prepare, simulate
 from guided_diffusion.commands import train as train_command
@@ -44,9 +45,12 @@ from guided_diffusion.training.settings import training_settings
 
 INFERENCE = (OutputFlags, InputFlags, PresetFlags, Sampling, PrecisionFlags, ExecutionFlags)
 TRAINING = (TrainingPreset, *TRAINING_GROUPS.values())
-COMMANDS = (prepare.PreparationFlags, prepare.GridFlags, simulate.SimulationFlags, export.ExportFlags, demo.DemoFlags)
+METRICS = (get_ssim_psnr.FolderFlags, get_ssim_psnr.UnitFlags, get_ssim_psnr.TableFlags)
+COMMANDS = (
+    *(prepare.PreparationFlags, prepare.GridFlags, simulate.SimulationFlags, export.ExportFlags, demo.DemoFlags),
+    *(benchmark.BenchmarkFlags, compare.ComparisonFlags, real_series.SeriesFlags, *METRICS),
+)
 CONFIGS = dict.fromkeys((*INFERENCE, *TRAINING, *COMMANDS, PreprocessingConfig, ModelConfig, DiffusionConfig))
-
 
 # Other values than the default of which sense can be made; of the rest the first other choice, the other boolean or 7.
 OTHER_VALUES = {
@@ -94,8 +98,11 @@ def test_every_field_says_what_it_is_for(config):
         (simulate.create_parser, (simulate.SimulationFlags,)),
         (export.create_parser, (export.ExportFlags,)),
         (demo.create_parser, (demo.DemoFlags,)),
+        (benchmark.create_parser, (benchmark.BenchmarkFlags,)),
+        (lambda _: compare.create_parser(), (compare.ComparisonFlags,)),
+        (lambda _: get_ssim_psnr.create_parser(), METRICS),
+        (lambda _: real_series.create_parser(), (real_series.SeriesFlags,)),
     ],
-    ids=("test.py", "train.py", "prepare.py", "simulate.py", "export.py", "demo.py"),
 )
 def test_every_flag_of_a_command_line_is_declared(create_parser, configs):
     declared = flags_of(*configs)
