@@ -12,7 +12,7 @@ from evaluation.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, or
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.subjects import DENOISED_NAME
 from guided_diffusion.pet.cases import Case
-from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.grid import Volume, on_one_grid
 from guided_diffusion.pet.suv_peak import suv_peak
 from guided_diffusion.pet.volume import load_volume
 from guided_diffusion.simulation.body_phantom import load_tissues
@@ -21,7 +21,6 @@ LOW_DOSE = "low_dose"
 REFERENCES = ("normal", "truth")
 ORGANS = ("liver", "lung")
 QUALITY = ("psnr", "ssim")
-AFFINE_TOLERANCE_MM = 1e-2
 
 Row = dict[str, object]
 Parameters = dict[float, dict[str, float]]
@@ -64,7 +63,7 @@ def result_path(case: Case, folder: Path) -> Path:
 
 def _on_grid_of(scan: Volume, path: Path) -> Volume:
     volume = load_volume(path)
-    if volume.data.shape != scan.data.shape or not np.allclose(volume.affine, scan.affine, atol=AFFINE_TOLERANCE_MM):
+    if not on_one_grid(volume, scan):
         raise InputError(f"{path}: lies on another grid than the low dose; the result is of another scan")
     return volume
 

@@ -9,13 +9,13 @@ from evaluation.metrics import SUV_MAX, clip_suv
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import arrays, volume_formats
 from guided_diffusion.pet.formats.declaration import Request
+from guided_diffusion.pet.grid import same_grid
 from guided_diffusion.pet.plausibility import check_normalised, check_suv
 
 UNCERTAINTY_PREFIX = "uncertainty"
 # Arrays on the model's grid; every other format places its voxels in space.
 BARE_FORMATS = ("npz", "mat")
 UNITS = ("normalised", "suv")
-AFFINE_TOLERANCE_MM = 1e-2
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,12 @@ def read_pair(subject: SubjectFiles, gtr_units: str, gen_units: str) -> tuple[np
             f"{subject.generated}: shape {generated.shape}, but the reference {subject.reference} is "
             f"{reference.shape}; both must be on one grid"
         )
-    if reference_affine is not None and generated_affine is not None:
-        _refuse_displaced(reference_affine, generated_affine, subject)
+    placed = reference_affine is not None and generated_affine is not None
+    if placed and not same_grid(reference.shape, reference_affine, generated.shape, generated_affine):
+        raise InputError(
+            f"{subject.generated}: lies elsewhere in space than {subject.reference} (the affines differ); "
+            "resample one onto the other"
+        )
     reference = to_suv(reference, gtr_units, subject.reference, "--gtr_units")
     generated = to_suv(generated, gen_units, subject.generated, "--gen_units")
     return reference, np.maximum(generated, 0)
@@ -82,14 +86,6 @@ def to_suv(volume: np.ndarray, units: str, path: Path, flag: str) -> np.ndarray:
     if volume.max() > 0:
         check_suv(volume, path, advice=f"pass {flag} normalised if it is SUV/16")
     return clip_suv(volume)
-
-
-def _refuse_displaced(reference_affine: np.ndarray, generated_affine: np.ndarray, subject: SubjectFiles) -> None:
-    if not np.allclose(reference_affine, generated_affine, rtol=0, atol=AFFINE_TOLERANCE_MM):
-        raise InputError(
-            f"{subject.generated}: lies elsewhere in space than {subject.reference} (the affines differ); "
-            "resample one onto the other"
-        )
 
 
 def _read(path: Path, channel: int, channels: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:

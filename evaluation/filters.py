@@ -9,11 +9,12 @@ from scipy.optimize import minimize_scalar
 from skimage.restoration import denoise_nl_means
 
 from evaluation.metrics import clip_suv, psnr
+from guided_diffusion.pet.blur import gaussian_blur
 from guided_diffusion.pet.image_quality import mean_squared_error
 
 TUNING_SLICES = 32
 NLM_PATCH, NLM_DISTANCE = 3, 3  # voxels: patches of 3x3x3 within 3 voxels either way, 23 mm at 3.3 mm
-BODY_SUV = 0.3
+TISSUE_SUV = 0.3  # above this, noise is measured
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 LARGEST_BLUR_MM = 10.0
 
@@ -40,13 +41,13 @@ def middle_slices(volume: np.ndarray) -> np.ndarray:
 def noise_level(volume: np.ndarray) -> float:
     """Noise of a volume [X, Y, Z] in SUV: what a Gaussian of one voxel removes in the body, by its median magnitude."""
     removed = volume - gaussian_filter(volume, 1)
-    body = gaussian_filter(volume, 3) > BODY_SUV
+    body = gaussian_filter(volume, 3) > TISSUE_SUV
     return float(MAD_TO_SIGMA * np.median(np.abs(removed[body]))) if body.any() else 0.0
 
 
 def gaussian(scan: Scan, sigma_mm: float) -> np.ndarray:
     """Gaussian filter, isotropic in mm: float32 [X, Y, Z]."""
-    return gaussian_filter(scan.data, [sigma_mm / size for size in scan.voxel_mm], mode="nearest")
+    return gaussian_blur(scan.data, sigma_mm, scan.voxel_mm)
 
 
 def non_local_means(scan: Scan, strength: float) -> np.ndarray:
@@ -106,7 +107,7 @@ def blurred_truth(truth: np.ndarray, normal_dose: np.ndarray, voxel_mm: Sequence
     seen = clip_suv(normal_dose)
 
     def blurred(sigma_mm: float) -> np.ndarray:
-        return gaussian_filter(truth, [sigma_mm / size for size in voxel_mm], mode="nearest")
+        return gaussian_blur(truth, sigma_mm, voxel_mm)
 
     best = minimize_scalar(
         lambda sigma_mm: mean_squared_error(seen, clip_suv(blurred(sigma_mm))),

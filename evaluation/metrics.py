@@ -6,15 +6,16 @@ Every volume is [X, Y, Z] in SUV and is compared in float32, as the published ev
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize_scalar
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import image_quality
+from guided_diffusion.pet.blur import gaussian_blur
 from guided_diffusion.pet.image_quality import SSIM_WINDOW, mean_squared_error
+from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 from guided_diffusion.pet.patches import PatchPlan
 
-SUV_MAX = 16.0  # the published data are clipped to [0, 16], so no image can be brighter: the honest peak
+SUV_MAX = DEFAULT_SUV_MAX  # the published data are clipped to this, so no image can be brighter: the honest peak
 IDENTICAL_PSNR = 100.0  # dB, the published stand-in for the infinite PSNR of two equal volumes
 
 LARGEST_SIGMA_MM = 10  # a FWHM of 24 mm, beyond any filter used on PET
@@ -62,7 +63,7 @@ def best_gaussian(
     low_dose, normal_dose = _comparable(low_dose, normal_dose)
 
     def filtered(sigma_mm: float) -> np.ndarray:
-        return gaussian_filter(low_dose, [sigma_mm / size for size in voxel_size], mode="nearest")
+        return gaussian_blur(low_dose, sigma_mm, voxel_size)
 
     def error(sigma_mm: float) -> float:
         return mean_squared_error(normal_dose, filtered(sigma_mm))

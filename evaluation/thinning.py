@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from guided_diffusion.pet.blur import gaussian_blur
 from guided_diffusion.pet.spheres import ball
 from guided_diffusion.pet.uniform_tissue import SPHERE_MM
 
@@ -51,6 +52,6 @@ def thin_by_noise(
     """
     field = gaussian_filter(np.random.default_rng(seed).standard_normal(volume.shape), sigmas, mode="wrap")
     field /= field.std()
-    activity = gaussian_filter(volume, [LOCAL_MEAN_MM / size for size in voxel_mm])
+    activity = gaussian_blur(volume, LOCAL_MEAN_MM, voxel_mm, mode="reflect")
     noisy = volume + np.sqrt(1 / dose - 1) * cov * activity * field
     return np.maximum(noisy, 0).astype(np.float32)

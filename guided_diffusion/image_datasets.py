@@ -18,11 +18,9 @@ import numpy as np
 from guided_diffusion import logger
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats.arrays import load_npz, map_npz
-from guided_diffusion.pet.normalisation import normalise
+from guided_diffusion.pet.normalisation import BODY_SUV, normalise
 from guided_diffusion.pet.trial_manifest import MANIFEST, file_of, is_trial, read_manifest
 
-# Uptake above this (SUV) is the patient rather than air.
-BODY_SUV = 0.1
 # Crops are centred within cells of this many voxels a side.
 CELL = 8
 # No SUV image has its 99.9th percentile up here: such values are Bq/mL or counts.

@@ -5,7 +5,8 @@ from math import inf
 
 from guided_diffusion.config.flags import Role, flag
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.grid import check_axis_codes
+from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_VOXEL_MM, check_axis_codes
+from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 
 # Channel multipliers of the published system by `large_size`; every other size uses the last entry.
 _CHANNEL_MULT = {64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (1, 1, 2, 2, 4, 4)}
@@ -124,11 +125,13 @@ class PreprocessingConfig:
     """The grid and the scale that a network was trained on."""
 
     voxel_mm: tuple[float, float, float] = flag(
-        (1.65, 1.65, 1.65), "voxel size along X Y Z", Role.NETWORK, metavar="MM MM MM"
+        DEFAULT_VOXEL_MM, "voxel size along X Y Z", Role.NETWORK, metavar="MM MM MM"
     )
-    axis_codes: str = flag("PLS", "directions, of R L A P S I, that X, Y and Z grow to", Role.NETWORK)
+    axis_codes: str = flag(DEFAULT_AXIS_CODES, "directions, of R L A P S I, that X, Y and Z grow to", Role.NETWORK)
     suv_max: float = flag(
-        16.0, "the largest SUV that the network sees: its input is clipped to this and divided by it", Role.NETWORK
+        DEFAULT_SUV_MAX,
+        "largest SUV that the network sees: its input is clipped to this and divided by it",
+        Role.NETWORK,
     )
     patch_size: int = flag(96, "slices per patch", Role.SAMPLING, shown="the header's, or 96")
     overlap: int = flag(10, "slices shared by neighbours", Role.SAMPLING, shown="the header's, or 10")

@@ -16,11 +16,13 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats.arrays import check_size
 from guided_diffusion.pet.grid import (
     DEFAULT_AXIS_CODES,
-    DEFAULT_BARE_VOXEL_MM,
+    DEFAULT_VOXEL_MM,
     Volume,
     check_axis_codes,
     check_voxel_mm,
+    on_one_grid,
 )
+from guided_diffusion.pet.normalisation import BODY_SUV, DEFAULT_SUV_MAX
 from guided_diffusion.pet.operators import Samples, apply_separable, back_operator, there_operator
 from guided_diffusion.pet.sheared import sample, upright_grid
 
@@ -28,8 +30,7 @@ from guided_diffusion.pet.sheared import sample, upright_grid
 SAME_SPACING = 0.01
 # The largest cosine between axes that still count as being at right angles: 0.3 mm over a body's width.
 RIGHT_ANGLE = 1e-3
-# Body or air: mean SUV over blocks of about 1 cm. Air holds a few hundredths, a thigh 0.2 and more.
-BODY_SUV = 0.1
+# Body or air is told by mean SUV over blocks of this size.
 BODY_BLOCK_MM = 10.0
 # No scanner's field of view is longer.
 LARGEST_EXTENT_MM = 4000.0
@@ -40,7 +41,7 @@ SMALLEST_PIECE = 0.005
 def to_model_grid(
     volume: Volume,
     *,
-    voxel_mm: float | tuple[float, float, float] = DEFAULT_BARE_VOXEL_MM,
+    voxel_mm: float | tuple[float, float, float] = DEFAULT_VOXEL_MM,
     axis_codes: str = DEFAULT_AXIS_CODES,
     margin_mm: float = 20.0,
 ) -> Volume:
@@ -88,7 +89,7 @@ def back_to_input_grid(
     original: Volume,
     *,
     above_cap: Literal["keep", "clip"] = "keep",
-    suv_max: float = 16.0,
+    suv_max: float = DEFAULT_SUV_MAX,
 ) -> Volume:
     """Carries what the model changed back to the grid of `original`.
 
@@ -110,7 +111,7 @@ def back_to_input_grid(
     Raises:
         InputError: the grids do not belong together.
     """
-    if denoised.data.shape != model_input.data.shape or not np.allclose(denoised.affine, model_input.affine, atol=1e-3):
+    if not on_one_grid(denoised, model_input):
         raise InputError("the denoised volume does not lie on the grid of the model's input")
     change = denoised.data - np.minimum(model_input.data, suv_max)
     data = np.minimum(original.data, suv_max) if above_cap == "clip" else original.data.copy()
@@ -136,7 +137,7 @@ def resample_like(volume: Volume, model: Volume) -> Volume:
     Raises:
         InputError: the two images' axes are turned against each other, or `volume` lacks a tenth or more of `model`.
     """
-    if volume.data.shape == model.data.shape and np.allclose(volume.affine, model.affine, atol=1e-3):
+    if on_one_grid(volume, model):
         return volume
     permutation, samples = _samples_in(volume.affine, model, "low dose and normal dose do not have parallel axes")
     data = np.transpose(volume.data, permutation)
@@ -150,7 +151,7 @@ def resample_like(volume: Volume, model: Volume) -> Volume:
 def is_on_model_grid(
     volume: Volume,
     *,
-    voxel_mm: float | tuple[float, float, float] = DEFAULT_BARE_VOXEL_MM,
+    voxel_mm: float | tuple[float, float, float] = DEFAULT_VOXEL_MM,
     axis_codes: str = DEFAULT_AXIS_CODES,
 ) -> bool:
     """Whether axes and voxel size are the model's already."""
@@ -186,7 +187,7 @@ def body_box(volume: Volume, margin_mm: float) -> list[tuple[int, int]]:
     return box
 
 
-def above_cap(volume: Volume, suv_max: float = 16.0) -> dict[str, float]:
+def above_cap(volume: Volume, suv_max: float = DEFAULT_SUV_MAX) -> dict[str, float]:
     """What clipping at suv_max cuts off: number of voxels, peak SUV, volume in mL."""
     voxels = int(np.count_nonzero(volume.data > suv_max))
     return {"voxels": voxels, "peak": float(volume.data.max()), "ml": voxels * volume.voxel_ml}

@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.text import printable
 
-DEFAULT_BARE_VOXEL_MM = 1.65
+# The grid of the published network, along its axes X, Y, Z.
+DEFAULT_VOXEL_MM = (1.65, 1.65, 1.65)
 DEFAULT_AXIS_CODES = "PLS"
 # Scanners for mice go down to 0.1 mm. A header in metres or micrometres falls outside.
 SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM = 0.05, 100.0
+# Grids whose voxels lie less than this part of a voxel apart are one: rounded in a header, and nothing to PET.
+SAME_GRID_VOXELS = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,3 +88,22 @@ def centred_affine(
         affine[world, axis] = sign * size
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return affine
+
+
+def same_grid(
+    shape: tuple[int, ...], affine: np.ndarray, other_shape: tuple[int, ...], other_affine: np.ndarray
+) -> bool:
+    """Whether two grids are one: of one shape, with no voxel further apart than a twentieth of a voxel.
+
+    affine, other_affine: 4x4, voxel index -> mm. Between the corners of a grid no voxel lies further apart than there.
+    """
+    if tuple(shape) != tuple(other_shape):
+        return False
+    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))])
+    apart_mm = np.linalg.norm(corners @ (np.asarray(affine) - np.asarray(other_affine))[:3].T, axis=1)
+    return bool(apart_mm.max() <= SAME_GRID_VOXELS * np.linalg.norm(np.asarray(affine)[:3, :3], axis=0).min())
+
+
+def on_one_grid(volume: Volume, other: Volume) -> bool:
+    """Whether two volumes lie on one grid, as `same_grid`."""
+    return same_grid(volume.data.shape, volume.affine, other.data.shape, other.affine)

@@ -1,6 +1,11 @@
-"""Between SUV and what the network sees. Training and inference share these two functions."""
+"""SUV where air and the network's input end, and between SUV and what the network sees, in training as in inference."""
 
 import numpy as np
+
+# A mean over about 1 cm tells body from air: air holds a few hundredths, a thigh 0.2 and more.
+BODY_SUV = 0.1
+# The published networks saw SUV of 0 to this.
+DEFAULT_SUV_MAX = 16.0
 
 
 def normalise(suv: np.ndarray, suv_max: float) -> np.ndarray:

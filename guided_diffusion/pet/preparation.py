@@ -11,7 +11,8 @@ import numpy as np
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
 from guided_diffusion.pet.geometry import above_cap, resample_like, to_model_grid
-from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_BARE_VOXEL_MM, Volume
+from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_VOXEL_MM, Volume
+from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv_bases import SUVBasis
 from guided_diffusion.pet.volume import in_suv_basis, load_volume, save_pair, save_volume
@@ -28,11 +29,11 @@ class ModelGrid:
     bare_voxel_mm: voxel size of arrays that carry no affine.
     """
 
-    voxel_mm: tuple[float, float, float] = (DEFAULT_BARE_VOXEL_MM,) * 3
+    voxel_mm: tuple[float, float, float] = DEFAULT_VOXEL_MM
     axis_codes: str = DEFAULT_AXIS_CODES
     margin_mm: float = 20.0
-    bare_voxel_mm: tuple[float, float, float] = (DEFAULT_BARE_VOXEL_MM,) * 3
-    suv_max: float = 16.0
+    bare_voxel_mm: tuple[float, float, float] = DEFAULT_VOXEL_MM
+    suv_max: float = DEFAULT_SUV_MAX
 
 
 def load(path: str, grid: ModelGrid, series: str | None = None, overrides: SUVOverrides | None = None) -> Volume:

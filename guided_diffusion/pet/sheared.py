@@ -4,8 +4,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-# A Gaussian as wide at half height as the new voxel suppresses what the new grid cannot hold.
-SIGMA_OF_FWHM = 1 / np.sqrt(8 * np.log(2))
+from guided_diffusion.pet.blur import FWHM_PER_SIGMA
 
 
 def upright_grid(
@@ -43,7 +42,8 @@ def sample(data: np.ndarray, index_map: np.ndarray, shape: tuple[int, int, int])
         index_map: 4x4, index on the new grid -> index on the old one.
     """
     ratios = np.linalg.norm(index_map[:3, :3], axis=1)
-    sigmas = SIGMA_OF_FWHM * np.sqrt(np.maximum(ratios**2 - 1, 0))
+    # A Gaussian as wide at half height as the new voxel suppresses what the new grid cannot hold.
+    sigmas = np.sqrt(np.maximum(ratios**2 - 1, 0)) / FWHM_PER_SIGMA
     if sigmas.max() > 0.1:
         data = ndimage.gaussian_filter(data, sigmas, mode="nearest")
     # grid-constant, not constant: what lies within a voxel of the border fades out instead of being cut off.

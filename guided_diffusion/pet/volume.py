@@ -9,7 +9,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet import remote
 from guided_diffusion.pet.formats import arrays, dicom, nifti, volume_formats
 from guided_diffusion.pet.formats.declaration import Request, StoredArray
-from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_BARE_VOXEL_MM, Volume, centred_affine
+from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_VOXEL_MM, Volume, centred_affine, on_one_grid
 from guided_diffusion.pet.plausibility import check_suv
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv_bases import UNITS, SUVBasis, ratio_of
@@ -18,7 +18,7 @@ from guided_diffusion.pet.suv_bases import UNITS, SUVBasis, ratio_of
 def load_volume(
     path: str | Path,
     *,
-    bare_voxel_mm: float | tuple[float, float, float] = DEFAULT_BARE_VOXEL_MM,
+    bare_voxel_mm: float | tuple[float, float, float] = DEFAULT_VOXEL_MM,
     bare_axis_codes: str = DEFAULT_AXIS_CODES,
     series: str | None = None,
     overrides: SUVOverrides | None = None,
@@ -68,7 +68,7 @@ def save_pair(low: Volume, normal: Volume, path: str | Path) -> None:
     """
     if low.unit != normal.unit:
         raise InputError(f"cannot write {path}: low dose is in {low.unit} and normal dose in {normal.unit}")
-    if low.data.shape != normal.data.shape or not np.allclose(low.affine, normal.affine, atol=1e-3):
+    if not on_one_grid(low, normal):
         raise InputError(f"cannot write {path}: low dose and normal dose lie on different grids")
     pair = np.stack([low.data, normal.data])
     arrays.write(Path(path), arr_0=pair, affine=low.affine, unit=np.array(low.unit))

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
 
+from guided_diffusion.pet.blur import FWHM_PER_SIGMA, gaussian_blur
 from guided_diffusion.simulation.canvas import interpolate_along
 from guided_diffusion.simulation.osem import osem
-from guided_diffusion.simulation.projector import FWHM_PER_SIGMA, Geometry, Projector, gaussian_matrix
+from guided_diffusion.simulation.projector import Geometry, Projector, gaussian_matrix
 from guided_diffusion.simulation.scanner import Scanner
 from guided_diffusion.simulation.tracers import Injection
 
@@ -142,9 +142,7 @@ def reconstruct(measurement: Measurement, scanner: Scanner, shape: tuple[int, in
         measurement.projector, measurement.counts, measurement.factors, measurement.background, scanner.iterations
     )
     sigma_mm = scanner.filter_fwhm_mm / FWHM_PER_SIGMA
-    image = ndimage.gaussian_filter(
-        image, [sigma_mm / grid.voxel_mm, sigma_mm / grid.voxel_mm, sigma_mm / grid.slice_mm]
-    )
+    image = gaussian_blur(image, sigma_mm, (grid.voxel_mm, grid.voxel_mm, grid.slice_mm), mode="reflect")
     for axis, (size, own) in enumerate(zip(shape[:2], grid.shape, strict=True)):
         if own != size:
             centred = (np.arange(size) - (size - 1) / 2) * grid.slice_mm / grid.voxel_mm

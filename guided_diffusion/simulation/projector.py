@@ -16,7 +16,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from scipy import sparse
 
-FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
+from guided_diffusion.pet.blur import FWHM_PER_SIGMA
 
 
 @dataclass(frozen=True)

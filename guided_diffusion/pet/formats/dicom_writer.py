@@ -18,7 +18,7 @@ from guided_diffusion.pet import remote
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats.dicom import Series, conversion_of, open_series, quiet_pydicom
-from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.grid import Volume, same_grid
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv.drug import drug_of
 from guided_diffusion.pet.text import printable
@@ -79,9 +79,7 @@ def save_dicom_series(
     if volume.unit != "SUV":
         raise InputError(f"a DICOM PET series holds SUV by body weight; this volume is in {volume.unit}")
     with remote.local_copy(template) as local, open_series(local, series=series) as original:
-        if volume.data.shape != original.stack.shape or not np.allclose(
-            volume.affine, original.stack.affine, atol=1e-3
-        ):
+        if not same_grid(volume.data.shape, volume.affine, original.stack.shape, original.stack.affine):
             raise InputError(f"{template}: the volume does not lie on the grid of this series")
         _write_folder(
             Path(out_dir), lambda folder: _write_slices(folder, volume, original, model_description, overrides)

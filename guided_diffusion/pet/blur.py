@@ -1,0 +1,16 @@
+"""Gaussian blurs in mm: a file of its own, because resampling, simulated scanners and reference filters share it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
+
+
+def gaussian_blur(data: np.ndarray, sigma_mm: float, voxel_mm: Sequence[float], mode: str = "nearest") -> np.ndarray:
+    """An image [i, j, k] behind a Gaussian filter that is isotropic in mm; same dtype.
+
+    voxel_mm: along i, j, k. mode: how the image goes on beyond its borders, as in `scipy.ndimage.gaussian_filter`.
+    """
+    return gaussian_filter(data, [sigma_mm / size for size in voxel_mm], mode=mode)
