@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,17 @@ T = TypeVar("T")
 # How launchers (MPICH, Open MPI, Slurm) tell a process how many they started.
 _LAUNCHER_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _POLL_SECONDS = 0.005
+
+
+class Tag(IntEnum):
+    """What a message between ranks is about."""
+
+    TASK = 1
+    STEP = 2
+    RESULT = 3
+    OVERLAP = 4
+    SHARE = 5
+    SAMPLES = 6
 
 
 class SingleRank:

@@ -17,6 +17,7 @@ import numpy as np
 
 from guided_diffusion import logger
 from guided_diffusion.errors import InputError
+from guided_diffusion.noise import Stream, generator
 from guided_diffusion.pet.formats.arrays import load_npz, map_npz
 from guided_diffusion.pet.normalisation import BODY_SUV, normalise
 from guided_diffusion.pet.trial_manifest import MANIFEST, file_of, is_trial, read_manifest
@@ -25,8 +26,6 @@ from guided_diffusion.pet.trial_manifest import MANIFEST, file_of, is_trial, rea
 CELL = 8
 # No SUV image has its 99.9th percentile up here: such values are Bq/mL or counts.
 IMPOSSIBLE_SUV = 1000.0
-# What the random numbers of a crop are for; part of their names.
-CROP_STREAM, NOISE_STREAM = 0, 1
 
 # What a manifest must say of its pairs.
 PAIR_COLUMNS = ("subject", "dose", "split", "voxel_mm", "pair")
@@ -139,14 +138,14 @@ class CropSource:
 
     def crop(self, step: int, item: int) -> Crop:
         """The crop of a step's item, always the same. Raises InputError for a file that cannot be used."""
-        rng = np.random.default_rng([self.seed, CROP_STREAM, step, item])
+        rng = generator(self.seed, Stream.CROP, step, item)
         number = int(rng.integers(len(self.pairs)))
         start = self._draw_start(number, rng)
         voxels = self._cut(number, start)
         if rng.random() < 0.5:
             voxels = voxels[:, :, ::-1]
         low_dose, normal_dose = np.ascontiguousarray(voxels.transpose(0, 3, 1, 2))[:, None]
-        noise_rng = np.random.default_rng([self.seed, NOISE_STREAM, step, item])
+        noise_rng = generator(self.seed, Stream.NOISE, step, item)
         return Crop(low_dose, normal_dose, noise_rng.standard_normal(low_dose.shape, dtype=np.float32))
 
     def _open(self, number: int) -> np.ndarray:

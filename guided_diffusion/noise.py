@@ -1,13 +1,30 @@
-"""Standard normal noise by name.
+"""Random numbers by name: what a draw is for, not when it is made, decides what is drawn.
 
 The noise of (seed, realisation, step, axial slice) is one and the same wherever it is asked for: patches that overlap
 see equal noise in the overlap, and nothing depends on patch size, batch or rank count. Philox is counter-based (Salmon
 et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011), so the name is the counter and nothing is drawn in order.
 """
 
+from enum import IntEnum
+
 import numpy as np
 import torch
 from torch import Tensor
+
+
+class Stream(IntEnum):
+    """What the random numbers of training are for; part of their names."""
+
+    CROP = 0
+    NOISE = 1
+    VALIDATION = 2
+    TIMESTEP = 3
+    DROPOUT = 4
+
+
+def generator(seed: int, stream: Stream, step: int, item: int) -> np.random.Generator:
+    """The random numbers with this name: those of a step's item, items being numbered over all ranks."""
+    return np.random.default_rng([seed, int(stream), step, item])
 
 
 def axial_noise(seed: int, realisation: int, step: int, slices: range, in_plane: tuple[int, int]) -> Tensor:

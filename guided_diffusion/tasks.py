@@ -8,9 +8,8 @@ oldest unfinished one: however many there are, rank 0 holds only so many at a ti
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from guided_diffusion.dist_util import communicator, meet, wait_until
+from guided_diffusion.dist_util import Tag, communicator, meet, wait_until
 
-_TASK, _STEP, _RESULT = 1, 2, 3
 _HELD = 2  # tasks that a rank has been given: one at work, the next at hand
 
 Compute = Callable[[Any, Callable[[], None]], Any]
@@ -75,7 +74,7 @@ class _Lead:
                 number, task = mine
                 self._finish(0, number, compute(task, self._step))
             mine = self._take(0)
-        self._sends += [self._comm.isend(None, dest=rank, tag=_TASK) for rank in range(1, self._comm.size)]
+        self._sends += [self._comm.isend(None, dest=rank, tag=Tag.TASK) for rank in range(1, self._comm.size)]
         wait_until(lambda: all(send.Test() for send in self._sends))
         meet()
 
@@ -96,7 +95,7 @@ class _Lead:
             for rank in range(1, self._comm.size):
                 task = self._take(rank) if self._held[rank] == held else None
                 if task is not None:
-                    self._sends.append(self._comm.isend(task, dest=rank, tag=_TASK))
+                    self._sends.append(self._comm.isend(task, dest=rank, tag=Tag.TASK))
 
     def _message_waits(self) -> bool:
         from mpi4py import MPI
@@ -114,7 +113,7 @@ class _Lead:
         status = MPI.Status()
         while self._message_waits():
             message = self._comm.recv(source=MPI.ANY_SOURCE, tag=MPI.ANY_TAG, status=status)
-            if status.Get_tag() == _STEP:
+            if status.Get_tag() == Tag.STEP:
                 self._on_step()
             else:
                 self._finish(status.Get_source(), *message)
@@ -134,15 +133,15 @@ def _follow(comm: Any, compute: Compute) -> None:
     sends = []
 
     def step() -> None:
-        sends.append(comm.isend(None, dest=0, tag=_STEP))
+        sends.append(comm.isend(None, dest=0, tag=Tag.STEP))
         sends[:] = [send for send in sends if not send.Test()]
 
     def next_task() -> tuple[int, Any] | None:
-        wait_until(lambda: comm.iprobe(source=0, tag=_TASK))
-        return comm.recv(source=0, tag=_TASK)
+        wait_until(lambda: comm.iprobe(source=0, tag=Tag.TASK))
+        return comm.recv(source=0, tag=Tag.TASK)
 
     while (received := next_task()) is not None:
         number, task = received
-        sends.append(comm.isend((number, compute(task, step)), dest=0, tag=_RESULT))
+        sends.append(comm.isend((number, compute(task, step)), dest=0, tag=Tag.RESULT))
     wait_until(lambda: all(send.Test() for send in sends))
     meet()

@@ -4,6 +4,7 @@ Only the last two axes are ever resampled, so a patch may have any axial length.
 connections: a block receives as many channels from below as its skip has and puts out as many as the next skip has.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -255,22 +256,31 @@ class UNetModel(nn.Module):
         return self.out(h).float()
 
 
+def corrected(config: ModelConfig, output: Tensor, low_res: Tensor) -> Tensor:
+    """A network's output whose first channels are a correction, in its units, to the low-dose patch: the image there.
+
+    The low-dose patch enters times `low_res_scale` and corrections leave divided by it: tissue is a few hundredths of
+    the normalised range, and layers learn faster from values around 1.
+    """
+    image, others = output.split([low_res.shape[1], output.shape[1] - low_res.shape[1]], dim=1)
+    return torch.cat([image / config.low_res_scale + low_res.float(), others], dim=1)
+
+
+def conditioned(backbone: Callable[[Tensor], Tensor], config: ModelConfig, x: Tensor, low_res: Tensor) -> Tensor:
+    """The conditional model's function around a backbone: x_t and the low-dose patch enter side by side."""
+    output = backbone(torch.cat([x, config.low_res_scale * low_res.to(x)], dim=1))
+    return corrected(config, output, low_res) if config.add_low_res else output
+
+
 class SuperResModel(UNetModel):
-    """The conditional network: x_t and the low-dose patch enter side by side.
+    """The conditional network.
 
     forward: x and low_res [N, 1, (Z,) X, Y] normalised. With `add_low_res` the first output channel is a correction to
-    the low-dose patch. `low_res_scale` sets the units in which the network sees the patch and corrects it: tissue is
-    a few hundredths of the normalised range, and layers learn faster from values around 1.
+    the low-dose patch, in the units that `low_res_scale` sets.
     """
 
     def __init__(self, config: ModelConfig, in_channels: int, out_channels: int):
         super().__init__(config, 2 * in_channels, out_channels)
 
     def forward(self, x: Tensor, timesteps: Tensor, low_res: Tensor, y: Tensor | None = None) -> Tensor:
-        scale = self.config.low_res_scale
-        output = super().forward(torch.cat([x, scale * low_res.to(x)], dim=1), timesteps, y)
-        if not self.config.add_low_res:
-            return output
-        channels = low_res.shape[1]
-        corrected = output[:, :channels] / scale + low_res.float()
-        return torch.cat([corrected, output[:, channels:]], dim=1)
+        return conditioned(lambda image: UNetModel.forward(self, image, timesteps, y), self.config, x, low_res)

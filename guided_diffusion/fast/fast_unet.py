@@ -22,7 +22,7 @@ from guided_diffusion.fast.layers import (
     norm_silu,
 )
 from guided_diffusion.nn import nearest_up_in_plane, timestep_embedding
-from guided_diffusion.unet import AttentionBlock, Downsample, ResBlock, UNetModel, Upsample
+from guided_diffusion.unet import AttentionBlock, Downsample, ResBlock, UNetModel, Upsample, conditioned
 
 # A layer is given the maps that stand side by side at its input, which it may use up, and the projections of the
 # timestep, of which a residual block takes the next.
@@ -109,11 +109,7 @@ class FastSuperResModel(FastUNet):
     """The function of a `SuperResModel`."""
 
     def _one(self, x: Tensor, timestep: float, low_res: Tensor) -> Tensor:
-        scale = self.config.low_res_scale
-        output = self._unet(torch.cat([x, scale * low_res.to(x)], dim=1), timestep)
-        if self.config.add_low_res:
-            output[:, :1] = output[:, :1] / scale + low_res.float()
-        return output
+        return conditioned(lambda image: self._unet(image, timestep), self.config, x, low_res)
 
 
 def _stage(layers: nn.Sequential, build: Build, parts: int = 1) -> Layer:

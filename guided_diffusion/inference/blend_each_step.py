@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from guided_diffusion.dist_util import communicator, meet, wait_until
+from guided_diffusion.dist_util import Tag, communicator, meet, wait_until
 from guided_diffusion.inference.assembly import Assembly
 from guided_diffusion.inference.blend_at_end import make_task
 from guided_diffusion.inference.overlaps import Fusion
@@ -21,8 +21,6 @@ from guided_diffusion.memory import PatchesTooLarge, is_out_of_memory
 from guided_diffusion.methods.registry import Network, Process
 from guided_diffusion.pet.patches import PatchPlan
 from guided_diffusion.tasks import block_of
-
-_WORK, _SAMPLES = 5, 6  # message tags
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,13 @@ class _Work:
 
 def join(model: Network, diffusion: Process, sampling: Sampling) -> None:
     """The part of the ranks other than 0: walk with the others what rank 0 sends. Raises PatchesTooLarge as they do."""
-    work: _Work = _receive(0, _WORK)
+    work: _Work = _receive(0, Tag.SHARE)
     for realisation in work.realisations:
         if work.task is None:
             _agree(fits=True)
         else:
             result = _walk(work, realisation, model, diffusion, sampling)
-            sent = communicator().isend(result, dest=0, tag=_SAMPLES)
+            sent = communicator().isend(result, dest=0, tag=Tag.SAMPLES)
             wait_until(sent.Test)
     meet()
 
@@ -71,7 +69,7 @@ def lead(
     work = [_Work(plan, owners, None, realisations)] * comm.size
     for rank, block in enumerate(blocks):
         work[rank] = replace(work[rank], task=make_task(padded, plan, _patches(batches, block), 0))
-    sends = [comm.isend(work[rank], dest=rank, tag=_WORK) for rank in range(1, comm.size)]
+    sends = [comm.isend(work[rank], dest=rank, tag=Tag.SHARE) for rank in range(1, comm.size)]
     timings = []
     calls = len(batches) * diffusion.num_timesteps * len(realisations)
     with tqdm(total=calls, unit="NFE", desc="denoising", disable=None) as progress:
@@ -82,7 +80,7 @@ def lead(
         for realisation in realisations:
             own = _walk(work[0], realisation, model, diffusion, sampling, on_step)
             for rank, block in enumerate(blocks):
-                result = own if rank == 0 else _receive(rank, _SAMPLES)
+                result = own if rank == 0 else _receive(rank, Tag.SAMPLES)
                 patches = _patches(batches, block)
                 for batch in block:
                     if (realisation, batch) in missing:

@@ -11,10 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guided_diffusion.dist_util import communicator, wait_until
+from guided_diffusion.dist_util import Tag, communicator, wait_until
 from guided_diffusion.pet.patches import PatchPlan
-
-_OVERLAP = 4  # message tag; `tasks` has the lower ones
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,12 @@ class Fusion:
         comm = communicator()
         received = [np.empty((c.last - c.first, *weighted.shape[3:]), dtype=np.float32) for c in self._in]
         requests = [
-            comm.Irecv(part, source=self._owners[c.giver], tag=_OVERLAP)
+            comm.Irecv(part, source=self._owners[c.giver], tag=Tag.OVERLAP)
             for c, part in zip(self._in, received, strict=True)
         ]
         for c in self._out:
             part = self._part(weighted, c.giver, c).float().cpu().contiguous().numpy()
-            requests.append(comm.Isend(part, dest=self._owners[c.taker], tag=_OVERLAP))
+            requests.append(comm.Isend(part, dest=self._owners[c.taker], tag=Tag.OVERLAP))
         return requests, received
 
     def _part(self, x: Tensor, patch: int, c: Contribution) -> Tensor:

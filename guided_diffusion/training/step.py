@@ -9,7 +9,6 @@ from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,14 +16,12 @@ from guided_diffusion.dist_util import communicator, raise_together
 from guided_diffusion.errors import InputError
 from guided_diffusion.losses import WEIGHTINGS
 from guided_diffusion.methods.registry import METHODS
+from guided_diffusion.noise import Stream, generator
 from guided_diffusion.resample import create_named_schedule_sampler
 from guided_diffusion.training.batches import Batch
 from guided_diffusion.training.ranks import data_parallel, gathered
 from guided_diffusion.training.settings import OptimisationFlags, TrainSettings
 from guided_diffusion.unet import UNetModel
-
-# Names of the random numbers of a step, apart from those of its crops.
-TIMESTEP_STREAM, DROPOUT_STREAM = 3, 4
 
 
 def items_of_rank(batch_size: int) -> range:
@@ -95,7 +92,7 @@ class TrainStep:
         rate = learning_rate(options, step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        torch.manual_seed(int(self._generator(DROPOUT_STREAM, step, self.items[0]).integers(2**63)))
+        torch.manual_seed(int(generator(options.seed, Stream.DROPOUT, step, self.items[0]).integers(2**63)))
         timesteps, weights = self._draw_timesteps(step)
         terms = self._accumulate_gradients(batch, timesteps, weights)
         timesteps, terms = _over_ranks(timesteps, terms)
@@ -118,13 +115,10 @@ class TrainStep:
                 InputError(f"{folder}: the {what} of step {step} is not finite; lower --lr or set --grad_clip")
             )
 
-    def _generator(self, stream: int, step: int, item: int) -> np.random.Generator:
-        """Random numbers by the name (seed, purpose, step, item)."""
-        return np.random.default_rng([self.settings.optimisation.seed, stream, step, item])
-
     def _draw_timesteps(self, step: int) -> tuple[Tensor, Tensor]:
         """Timesteps and loss weights of this rank's items, each [N]."""
-        draws = [self.schedule_sampler.sample(1, self._generator(TIMESTEP_STREAM, step, item)) for item in self.items]
+        seed = self.settings.optimisation.seed
+        draws = [self.schedule_sampler.sample(1, generator(seed, Stream.TIMESTEP, step, item)) for item in self.items]
         timesteps, weights = (torch.cat(values) for values in zip(*draws, strict=True))
         return timesteps, weights
 

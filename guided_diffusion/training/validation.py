@@ -10,10 +10,8 @@ from guided_diffusion import samplers
 from guided_diffusion.config import SamplerConfig
 from guided_diffusion.image_datasets import CropSource
 from guided_diffusion.methods.registry import Process
+from guided_diffusion.noise import Stream, generator
 from guided_diffusion.pet.image_quality import SSIM_WINDOW, psnr, ssim
-
-# Names the random numbers of sampling, apart from those of the crops.
-SAMPLING_STREAM = 2
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Validator:
         start = samplers.STARTS[self._sampler.start_from](self._process, noise, low_res)
 
         def noise_at(step: int) -> Tensor:
-            rng = np.random.default_rng([self._seed, SAMPLING_STREAM, step, item])
+            rng = generator(self._seed, Stream.VALIDATION, step, item)
             return torch.from_numpy(rng.standard_normal(start.shape, dtype=np.float32)).to(device)
 
         walk = samplers.SAMPLERS[self._sampler.sampler]
