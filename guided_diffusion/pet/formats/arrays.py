@@ -11,9 +11,9 @@ import scipy.io
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
+from guided_diffusion.gate import open_regular
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats.declaration import Format, Request, StoredArray
-from guided_diffusion.pet.formats.opening import open_regular
 from guided_diffusion.pet.formats.stated_units import quoted, suv_unit
 from guided_diffusion.pet.text import printable
 

@@ -1,6 +1,5 @@
 """DICOM series: slices in space, what is wrong with them, choosing among series, hostile files."""
 
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -156,7 +155,10 @@ def _drop_slice(paths):
 
 
 def _copy_slice(paths):
-    shutil.copy(paths[2], paths[0].parent / "copy.dcm")
+    """Another slice at the same place: a copy of its header with other voxels."""
+    dataset = pydicom.dcmread(paths[2])
+    dataset.PixelData = dataset.PixelData[:-1] + b"\x07"
+    dataset.save_as(paths[0].parent / "copy.dcm")
 
 
 def _turn_slice(paths):

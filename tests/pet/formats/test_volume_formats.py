@@ -94,5 +94,5 @@ def test_evaluation_compares_what_the_registry_reads(tmp_path, suv):
 @pytest.mark.parametrize("name", ["pipe.nii", "pipe.npz", "pipe.mat", "pipe.v"])
 def test_what_is_no_regular_file_is_not_opened(tmp_path, name):
     os.mkfifo(tmp_path / name)
-    with pytest.raises(InputError, match=rf"{name}: is no regular file"):
+    with pytest.raises(InputError, match=rf"{name}: is a named pipe, not a file"):
         load_volume(tmp_path / name)

@@ -1,0 +1,224 @@
+"""The DICOM files of a folder or zip: each is read, or named with the reason why not; none drops out in silence.
+
+Nothing here puts a patient's name or birth date into a message.
+"""
+
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import pydicom
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.gate import open_regular
+from guided_diffusion.pet.damage import damage_as
+from guided_diffusion.pet.formats import dicom_tags as tags
+from guided_diffusion.pet.formats.folder_walk import Folder, LeftOut, walk
+from guided_diffusion.pet.formats.opening import HEAD_BYTES, open_unpacked
+from guided_diffusion.pet.formats.series_checks import CHECKED_TAGS, PET_CLASSES
+from guided_diffusion.pet.suv import SUV_TAGS
+from guided_diffusion.pet.text import printable
+
+MAX_FILE_BYTES = 2**30
+DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+# All that reading a series needs of its headers, each decoded on reading: damage shows there and then.
+HEADER_TAGS = [
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "DerivationDescription",
+    "NumberOfSlices",
+    "NumberOfFrames",
+    "DirectoryRecordSequence",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "Columns",
+    *CHECKED_TAGS,
+    *SUV_TAGS,
+]
+_VR = re.compile(rb"AE|AS|AT|CS|DA|DS|DT|IS|LO|OB|OW|PN|SH|SQ|TM|UI|UL|UN|US")
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """One file of a folder or zip: `name` for messages, `open` for its bytes."""
+
+    name: str
+    open: Callable[[], BinaryIO]
+
+    def read(self, **options: object) -> Dataset:
+        """The data set, with a transfer syntax also where the file has no Part 10 header; options as for pydicom.
+
+        Files without that header (network dumps, old archives) are in little endian, implicit or explicit; what they
+        lack of it is added. UIDs that the data set lacks are taken from it.
+        """
+        with self.open() as stream, quiet_pydicom():
+            dataset = pydicom.dcmread(stream, force=True, **options)
+            _complete(dataset)
+            return dataset
+
+
+@dataclass(frozen=True)
+class Slices:
+    """What a folder or zip holds: files with the headers that reading needs, and all that is left out."""
+
+    headers: list[tuple[DicomFile, Dataset]] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+@contextmanager
+def open_files(path: Path, excluded: Path | None = None) -> Iterator[Slices]:
+    """All DICOM files under a folder, or in a `.zip`, which stays open inside the context.
+
+    Raises:
+        InputError: a file is DICOM but damaged, or is called like the slices beside it but is no DICOM file.
+    """
+    if path.is_dir():
+        yield _read_all(*_files_of_folder(walk(path, excluded)))
+        return
+    with damage_as(f"{path}: is no complete .zip file; copy it again"):
+        archive = zipfile.ZipFile(open_regular(path))
+    with archive:
+        yield _read_all(*_members_of(archive, path))
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that begins so claims to be DICOM: with a Part 10 header, or with a data set right away."""
+    if head[128:132] == b"DICM":
+        return True
+    group, element = int.from_bytes(head[:2], "little"), int.from_bytes(head[2:4], "little")
+    if group not in (0x0002, 0x0008) or element > 0x0100 or len(head) < 8:
+        return False
+    return bool(_VR.match(head[4:6])) or int.from_bytes(head[4:8], "little") <= 1024
+
+
+def is_zip_of_dicom(path: Path) -> bool:
+    """Whether a file is a zip with a DICOM file in it."""
+    with open_regular(path) as file:
+        if file.read(4) != b"PK\3\4":
+            return False
+        with damage_as(f"{path}: is no complete .zip file; copy it again"), zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as stream:
+                    if is_dicom(stream.read(HEAD_BYTES)):
+                        return True
+    return False
+
+
+def file_at(path: Path) -> DicomFile:
+    """A file of a folder, unpacked on reading if it is gzipped."""
+    return DicomFile(str(path), lambda: open_unpacked(path))
+
+
+def header_of(file: DicomFile) -> Dataset:
+    """What reading needs of a DICOM file's header.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    with damage_as(f"{file.name}: is a damaged or encrypted DICOM file; copy it again"):
+        header = file.read(stop_before_pixels=True, specific_tags=HEADER_TAGS)
+        with quiet_pydicom():
+            header.decode()
+    return header
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """pydicom quotes values that break the standard in its warnings, a patient's name among them: silence it."""
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _files_of_folder(folder: Folder) -> tuple[list[DicomFile], list[LeftOut]]:
+    files = [file_at(path) for below in folder.walk() for path in below.files]
+    return files, [one for below in folder.walk() for one in below.left_out]
+
+
+def _members_of(archive: zipfile.ZipFile, path: Path) -> tuple[list[DicomFile], list[LeftOut]]:
+    members = [m for m in archive.infolist() if not m.is_dir()]
+    for member in members:
+        parts = PurePosixPath(member.filename.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or member.file_size > MAX_FILE_BYTES:
+            raise InputError(f"{path}: holds a member that points outside or is far too large; not opened")
+    files, left_out = [], []
+    for member in sorted(members, key=lambda m: m.filename):
+        name = f"{path}:{printable(member.filename)}"
+        if PurePosixPath(member.filename).name.startswith("."):
+            left_out.append(LeftOut(name, "hidden"))
+        else:
+            files.append(DicomFile(name, lambda m=member: archive.open(m)))
+    return files, left_out
+
+
+def _read_all(files: list[DicomFile], left_out: list[LeftOut]) -> Slices:
+    slices = Slices(left_out=left_out)
+    foreign: list[tuple[DicomFile, bytes]] = []
+    for file in files:
+        with damage_as(f"{file.name}: is damaged; copy it again"), file.open() as stream:
+            head = stream.read(HEAD_BYTES)
+        if not is_dicom(head):
+            foreign.append((file, head))
+            continue
+        header = header_of(file)
+        if "DirectoryRecordSequence" in header:
+            slices.left_out.append(LeftOut(file.name, "a DICOMDIR, the table of contents of a disc"))
+        elif not tags.text(header, "SeriesInstanceUID"):
+            raise InputError(
+                f"{file.name}: is truncated, or has no {tags.name_tag('SeriesInstanceUID')}; copy it again"
+            )
+        elif tags.text(header, "SOPClassUID") in PET_CLASSES and "Rows" not in header:
+            raise InputError(
+                f"{file.name}: is a PET image without {tags.name_tag('Rows')}: it was cut off; copy it again"
+            )
+        else:
+            slices.headers.append((file, header))
+    patterns = {_pattern(file.name) for file, _ in slices.headers}
+    for file, head in foreign:
+        state = "is empty" if not head else "is no DICOM file"
+        if head and not head.strip(b"\0"):
+            raise InputError(
+                f"{file.name}: begins with zeros only, as a slice that was cut off; remove or copy it again"
+            )
+        if file.name.lower().endswith(DICOM_SUFFIXES):
+            raise InputError(f"{file.name}: {state} although it is called one; remove or copy it again")
+        if _pattern(file.name) in patterns:
+            raise InputError(
+                f"{file.name}: {state} although it is called like the slices beside it; remove or copy it again"
+            )
+        slices.left_out.append(LeftOut(file.name, "empty" if not head else "no DICOM file"))
+    return slices
+
+
+def _pattern(name: str) -> str:
+    """A file's path with its numbers blurred: alike for the slices of a series, and for a copy with '(1)' or so.
+
+    A name of hexadecimal digits alone, as anonymisers and archives give, is one number.
+    """
+    folder, _, base = name.rpartition("/")
+    if re.fullmatch(r"[0-9A-Fa-f-]{8,}", base):
+        return f"{folder}/#"
+    return f"{folder}/{re.sub('[0-9]+', '#', base.lower())}"
+
+
+def _complete(dataset: Dataset) -> None:
+    """Adds to the file meta information what it lacks, and to the data set the UIDs that only it has."""
+    meta = dataset.file_meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
+    if "TransferSyntaxUID" not in meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    for keyword in ("SOPClassUID", "SOPInstanceUID"):
+        if not tags.text(dataset, keyword) and meta.get(f"MediaStorage{keyword}"):
+            setattr(dataset, keyword, meta.get(f"MediaStorage{keyword}"))
