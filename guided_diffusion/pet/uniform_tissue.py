@@ -36,12 +36,17 @@ def most_uniform_spheres(
     mean: np.ndarray, deviation: np.ndarray, voxel_mm: Sequence[float], count: int = SPHERES
 ) -> np.ndarray:
     """Centres (voxel indices, int [n, 3]) of up to `count` warm spheres with the lowest COV, none touching another."""
-    candidates = np.argwhere(is_warm(mean))
-    places = tuple(candidates.T)
-    order = np.argsort(deviation[places] / mean[places], kind="stable")
+    candidates = np.flatnonzero(is_warm(mean))
+    order = np.argsort((deviation.ravel()[candidates] / mean.ravel()[candidates]), kind="stable")
     free = candidates[order]
+    taken = np.zeros(mean.shape, bool)
+    reach = ball(2 * SPHERE_MM, voxel_mm)
+    offsets = np.argwhere(reach) - np.array(reach.shape) // 2
+    offsets = offsets[np.linalg.norm(offsets * np.asarray(voxel_mm), axis=1) < SPHERE_MM]
     centres = []
     while len(free) and len(centres) < count:
-        centres.append(free[0])
-        free = free[np.linalg.norm((free - free[0]) * np.asarray(voxel_mm), axis=1) >= SPHERE_MM]
-    return np.array(centres).reshape(-1, 3)
+        centres.append(np.unravel_index(free[0], mean.shape))
+        near = centres[-1] + offsets
+        taken[tuple(near[((near >= 0) & (near < mean.shape)).all(axis=1)].T)] = True
+        free = free[~taken.ravel()[free]]
+    return np.array(centres, int).reshape(-1, 3)

@@ -1,0 +1,68 @@
+"""What a run was given and did, in words for a page: chosen entries of the manifest, none of which names a patient.
+
+Left out on purpose: names and paths of files and folders, overrides' values (times, weights) and the command line.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+DIGEST_LETTERS = 12
+
+Facts = list[tuple[str, str]]
+
+
+def facts_of(manifest: Mapping[str, Any]) -> Facts:
+    """Pairs of a name and a text, in the order of a reader's questions."""
+    return [*_input(manifest), *_model(manifest), *_work(manifest)]
+
+
+def _input(manifest: Mapping[str, Any]) -> Facts:
+    given, source = manifest["input"], manifest["input"]["source"]
+    cap, above = manifest["settings"]["preprocessing"]["suv_max"], manifest["input"]["above_suv_max"]
+    facts = [
+        ("SUV", str(source.get("suv", "as the file has it"))),
+        ("format", str(source.get("format", "not known"))),
+        ("voxels of the scan", f"{_times(given['shape'])} of {_times(given['voxel_mm'])} mm"),
+        ("the scan's fingerprint", f"{given['sha256_of_voxels_and_affine'][:DIGEST_LETTERS]} (compare with run.json)"),
+        ("above the model's cap", _above(above, cap, manifest["flags"].get("above_cap", "keep"))),
+    ]
+    if "suv_factor" in source:
+        factor = source["suv_factor"]
+        low, high = factor if isinstance(factor, Sequence) else (factor, factor)
+        text = f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
+        facts.insert(1, ("SUV per stored unit", f"{text} ({source.get('stored_units', 'Bq/mL')})"))
+    if source.get("suv_overrides"):
+        facts.insert(1, ("replaced in the header", ", ".join(sorted(source["suv_overrides"]))))
+    facts += [(name, str(source[name])) for name in ("orientation", "spacing") if source.get(name)]
+    return facts
+
+
+def _above(above: Mapping[str, float], cap: float, handling: str) -> str:
+    if not above["voxels"]:
+        return f"nothing above SUV {cap:g}"
+    done = "kept from the input" if handling == "keep" else f"clipped to SUV {cap:g}"
+    return f"{above['voxels']} voxels ({above['ml']:.1f} mL) above SUV {cap:g}, up to {above['peak']:.1f}: {done}"
+
+
+def _model(manifest: Mapping[str, Any]) -> Facts:
+    settings, grid = manifest["settings"], manifest["model_grid"]
+    checkpoint = manifest["checkpoint"]
+    sampling = ", ".join(f"{name} {value}" for name, value in settings["sampling"].items())
+    return [
+        ("weights", f"{checkpoint['name']}, sha256 {checkpoint['sha256'][:DIGEST_LETTERS]}"),
+        ("method and preset", f"{settings['method']}, {settings['preset']}"),
+        ("the model's grid", f"{_times(grid['shape'])} voxels of {_times(grid['voxel_mm'])} mm"),
+        ("sampling", f"{sampling}; precision {settings['precision']}"),
+        ("patches", f"{len(manifest['plan']['starts'])} of {manifest['plan']['patch_size']} slices"),
+        ("network calls", f"{manifest['nfe_per_patch_and_realisation']} per patch and realisation"),
+    ]
+
+
+def _work(manifest: Mapping[str, Any]) -> Facts:
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items() if version)
+    ranks = f"{manifest['ranks']} rank(s), {manifest['threads_per_rank']} thread(s) each, on {manifest['device']}"
+    return [("time", f"{manifest['seconds']:.1f} s with {ranks}"), ("versions", versions)]
+
+
+def _times(sizes: Sequence[float]) -> str:
+    return " x ".join(f"{size:g}" for size in sizes)

@@ -1,0 +1,193 @@
+"""The page about one denoised scan."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guided_diffusion.pet import image_quality
+from guided_diffusion.pet.foci import Focus
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.report import images as shown_images
+from guided_diffusion.report.facts import facts_of
+from guided_diffusion.report.findings import Findings, find, position_mm
+from guided_diffusion.report.images import Image
+from guided_diffusion.report.page import write_page
+
+TITLE = "PET denoising report"
+SUV_RANGE = (0.0, 16.0)  # what the evaluation's PSNR and SSIM look at
+LESS_NOISE_PERCENT = 0.0
+SAME_MEAN_PERCENT = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class RunImages:
+    """The volumes of a run, all in SUV on the scan's grid. uncertainty: the standard deviation of several realisations.
+
+    reference: a normal-dose image to compare with.
+    """
+
+    scan: Volume
+    denoised: Volume
+    uncertainty: Volume | None = None
+    reference: Volume | None = None
+
+    def titled(self) -> list[Image]:
+        """Those that there are, the scan and the result first."""
+        images = [Image("Input", self.scan), Image("Denoised", self.denoised)]
+        if self.uncertainty is not None:
+            images.append(Image("Uncertainty (SD)", self.uncertainty, is_deviation=True))
+        if self.reference is not None:
+            images.append(Image("Reference", self.reference))
+        return images
+
+
+def write_run_page(
+    path: Path,
+    images: RunImages,
+    manifest: Mapping[str, Any],
+    *,
+    peaks: np.ndarray | None = None,
+    neck_mm: float = 0.0,
+) -> None:
+    """Write the page about a run.
+
+    manifest: what `run.json` holds. peaks: float [realisations, foci], SUVpeak of every realisation near each focus of
+    the scan, in the order of `foci_of`; None where there was one realisation. neck_mm: what is left out of all
+    pictures, from the uppermost slice down. Raises InputError where grids differ or nothing would be left.
+    """
+    whole = shown_images.upright(images.titled())
+    kept = shown_images.without_head(whole, neck_mm)
+    layout = shown_images.viewer(kept)
+    texts = layout.pop("texts")
+    findings = find(whole[0].volume, whole[1].volume)
+    affine = whole[0].volume.affine
+    differences = [(kept[1], kept[0])] + [(kept[1], image) for image in kept if image.title == "Reference"]
+    content = {
+        "title": TITLE,
+        "neck_mm": neck_mm,
+        "cards": _cards(findings, manifest),
+        "projections": shown_images.projection_rows(kept, differences),
+        "rotation": shown_images.rotation([image for image in kept if not image.is_deviation]),
+        "layout": layout,
+        "texts": texts,
+        "foci": _foci(findings, affine, layout, peaks),
+        "has_intervals": peaks is not None,
+        "spheres": _spheres(findings, affine, layout),
+        "change_of_warm": findings.change_of_warm,
+        "metrics": _metrics(images),
+        "realisations": manifest["settings"]["sampling"]["realisations"],
+        "facts": facts_of(manifest),
+    }
+    write_page(path, "run.html", content)
+
+
+def _cards(findings: Findings, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The few numbers that a reader looks for first."""
+    before, after = findings.median_cov
+    kept = len(findings.before) - len(findings.lost)
+    cap = manifest["settings"]["preprocessing"]["suv_max"]
+    above = manifest["input"]["above_suv_max"]
+    cards = []
+    if findings.spheres:
+        change = findings.largest_change
+        cards += [
+            {
+                "value": f"{before:.1f} → {after:.1f} %",
+                "text": f"noise (COV) in {len(findings.spheres)} uniform spheres, median",
+                "alert": after >= before - LESS_NOISE_PERCENT,
+            },
+            {
+                "value": f"{change:+.1f} %",
+                "text": "largest change of a mean in these spheres",
+                "alert": abs(change) > SAME_MEAN_PERCENT,
+            },
+        ]
+    cards += [
+        {"value": f"{kept} of {len(findings.before)}", "text": "foci of the input kept", "alert": bool(findings.lost)},
+        {"value": str(len(findings.new)), "text": "foci that the input does not show", "alert": bool(findings.new)},
+        {
+            "value": f"{above['ml']:.1f} mL",
+            "text": f"of the input above SUV {cap:g}, where the model sees nothing; peak {above['peak']:.1f}",
+            "alert": False,
+        },
+    ]
+    return cards
+
+
+def _foci(
+    findings: Findings, affine: np.ndarray, layout: Mapping[str, Any], peaks: np.ndarray | None
+) -> list[dict[str, Any]]:
+    """Groups of foci: lost, new, kept; a row each."""
+    numbered = list(enumerate(findings.before))
+    own = [(focus, None if peaks is None else peaks[:, number]) for number, focus in numbered]
+    lost = [_focus(focus, affine, layout, samples) for focus, samples in own if focus.is_lacking]
+    kept = [_focus(focus, affine, layout, samples) for focus, samples in own if not focus.is_lacking]
+    new = [_focus(_seen_from_the_scan(focus), affine, layout, None) for focus in findings.new]
+    return [
+        {"title": "Lost", "rows": lost, "has_intervals": True},
+        {"title": "New", "rows": new, "has_intervals": False},
+        {"title": "Kept", "rows": kept, "has_intervals": True},
+    ]
+
+
+def _seen_from_the_scan(focus: Focus) -> Focus:
+    """A focus of the result with its numbers in the order input, result."""
+    return Focus(focus.voxel, focus.suv_peak_elsewhere, focus.contrast_elsewhere, focus.suv_peak, focus.contrast)
+
+
+def _focus(focus: Focus, affine: np.ndarray, layout: Mapping[str, Any], samples: np.ndarray | None) -> dict[str, Any]:
+    row = {
+        **_where(focus.voxel, affine, layout),
+        "before": focus.suv_peak,
+        "after": focus.suv_peak_elsewhere,
+        "change": 100 * (focus.suv_peak_elsewhere / max(focus.suv_peak, 1e-6) - 1),
+        "contrast_before": focus.contrast,
+        "contrast_after": focus.contrast_elsewhere,
+        "interval": "",
+    }
+    if samples is not None:
+        mean, spread = samples.mean(), 1.96 * samples.std(ddof=1)
+        row["interval"] = f"{mean - spread:.2f} to {mean + spread:.2f}"
+    return row
+
+
+def _spheres(findings: Findings, affine: np.ndarray, layout: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            **_where(sphere.voxel, affine, layout),
+            "mean_before": sphere.mean_before,
+            "mean_after": sphere.mean_after,
+            "change": sphere.change_percent,
+            "cov_before": sphere.cov_before,
+            "cov_after": sphere.cov_after,
+        }
+        for sphere in findings.spheres
+    ]
+
+
+def _where(voxel: Sequence[int], affine: np.ndarray, layout: Mapping[str, Any]) -> dict[str, Any]:
+    """A place in words, and where the viewer has it."""
+    signs = ("RL", "AP", "SI")
+    words = [f"{sign[mm < 0]} {abs(mm):.1f}" for sign, mm in zip(signs, position_mm(affine, voxel), strict=True)]
+    return {"where": ", ".join(words), "place": shown_images.viewer_place(voxel, layout)}
+
+
+def _metrics(images: RunImages) -> list[dict[str, Any]]:
+    """PSNR and SSIM of the scan and the result against the reference, where there is one."""
+    if images.reference is None:
+        return []
+    reference = np.clip(images.reference.data, *SUV_RANGE)
+    rows = []
+    for title, volume in (("Input", images.scan), ("Denoised", images.denoised)):
+        image = np.clip(volume.data, *SUV_RANGE)
+        rows.append(
+            {
+                "title": title,
+                "psnr": image_quality.psnr(reference, image, SUV_RANGE[1]),
+                "ssim": image_quality.ssim(reference, image, SUV_RANGE[1]),
+            }
+        )
+    return rows
