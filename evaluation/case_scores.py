@@ -12,7 +12,8 @@ from evaluation.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, or
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.subjects import DENOISED_NAME
 from guided_diffusion.pet.cases import Case
-from guided_diffusion.pet.grid import Volume, on_one_grid
+from guided_diffusion.pet.formats import volume_formats
+from guided_diffusion.pet.grid import Volume, on_one_grid, same_grid
 from guided_diffusion.pet.suv_peak import suv_peak
 from guided_diffusion.pet.volume import load_volume
 from guided_diffusion.simulation.body_phantom import load_tissues
@@ -48,7 +49,7 @@ def open_case(case: Case) -> Examination:
     """Load a case's images. Raises InputError where one cannot be read or lies on another grid."""
     low_dose = load_volume(case.low_dose)
     normal, truth = (_on_grid_of(low_dose, path).data for path in (case.normal_dose, case.truth))
-    labels = _on_grid_of(low_dose, case.labels).data.astype(np.uint8)
+    labels = labels_on_grid_of(low_dose, case.labels)
     blurred, _ = blurred_truth(truth, normal, low_dose.voxel_mm)
     return Examination(case, low_dose, normal, blurred, labels)
 
@@ -62,10 +63,19 @@ def result_path(case: Case, folder: Path) -> Path:
 
 
 def _on_grid_of(scan: Volume, path: Path) -> Volume:
+    """The image in a file. Raises InputError where it cannot be read or lies on another grid."""
     volume = load_volume(path)
     if not on_one_grid(volume, scan):
         raise InputError(f"{path}: lies on another grid than the low dose; the result is of another scan")
     return volume
+
+
+def labels_on_grid_of(scan: Volume, path: Path) -> np.ndarray:
+    """The labels in a file, uint8 [X, Y, Z]: they are no SUV. Raises InputError as `_on_grid_of`."""
+    stored = volume_formats.read(path)
+    if stored.affine is None or not same_grid(stored.data.shape, stored.affine, scan.data.shape, scan.affine):
+        raise InputError(f"{path}: lies on another grid than the low dose; these labels are of another scan")
+    return stored.data.astype(np.uint8)
 
 
 def is_normal_dose(case: Case) -> bool:

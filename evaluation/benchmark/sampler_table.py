@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.benchmark.section import Section
+from evaluation.case_scores import labels_on_grid_of
 from evaluation.metrics import clip_suv, psnr, ssim
 from evaluation.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over
 from guided_diffusion.errors import InputError
@@ -89,7 +90,7 @@ def measure_samplers(model_path: str, trial: Path | None, longest: int) -> Secti
 def lesion_slab(case: Case) -> LesionSlab | None:
     """The slab around a case's largest lesion, None if it has none over 10 mm."""
     low_dose, normal_dose = load_volume(case.low_dose), load_volume(case.normal_dose)
-    labels = load_volume(case.labels).data.astype(np.uint8)
+    labels = labels_on_grid_of(low_dose, case.labels)
     lesions = lesions_over(labels, low_dose.voxel_mm, SMALLEST_LESION_MM)
     if not lesions:
         return None

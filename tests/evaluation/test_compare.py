@@ -156,7 +156,7 @@ def test_bad_flags_get_one_line(compare, folders, arguments, message):
 def test_results_that_are_missing_or_of_another_scan(compare, folders):
     with pytest.raises(InputError, match=r"elsewhere/sub-0000/low_dose_1/denoised.nii.gz: not there"):
         compare(method="ours=elsewhere")
-    save(folders / "results" / "sub-0001" / "low_dose_1-20" / "denoised.nii.gz", np.ones((32, 32, 31), np.float32))
+    save(folders / "results" / "sub-0001" / "low_dose_1-20" / "denoised.nii.gz", np.full((32, 32, 31), 2, np.float32))
     with pytest.raises(InputError, match=r"sub-0001/low_dose_1-20/denoised.nii.gz: lies on another grid"):
         compare("--doses", "1/20")
 
