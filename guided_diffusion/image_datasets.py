@@ -9,7 +9,7 @@ continued sees the same data without a stored random state.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,11 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.noise import Stream, generator
 from guided_diffusion.pet.formats.arrays import load_npz, map_npz
 from guided_diffusion.pet.normalisation import BODY_SUV, normalise
+from guided_diffusion.pet.pair_checks import check_pair
 from guided_diffusion.pet.trial_manifest import MANIFEST, file_of, is_trial, read_manifest
 
 # Crops are centred within cells of this many voxels a side.
 CELL = 8
-# No SUV image has its 99.9th percentile up here: such values are Bq/mL or counts.
-IMPOSSIBLE_SUV = 1000.0
 
 # What a manifest must say of its pairs.
 PAIR_COLUMNS = ("subject", "dose", "split", "voxel_mm", "pair")
@@ -136,6 +135,17 @@ class CropSource:
         self._arrays = functools.cache(self._open)
         self._centres = functools.cache(self._find_centres)
 
+    def check(self, numbers: Iterable[int], voxel_mm: Sequence[float], axis_codes: str) -> list[str]:
+        """Reads the pairs of these numbers whole and returns notices on what is doubtful about them.
+
+        Raises InputError for one that is not in SUV, has voxels that are no numbers, or lies on another grid.
+        """
+        return [
+            notice
+            for number in numbers
+            for notice in check_pair(self.pairs[number].path, self._arrays(number), voxel_mm, axis_codes)
+        ]
+
     def crop(self, step: int, item: int) -> Crop:
         """The crop of a step's item, always the same. Raises InputError for a file that cannot be used."""
         rng = generator(self.seed, Stream.CROP, step, item)
@@ -165,10 +175,6 @@ class CropSource:
         middles = tuple(slice(min(CELL, length) // 2, None, CELL) for length in normal_dose.shape)
         sample = np.asarray(normal_dose[middles])
         uptake = sample.astype(np.float64).clip(0.0, self.suv_max)
-        if np.quantile(sample, 0.999) > IMPOSSIBLE_SUV:
-            raise InputError(
-                f"{self.pairs[number].path}: values up to {sample.max():.4g} cannot be SUV; convert Bq/mL to SUV first"
-            )
         cells = np.argwhere(uptake > BODY_SUV)
         if len(cells) == 0:
             cells = np.argwhere(np.ones(uptake.shape, dtype=bool))

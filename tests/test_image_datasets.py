@@ -9,6 +9,7 @@ import pytest
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import CropSource, Pair, find_pairs, open_pair
+from guided_diffusion.pet.grid import centred_affine
 
 SUV_MAX = 16.0
 
@@ -156,10 +157,73 @@ class TestCrops:
         with pytest.raises(InputError, match=r"pair\.npz: has voxels that are not finite"):
             source_of(write_pair(tmp_path / "pair.npz", array), (8, 8, 8)).crop(0, 0)
 
-    def test_becquerels_are_not_suv(self, tmp_path):
-        path = write_pair(tmp_path / "pair.npz", 20000 * numbered())
-        with pytest.raises(InputError, match=r"pair\.npz: values up to .* cannot be SUV"):
-            source_of(path, (8, 8, 8)).crop(0, 0)
+
+class TestChecks:
+    """`CropSource.check`: what training looks at before its first step."""
+
+    def body(self, scale=1.0):
+        """A pair [2, X, Y, Z] of a body of SUV 1 with an organ of SUV 5, seen twice."""
+        array = np.zeros((2, 24, 20, 16), np.float32)
+        array[:, 4:20, 4:16] = scale
+        array[:, 10:14, 8:12, 6:10] = 5 * scale
+        return array
+
+    def check(self, path, voxel_mm=(3.3, 3.3, 3.3)):
+        return source_of(path, (8, 8, 8)).check([0], voxel_mm, "PLS")
+
+    def test_suv_is_taken_without_a_word(self, tmp_path):
+        affine = centred_affine((24, 20, 16), 3.3, "PLS")
+        assert self.check(write_pair(tmp_path / "bare.npz", self.body())) == []
+        assert self.check(write_pair(tmp_path / "pair.npz", self.body(), affine=affine, unit=np.array("SUV"))) == []
+
+    @pytest.mark.parametrize(
+        ("scale", "message"),
+        [
+            (1 / 16, r"pair\.npz: values up to 0\.3125 are too low for SUV; multiply SUV/16 by 16"),
+            (1 / 5, r"pair\.npz: values up to 1 are too low for SUV"),
+            (2500.0, r"pair\.npz: values up to 1\.25e\+04 can't be SUV, they are probably Bq/mL"),
+            (30.0, r"pair\.npz: values up to 150 can't be SUV"),  # Zr-89 in Bq/mL: never 1000, but all of the body
+        ],
+    )
+    def test_other_units_are_refused(self, tmp_path, scale, message):
+        with pytest.raises(InputError, match=message):
+            self.check(write_pair(tmp_path / "pair.npz", self.body(scale)))
+
+    def test_a_stated_unit_is_believed_and_doubts_are_told(self, tmp_path):
+        path = write_pair(tmp_path / "pair.npz", self.body(1 / 8), unit=np.array("SUV"))
+        notices = self.check(path)
+        assert len(notices) == 2  # one per image
+        assert all("pair.npz: SUV up to 0.625" in notice for notice in notices)
+        for unit, message in (("SUVlbm", "is in SUVlbm, but the network learns SUV"), ("BQML", "its unit is 'BQML'")):
+            path = write_pair(tmp_path / f"{unit}.npz", self.body(), unit=np.array(unit))
+            with pytest.raises(InputError, match=rf"{unit}\.npz: {message}"):
+                self.check(path)
+
+    @pytest.mark.parametrize("channel", [0, 1])
+    def test_a_voxel_that_is_no_number_is_found_wherever_it_lies(self, tmp_path, channel):
+        array = self.body()
+        array[channel, 0, 0, 0] = np.nan
+        with pytest.raises(InputError, match=r"pair\.npz: has NaN .* set them to 0"):
+            self.check(write_pair(tmp_path / "pair.npz", array))
+
+    def test_two_images_of_different_scale_are_told(self, tmp_path):
+        array = self.body()
+        array[0] /= 4  # counts of a quarter of the dose that nobody scaled
+        array[0, 0, 0, 0] = 2
+        (notice,) = self.check(write_pair(tmp_path / "pair.npz", array))
+        assert "low dose has a mean of 0.1" in notice
+
+    def test_another_grid_is_refused(self, tmp_path):
+        for affine, message in (
+            (
+                centred_affine((24, 20, 16), 1.65, "PLS"),
+                r"voxels of 1\.65 x 1\.65 x 1\.65 mm, but the model's have 3\.3",
+            ),
+            (centred_affine((24, 20, 16), 3.3, "RAS"), "its axes grow to RAS, but the model's to PLS"),
+        ):
+            path = write_pair(tmp_path / "pair.npz", self.body(), affine=affine)
+            with pytest.raises(InputError, match=message):
+                self.check(path)
 
 
 class TestDataSets:

@@ -1,5 +1,6 @@
 """What `scripts/train.py` does: flags in, a run of training out."""
 
+import itertools
 import logging
 import platform
 import shlex
@@ -18,7 +19,7 @@ from guided_diffusion.config import Role, flags_of, flags_with
 from guided_diffusion.config.flags import FIXED_BY_HEADER
 from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.config.training_flags import TRAINING_GROUPS, TrainingPreset
-from guided_diffusion.dist_util import communicator, device, on_root, root_first, share_cores
+from guided_diffusion.dist_util import communicator, device, on_root, raise_together, root_first, share_cores
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import writable_folder
 from guided_diffusion.image_datasets import CropSource, Pair, find_pairs
@@ -60,6 +61,7 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
     threads = share_cores(settings.run.threads)
     pairs = root_first(find_pairs, settings.data.data_dir, "train", settings.preprocessing.voxel_mm)
     source = CropSource(pairs, settings.crop_size, settings.preprocessing.suv_max, settings.optimisation.seed)
+    _check_pairs(source, settings)
     start = root_first(_find_start, settings, folder)
     model = root_first(_create_model, settings, start, place)
     validator = on_root(_validator, settings)
@@ -73,6 +75,19 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
             + (f"continuing {start.weights_path} at step {loop.step}" if start else "from the first step")
         )
         loop.run()
+
+
+def _check_pairs(source: CropSource, settings: TrainSettings) -> None:
+    """Look at every pair before the first step, each rank at its share. Raises on all ranks what one finds."""
+    comm, grid = communicator(), settings.preprocessing
+    mistake, notices = None, []
+    try:
+        notices = source.check(range(comm.rank, len(source.pairs), comm.size), grid.voxel_mm, grid.axis_codes)
+    except InputError as error:
+        mistake = error
+    raise_together(mistake)
+    for notice in itertools.chain.from_iterable(comm.allgather(notices)):
+        logger.log(f"notice: {notice}")
 
 
 def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
@@ -102,6 +117,8 @@ def _validator(settings: TrainSettings) -> Validator | None:
     if not pairs or not settings.run.validation_interval:
         return None
     source = CropSource(pairs, settings.crop_size, settings.preprocessing.suv_max, settings.optimisation.seed)
+    for notice in source.check(range(len(pairs)), voxel_mm, settings.preprocessing.axis_codes):
+        logger.log(f"notice: {notice}")
     diffusion = replace(settings.diffusion, timestep_respacing=settings.sampler.timestep_respacing)
     process = METHODS[settings.optimisation.method].create_process(diffusion, settings.sampler.start_step)
     return Validator(source, settings.run.validation_crops, process, settings.sampler)

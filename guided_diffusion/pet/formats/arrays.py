@@ -75,6 +75,16 @@ def load_npz(path: Path) -> np.ndarray:
             return members["arr_0"]
 
 
+def read_statement(path: Path) -> tuple[np.ndarray | None, str | None]:
+    """What a `.npz` says of its array: the affine (4x4, mm, RAS+) and the unit, each None where it says nothing.
+
+    Raises:
+        InputError: the file is damaged, or says what is no affine or no unit of SUV.
+    """
+    with damage_as(DAMAGED_NPZ.format(path)), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        return _statement(archive, path)
+
+
 def write(path: Path, **members: np.ndarray) -> None:
     """Writes a `.npz`, whole or not at all. Uncompressed: noisy float32 voxels shrink by a sixth at best."""
     with atomic_write(path) as temporary:
@@ -102,14 +112,18 @@ def _read_npz(path: Path, channel: int, channels: int | None) -> StoredArray:
         member = _main_member(archive, path)
         with archive.open(member) as stream:
             data = _read_npy_channel(stream, member.file_size, channel, channels, path)
-        names = archive.namelist()
-        affine = _checked_affine(_read_small(archive, "affine.npy", path), path) if "affine.npy" in names else None
-        source = {"format": "npz", "suv": "taken as SUV"}
-        unit = "SUV"
-        if "unit.npy" in names:
-            unit = _checked_unit(str(_read_small(archive, "unit.npy", path)), path)
-            source |= {"suv": f"the file says {unit}", "stored_units": unit, "unit_stated": True}
-    return StoredArray(data, "npz", affine, unit, source)
+        affine, unit = _statement(archive, path)
+    source = {"format": "npz", "suv": "taken as SUV"}
+    if unit is not None:
+        source |= {"suv": f"the file says {unit}", "stored_units": unit, "unit_stated": True}
+    return StoredArray(data, "npz", affine, unit or "SUV", source)
+
+
+def _statement(archive: zipfile.ZipFile, path: Path) -> tuple[np.ndarray | None, str | None]:
+    names = archive.namelist()
+    affine = _checked_affine(_read_small(archive, "affine.npy", path), path) if "affine.npy" in names else None
+    unit = _checked_unit(str(_read_small(archive, "unit.npy", path)), path) if "unit.npy" in names else None
+    return affine, unit
 
 
 def _main_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
