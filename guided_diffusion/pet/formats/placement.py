@@ -49,12 +49,13 @@ def _check_forms(image: nib.Nifti1Pair, path: Path) -> None:
         return
     sizes = np.linalg.norm(sform[:3, :3], axis=0)
     stated = np.abs(np.array(image.header["pixdim"][1:4], dtype=np.float64))
-    known = np.isfinite(stated) & (stated > 0)
+    qform, qform_code = image.get_qform(coded=True)
+    # nibabel reads sizes of zero as 1: with nothing else, 1 says nothing.
+    known = np.isfinite(stated) & (stated > 0) & (qform is not None or (stated != 1).any())
     if (np.abs(sizes - stated)[known] > SAME_SIZE * sizes[known]).any():
         raise InputError(
             f"{path}: its sform says voxels of {_sizes(sizes)}, its pixdim {_sizes(stated)}; set both to the true size"
         )
-    qform, qform_code = image.get_qform(coded=True)
     if qform is None:
         return
     mirrored = np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) < 0

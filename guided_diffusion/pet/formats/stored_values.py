@@ -12,15 +12,15 @@ FLOAT_PIXELS = ("FloatPixelData", "DoubleFloatPixelData")
 def rescaled(stored: np.ndarray, dataset: Dataset, name: str) -> np.ndarray:
     """Stored values [row, column] -> float32 in the header's Units: x RescaleSlope + RescaleIntercept, padding as 0.
 
-    Bits beyond BitsStored, where old files keep overlays, are left out. name: the file's, for messages.
+    name: the file's, for messages.
 
     Raises:
-        InputError: slope or intercept are missing or no numbers.
+        InputError: slope or intercept are missing or no numbers, or the bits lie where none should.
     """
     slope, intercept = _line(dataset, name)
-    padding = _padding(stored, dataset)
-    values = _stored_bits(stored, dataset) * slope + intercept
-    values[padding] = 0.0
+    _check_bits(dataset, name)
+    values = stored * slope + intercept
+    values[_padding(stored, dataset)] = 0.0
     return values.astype(np.float32)
 
 
@@ -37,20 +37,12 @@ def _line(dataset: Dataset, name: str) -> tuple[float, float]:
     return slope, intercept or 0.0
 
 
-def _stored_bits(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """float64 of the BitsStored bits below HighBit, signed where PixelRepresentation says so."""
-    allocated, used = tags.number(dataset, "BitsAllocated"), tags.number(dataset, "BitsStored")
-    high = tags.number(dataset, "HighBit")
-    compressed = dataset.file_meta.TransferSyntaxUID.is_compressed
-    if stored.dtype.kind not in "iu" or compressed or None in (allocated, used, high) or used >= allocated:
-        return stored.astype(np.float64)
-    used, high = int(used), int(high)
-    if not 0 < used <= high + 1 <= allocated:
-        return stored.astype(np.float64)
-    bits = (stored.astype(np.int64) >> (high + 1 - used)) & ((1 << used) - 1)
-    if stored.dtype.kind == "i":
-        bits -= (bits >> (used - 1)) << used
-    return bits.astype(np.float64)
+def _check_bits(dataset: Dataset, name: str) -> None:
+    """pydicom cuts off bits above BitsStored, where old files keep overlays; it starts at the lowest bit."""
+    high, used = tags.number(dataset, "HighBit"), tags.number(dataset, "BitsStored")
+    if None not in (high, used) and high != used - 1:
+        bits = f"{tags.state(dataset, 'HighBit')}, but {tags.state(dataset, 'BitsStored')}"
+        raise InputError(f"{name}: {bits}; export the series again")
 
 
 def _padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:

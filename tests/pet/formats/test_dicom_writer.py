@@ -21,7 +21,7 @@ from guided_diffusion.pet.volume import load_volume
 from tests.bucket import Bucket
 from tests.dicom_series import BROKEN_OFF, HALF_LIFE_S, write_series
 from tests.pet.formats.test_dicom import STS, needs_sts
-from tests.pet.test_suv import philips
+from tests.pet.suv.test_factors import philips
 
 KEPT = (
     "StudyInstanceUID",

@@ -15,7 +15,7 @@ from tests.dicom_series import HALF_LIFE_S, ISOTOPE_TAGS, pet_header
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Invalid value for VR"
 )  # pydicom, on the values that are wrong on purpose
-HEADERS = Path(__file__).parents[1] / "suv_headers"
+HEADERS = Path(__file__).parents[2] / "suv_headers"
 EXPECTED = json.loads((HEADERS / "expected_suvbw_factor.json").read_text())
 AT_INJECTION = 70 * 1000 / 350e6
 ONE_HALF_LIFE = 2 * AT_INJECTION

@@ -1,0 +1,187 @@
+"""Units that volume files state: BIDS sidecars, our own descriptions, ECAT, intents; and what users say instead."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.formats.stated_units import concentration_bqml, suv_unit
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.suv import SUVOverrides
+from guided_diffusion.pet.volume import load_volume, save_volume
+
+SIDECAR = {
+    "Units": "kBq/mL",
+    "BodyWeight": 70,
+    "InjectedRadioactivity": 350,
+    "InjectedRadioactivityUnits": "MBq",
+    "TracerRadionuclide": "F18",
+    "TracerName": "FDG",
+    "TimeZero": "10:10:14",
+    "InjectionStart": 0,
+    "ScanStart": 3600,
+    "ImageDecayCorrected": True,
+    "ImageDecayCorrectionTime": 0,
+}
+AT_INJECTION = 70 * 1000 / 350e6
+
+
+@pytest.fixture
+def suv():
+    return np.random.default_rng(0).uniform(0, 9, (5, 6, 7)).astype(np.float32)
+
+
+def saved(path, data, sidecar=None):
+    nib.save(nib.Nifti1Image(np.asarray(data, np.float32), np.diag([-4.0, 4, 4, 1])), path)
+    if sidecar is not None:
+        (path.parent / f"{path.name.split('.')[0]}.json").write_text(json.dumps(sidecar))
+    return path
+
+
+def without(*keys, **changes):
+    return {key: value for key, value in (SIDECAR | changes).items() if key not in keys}
+
+
+@pytest.mark.parametrize(
+    ("changes", "per_suv"),
+    [
+        ({}, 1e-3 / AT_INJECTION),
+        ({"Units": "Bq/mL"}, 1 / AT_INJECTION),
+        ({"Units": "MBq/ml"}, 1e-6 / AT_INJECTION),
+        ({"Units": "BQML"}, 1 / AT_INJECTION),
+        ({"Units": "Bq/cc"}, 1 / AT_INJECTION),
+        ({"Units": "nCi/cc"}, 1 / 37 / AT_INJECTION),
+        ({"Units": "Bq/L"}, 1000 / AT_INJECTION),
+        ({"Units": "SUV"}, 1.0),
+        ({"Units": "g/mL"}, 1.0),
+        # corrected to the scan's start, one half-life later
+        ({"ImageDecayCorrectionTime": 6586.2}, 1e-3 / AT_INJECTION / 2),
+        ({"InjectionStart": -6586.2}, 1e-3 / AT_INJECTION / 2),
+        ({"InjectionStart": 5}, 1e-3 / AT_INJECTION * 2 ** (5 / 6586.2)),
+        (
+            {"TracerRadionuclide": "C11", "TracerName": "choline", "ImageDecayCorrectionTime": 1221.7},
+            0.5e-3 / AT_INJECTION,
+        ),
+        ({"InjectedRadioactivity": 0.35, "InjectedRadioactivityUnits": "GBq"}, 1e-3 / AT_INJECTION),
+        ({"InjectedRadioactivity": 350000, "InjectedRadioactivityUnits": "kBq"}, 1e-3 / AT_INJECTION),
+    ],
+)
+def test_a_sidecars_unit_is_believed(tmp_path, suv, changes, per_suv):
+    volume = load_volume(saved(tmp_path / "sub-01_pet.nii.gz", suv * per_suv, SIDECAR | changes))
+    np.testing.assert_allclose(volume.data, suv, rtol=1e-5)
+    assert volume.unit == "SUV"
+    assert volume.source["stored_units"] == {"SUV": "SUV", "g/mL": "SUV"}.get(
+        changes.get("Units", "kBq/mL"), changes.get("Units", "kBq/mL")
+    )
+
+
+def test_what_dcm2niix_copies_from_dicom_is_understood(tmp_path, suv):
+    sidecar = {
+        "Units": "BQML", "DecayCorrection": "START", "RadionuclideTotalDose": 350e6, "RadionuclideHalfLife": 6586.2,
+        "ScanStart": 0, "InjectionStart": -6586.2, "PatientWeight": 70.0,
+    }  # fmt: skip
+    path = saved(tmp_path / "pet.nii", suv / AT_INJECTION / 2, sidecar)
+    np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
+    path = saved(tmp_path / "admin.nii", suv / AT_INJECTION, sidecar | {"DecayCorrection": "ADMIN"})
+    np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "said", "per_suv"),
+    [
+        (without("BodyWeight"), {"weight_kg": 70.0}, 1e-3 / AT_INJECTION),
+        (without("InjectedRadioactivity"), {"dose_bq": 350e6}, 1e-3 / AT_INJECTION),
+        ({"Units": "kBq/mL"}, {"weight_kg": 70.0, "dose_bq": 350e6}, 1e-3 / AT_INJECTION),
+        (
+            without("TracerRadionuclide", "TracerName", ImageDecayCorrectionTime=6000),
+            {"half_life_s": 6000.0},
+            0.5e-3 / AT_INJECTION,
+        ),
+        (without(BodyWeight=35), {"weight_kg": 70.0}, 1e-3 / AT_INJECTION),
+    ],
+)
+def test_what_the_sidecar_lacks_the_user_may_say(tmp_path, suv, sidecar, said, per_suv):
+    path = saved(tmp_path / "pet.nii.gz", suv * per_suv, sidecar)
+    volume = load_volume(path, overrides=SUVOverrides(**said))
+    np.testing.assert_allclose(volume.data, suv, rtol=1e-5)
+    assert volume.source["suv_overrides"] == said
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "said", "message"),
+    [
+        (without("BodyWeight"), {}, r"pet\.json: Units is 'kBq/mL'; no SUV: no BodyWeight .*--weight_kg"),
+        (without("InjectedRadioactivity"), {}, r"no InjectedRadioactivity in a sidecar; give --dose_bq"),
+        (without(InjectedRadioactivityUnits="percent"), {}, r"InjectedRadioactivityUnits is 'percent'.*--dose_bq"),
+        (without("InjectedRadioactivityUnits"), {}, r"InjectedRadioactivityUnits is 'None'"),
+        (without("InjectionStart"), {}, r"no InjectionStart; give --weight_kg and --dose_bq if"),
+        (without("ImageDecayCorrectionTime"), {}, r"no ImageDecayCorrectionTime; give --weight_kg and"),
+        (without(ImageDecayCorrected=False), {}, r"is not decay-corrected; give the DICOM series"),
+        (
+            without("TracerRadionuclide", "TracerName", InjectionStart=-60),
+            {},
+            r"no known TracerRadionuclide; .*--half_life_s",
+        ),
+        (without(RadionuclideHalfLife=109.8, InjectionStart=-60), {}, r"half-life is 109.8 s, but F-18.*in minutes"),
+        (without(InjectionStart=-200000), {}, r"corrected to 200000 s after the injection"),
+        (without(InjectedRadioactivity=350, InjectedRadioactivityUnits="Bq"), {}, r"a dose of 350 Bq cannot be true"),
+        (without(BodyWeight=70000), {}, r"a weight of 70000 kg cannot be true"),
+        (without(Units="counts"), {}, r"Units is 'counts', which is neither SUV nor activity per volume"),
+        (without(Units="Ann Smith, <a@b>"), {}, r"Units is \(16 characters\), which is neither"),
+        (without(Units=["Bq/mL"]), {}, r"Units is \(9 characters\)"),
+        (without(Units="SUV"), {"weight_kg": 70.0, "dose_bq": 350e6}, r"--weight_kg has no use.*Units says 'SUV'"),
+        (SIDECAR, {"injection_time": "101013"}, r"--injection_time has no use: the sidecar says"),
+    ],
+)
+def test_what_leads_to_no_suv_is_said(tmp_path, suv, sidecar, said, message):
+    path = saved(tmp_path / "pet.nii.gz", suv, sidecar)
+    with pytest.raises(InputError, match=rf"pet\.nii\.gz: .*{message}") as caught:
+        load_volume(path, overrides=SUVOverrides(**said))
+    assert str(caught.value).isprintable()
+
+
+def test_a_sidecar_that_says_nothing_of_units_changes_nothing_and_a_broken_one_is_named(tmp_path, suv):
+    path = saved(tmp_path / "pet.nii.gz", suv, {"Modality": "PT"})
+    np.testing.assert_array_equal(load_volume(path).data, suv)
+    for content in ('{"Units": "kBq/', "\xff\xfe"):
+        (tmp_path / "pet.json").write_text(content, encoding="latin-1")
+        with pytest.raises(InputError, match=r"pet\.json: is no readable JSON, though it says what pet\.nii\.gz holds"):
+            load_volume(path)
+    (tmp_path / "pet.json").write_text("[1, 2]")
+    np.testing.assert_array_equal(load_volume(path).data, suv)
+
+
+@pytest.mark.parametrize(("unit", "basis"), [("SUV", "SUV"), ("SUVlbm", "SUVlbm"), ("SUVbsa", "SUVbsa")])
+@pytest.mark.parametrize("name", ["v.nii.gz", "v.npz"])
+def test_our_own_files_come_back_in_their_unit(tmp_path, suv, unit, basis, name):
+    volume = Volume(suv, np.diag([-4.0, 4, 4, 1]), unit)
+    save_volume(volume, tmp_path / name, description="a model with a very long name, longer than a header holds " * 3)
+    again = load_volume(tmp_path / name)
+    assert again.unit == basis
+    np.testing.assert_array_equal(again.data, suv)
+    with pytest.raises(InputError, match="has no use"):
+        load_volume(tmp_path / name, overrides=SUVOverrides(weight_kg=70.0, dose_bq=350e6))
+
+
+@pytest.mark.parametrize("code", [1002, 3, 22])
+def test_labels_and_statistics_are_no_pet(tmp_path, suv, code):
+    image = nib.Nifti1Image(suv, np.eye(4))
+    image.header["intent_code"] = code
+    nib.save(image, tmp_path / "v.nii")
+    with pytest.raises(InputError, match=rf"v\.nii: its intent_code is {code}, labels or statistics; give a PET image"):
+        load_volume(tmp_path / "v.nii")
+
+
+@pytest.mark.parametrize(
+    ("unit", "bqml"),
+    [("Bq/mL", 1), ("kBq/ml", 1e3), ("MBq/cc", 1e6), ("µCi/mL", 3.7e4), ("Bq / cm³", 1), ("Bq/mm3", 1e3), ("Bq", None),
+     ("cps", None), ("g/mL", None), ("", None)],
+)  # fmt: skip
+def test_concentrations(unit, bqml):
+    assert concentration_bqml(unit) == (None if bqml is None else pytest.approx(bqml))
+
+
+def test_names_of_suv():
+    assert [suv_unit(u) for u in ("SUV", "SUVbw", "g/ml", "SUL", "Bq/mL")] == ["SUV", "SUV", "SUV", "SUVlbm", None]

@@ -1,0 +1,118 @@
+"""One rule for what can be SUV, at every door: scans in each format, and volumes that are evaluated."""
+
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+import scipy.io
+
+from evaluation.compared_files import published_peak, to_suv
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.plausibility import check_suv, typical_of
+from guided_diffusion.pet.volume import load_volume
+from tests.dicom_series import write_series
+
+
+def body(scale=1.0):
+    """Air, a body of `scale` and an organ of six times that: [24, 20, 16]."""
+    data = np.zeros((24, 20, 16), np.float32)
+    data[4:20, 4:16] = scale
+    data[10:14, 8:12, 6:10] = 6 * scale
+    return data
+
+
+DOORS = {
+    "nii": lambda path, data: nib.save(nib.Nifti1Image(data, np.diag([-4.0, 4, 4, 1])), path),
+    "npz": lambda path, data: np.savez(path, data),
+    "mat": lambda path, data: scipy.io.savemat(path, {"suv": data}),
+}
+
+
+def scan(suffix):
+    def check(folder, data):
+        path = folder / f"v.{suffix}"
+        DOORS[suffix](path, data)
+        assert load_volume(path).source["notices"] == []
+
+    return check
+
+
+def evaluated(folder, data):
+    to_suv(data, "suv", folder / "v.nii", "--gtr_units")
+
+
+def unclipped(folder, data):
+    scipy.io.savemat(folder / "v.mat", {"suv": data})
+    assert published_peak(folder / "v.mat") == data.max()
+
+
+@pytest.mark.parametrize("door", [scan("nii"), scan("npz"), scan("mat"), evaluated, unclipped])
+def test_all_doors_answer_alike(tmp_path, door):
+    for scale in (0.3, 1.0, 12.0):
+        door(tmp_path, body(scale))
+    for scale, message in (
+        (1 / 16, "values up to 0.375 are too low for SUV"),
+        (1 / 6, "values up to 1 are too low for SUV"),
+        (2500, r"values up to 1.5e\+04 can't be SUV, they are probably Bq/mL"),
+        (100, "values up to 600 can't be SUV"),  # a late scan of Zr-89 in Bq/mL
+        (1e-5, "values up to 6e-05 are too low for SUV"),
+    ):
+        with pytest.raises(InputError, match=rf"v\.(nii|npz|mat): {message}"):
+            door(tmp_path, body(scale))
+    hot = body()
+    hot[12, 10, 8] = 1200  # no bladder is as hot
+    with pytest.raises(InputError, match="values up to 1200 can't be SUV"):
+        door(tmp_path, hot)
+
+
+@pytest.mark.parametrize(
+    ("scale", "notice"),
+    [
+        (1.0, None),
+        (0.1, r"SUV up to 0\.6\d* .* is low; check weight, dose and unit"),
+        (150, r"SUV up to 900 is seldom"),
+    ],
+)
+def test_a_header_that_leads_to_doubtful_suv_is_told_of(tmp_path, scale, notice):
+    stored = np.rint(body() * 3000).astype(np.int16)
+    write_series(tmp_path / "s", stored, slopes=np.full(16, scale / 3000 / 4e-4))
+    notices = load_volume(tmp_path / "s").source["notices"]
+    assert len(notices) == (notice is not None)
+    if notice:
+        assert re.search(notice, notices[0])
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"), [(1e-8, "too low for SUV; check weight"), (2000, "can't be SUV.*or check")]
+)
+def test_no_header_vouches_for_the_impossible(tmp_path, scale, message):
+    stored = np.rint(body() * 3000).astype(np.int16)
+    write_series(tmp_path / "s", stored, slopes=np.full(16, scale / 3000 / 4e-4))
+    with pytest.raises(InputError, match=message):
+        load_volume(tmp_path / "s")
+
+
+def test_a_hot_spot_in_dicom_is_told_and_taken():
+    data = body()
+    data[12, 10, 8] = 1200
+    assert check_suv(data, "scan", stated=True) == [
+        "scan: SUV up to 1200 is seldom true; check weight, dose and injection time"
+    ]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_refused_everywhere(value):
+    data = body()
+    data[0, 0, 0] = value
+    for stated in (True, False):
+        with pytest.raises(InputError, match=r"scan: has NaN or infinite voxels; .*set them to 0"):
+            check_suv(data, "scan", stated=stated)
+
+
+def test_the_typical_value_is_that_of_the_voxels_above_zero():
+    data = np.zeros((130, 120, 110), np.float32)
+    data[20:110, 30:90, 10:100] = 2.0
+    data[0, 0, 0] = -5.0
+    assert typical_of(data) == pytest.approx(2.0)
+    assert typical_of(np.zeros((4, 4, 4))) == 0.0
