@@ -50,7 +50,7 @@ def read_plain(path: str) -> dict:
         is_zip = file.read(2) == b"PK"
         file.seek(0)
         if is_zip:
-            check_zip(file, size, f"{path}: not a readable PyTorch checkpoint")
+            check_zip(file, size, path, "not a readable PyTorch checkpoint (its checksums do not fit)")
             file.seek(0)
         try:
             warnings.simplefilter("ignore")  # PyTorch says much about other programs' files

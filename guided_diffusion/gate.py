@@ -8,16 +8,20 @@ import gzip
 import os
 import stat
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from guided_diffusion.errors import InputError, one_line
+from guided_diffusion.errors import InputError
 from guided_diffusion.machine_memory import available_bytes
 
 # What a packed file may unfold to: so much, and so many times its own size. Volumes of noise shrink to a third, virtual
 # patients to a fiftieth; deflate's own limit is 1032.
 UNFOLDED_BYTES = 2**27
 UNFOLDED_RATIO = 200
+
+DAMAGED_ZIP = "is no complete .zip file (its checksums do not fit); copy it again"
 
 _CHUNK = 2**20
 _KINDS = (
@@ -71,12 +75,21 @@ def admit(path: str | Path, name: object = None) -> int:
         return size
 
 
-def check_zip(file: BinaryIO, size: int, name: object) -> int:
+@contextmanager
+def open_zip(path: str | Path, damaged: str = DAMAGED_ZIP) -> Iterator[zipfile.ZipFile]:
+    """A zip that `check_zip` lets pass, open inside the context. Raises InputError."""
+    with open_regular(path) as file:
+        check_zip(file, os.fstat(file.fileno()).st_size, path, damaged)
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            yield archive
+
+
+def check_zip(file: BinaryIO, size: int, name: object, damaged: str = DAMAGED_ZIP) -> int:
     """Compares every member of a zip with its checksum; returns the bytes that they unfold to.
 
-    size: of the whole file. Raises InputError.
+    size: of the whole file. damaged: what is said of a file that is no whole zip. Raises InputError.
     """
-    damaged = f"{name}: is a damaged or incomplete archive (its checksums do not fit); copy or make it again"
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -87,7 +100,7 @@ def check_zip(file: BinaryIO, size: int, name: object) -> int:
             total = sum(member.file_size for member in members)
             check_unfolded(total, size, name)
             if sum(member.compress_size for member in members) > size:
-                raise InputError(damaged)
+                raise InputError(f"{name}: {damaged}")
             for member in members:
                 with archive.open(member) as stream:  # which compares the checksum at its end
                     while stream.read(_CHUNK):
@@ -95,7 +108,7 @@ def check_zip(file: BinaryIO, size: int, name: object) -> int:
     except InputError:
         raise
     except Exception:  # whatever the library trips over
-        raise InputError(damaged) from None
+        raise InputError(f"{name}: {damaged}") from None
     return total
 
 
@@ -130,7 +143,9 @@ def _check_gzip(file: BinaryIO, size: int, name: object) -> int:
             while total <= limit and (piece := stream.read(_CHUNK)):
                 total += len(piece)
     except Exception:  # whatever the library trips over
-        raise InputError(f"{name}: is damaged or cut off (its checksum does not fit); copy it again") from None
+        raise InputError(
+            f"{name}: is damaged or shorter than its header says (its checksum does not fit); copy it again"
+        ) from None
     check_unfolded(total, size, name)
     return total
 
@@ -139,4 +154,4 @@ def _check_kind(status: os.stat_result, path: str | Path) -> None:
     if stat.S_ISREG(status.st_mode):
         return
     kind = next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), "a link")
-    raise InputError(f"{one_line(path)}: is {kind}, not a file; remove it or name another")
+    raise InputError(f"{path}: is no regular file but {kind}; it is not opened")

@@ -13,7 +13,7 @@ from tests.mpi import ROOT
 SOURCES = ("guided_diffusion", "evaluation", "scripts")
 
 # What each part may import. Parts of `guided_diffusion` are its folders; its own files and `config` are "core", but for
-# the two that everything may use.
+# those that everything may use.
 BASE = ("errors", "files", "gate", "machine_memory")
 PET = {"pet", "base"}
 CORE = {"core", *PET}

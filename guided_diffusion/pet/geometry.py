@@ -13,12 +13,12 @@ import numpy as np
 from scipy import ndimage
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.formats.arrays import check_size
 from guided_diffusion.pet.grid import (
     DEFAULT_AXIS_CODES,
     DEFAULT_VOXEL_MM,
     Volume,
     check_axis_codes,
+    check_size,
     check_voxel_mm,
     on_one_grid,
 )

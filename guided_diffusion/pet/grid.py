@@ -17,6 +17,9 @@ SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM = 0.05, 100.0
 # Grids whose voxels lie less than this part of a voxel apart are one: rounded in a header, and nothing to PET.
 SAME_GRID_VOXELS = 0.05
 
+# 2 GiB as float32. The longest scanners give a quarter of that; a header that claims more is damaged or hostile.
+MAX_VOXELS = 2**29
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
@@ -107,3 +110,19 @@ def same_grid(
 def on_one_grid(volume: Volume, other: Volume) -> bool:
     """Whether two volumes lie on one grid, as `same_grid`."""
     return same_grid(volume.data.shape, volume.affine, other.data.shape, other.affine)
+
+
+def check_size(shape: tuple[int, ...], name: object) -> None:
+    """Refuses sizes that no PET scanner makes, before memory is asked for.
+
+    Raises:
+        InputError: no voxel, or more than MAX_VOXELS.
+    """
+    voxels = 1
+    for size in shape:
+        voxels *= int(size)
+    if not 0 < voxels <= MAX_VOXELS:
+        raise InputError(
+            f"{name}: would have {' x '.join(str(int(n)) for n in shape)} voxels,"
+            " as no PET volume has; check the header"
+        )

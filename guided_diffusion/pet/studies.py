@@ -3,12 +3,11 @@
 import os
 from pathlib import Path
 
-import pydicom
-
 from guided_diffusion.errors import InputError
+from guided_diffusion.gate import open_regular
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
-from guided_diffusion.pet.formats.dicom import quiet_pydicom
+from guided_diffusion.pet.formats.dicom import DicomFile
 
 
 def study_of(folder: Path) -> str | None:
@@ -25,8 +24,9 @@ def study_of(folder: Path) -> str | None:
 def _study_of_file(path: Path) -> str | None:
     """None for a file that is no DICOM, or a damaged one: reading the series will name it."""
     try:
-        with damage_as(f"{path}: is damaged"), quiet_pydicom():
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+        with damage_as(f"{path}: is damaged"):
+            file = DicomFile(str(path), lambda: open_regular(path))
+            dataset = file.read(stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
             return tags.text(dataset, "StudyInstanceUID")
     except InputError:
         return None

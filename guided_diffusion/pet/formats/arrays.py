@@ -5,21 +5,19 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
-import h5py
 import numpy as np
-import scipy.io
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
-from guided_diffusion.gate import open_regular
+from guided_diffusion.gate import check_memory, open_regular, open_zip
 from guided_diffusion.pet.damage import damage_as
+from guided_diffusion.pet.formats import matlab
 from guided_diffusion.pet.formats.declaration import Format, Request, StoredArray
 from guided_diffusion.pet.formats.stated_units import quoted, suv_unit
+from guided_diffusion.pet.grid import check_size
 from guided_diffusion.pet.text import printable
 
-# 2 GiB as float32. The longest scanners give a quarter of that; a header that claims more is damaged or hostile.
-MAX_VOXELS = 2**29
-DAMAGED_NPZ = "{}: is no complete .npz file; copy or make it again"
+DAMAGED = "is no complete .npz file (its checksums may not fit); copy or make it again"
 # The part of a zip member's own header before its name; the lengths of name and extra field are its last four bytes.
 LOCAL_HEADER_BYTES = 30
 
@@ -33,19 +31,22 @@ def read_channel(path: Path, channel: int, *, channels: int | None = None) -> St
     Raises:
         InputError: the file is damaged, holds pickled objects, lacks the array, or has the wrong number of axes.
     """
-    return _read_mat(path) if path.suffix.lower() == ".mat" else _read_npz(path, channel, channels)
+    if path.suffix.lower() == ".mat":
+        return _read_mat(path)
+    return _read_npz(path, channel, channels)
 
 
 def map_npz(path: Path) -> np.memmap | None:
     """`arr_0` of a `.npz`, whole and of any dtype of real numbers, as a read-only view of the file.
 
-    Only what is looked at gets read. None where the array is compressed: it cannot be mapped.
+    The file is read once, to compare its checksums; after that only what is looked at. None where the array is
+    compressed: it cannot be mapped.
 
     Raises:
         InputError: the file is damaged, holds pickled objects, or lacks the array.
     """
-    with damage_as(DAMAGED_NPZ.format(path)):
-        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+    with damage_as(f"{path}: {DAMAGED}"):
+        with open_zip(path, DAMAGED) as archive:
             member = _main_member(archive, path)
             if member.compress_type != zipfile.ZIP_STORED:
                 return None
@@ -67,12 +68,14 @@ def load_npz(path: Path) -> np.ndarray:
     Raises:
         InputError: the file is damaged, holds pickled objects, or lacks the array.
     """
-    with damage_as(DAMAGED_NPZ.format(path)), open_regular(path) as file:
-        with zipfile.ZipFile(file) as archive, archive.open(_main_member(archive, path)) as stream:
-            _read_npy_header(stream, path)
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as members:
-            return members["arr_0"]
+    with damage_as(f"{path}: {DAMAGED}"), open_zip(path, DAMAGED) as archive:
+        member = _main_member(archive, path)
+        with archive.open(member) as stream:
+            shape, fortran_order, dtype = _read_npy_header(stream, path)
+            _check_voxels(shape, dtype, member.file_size - stream.tell(), path)
+            check_memory(math.prod(shape) * dtype.itemsize, path)
+            content = _read_exactly(stream, math.prod(shape) * dtype.itemsize)
+        return np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
 def read_statement(path: Path) -> tuple[np.ndarray | None, str | None]:
@@ -91,24 +94,8 @@ def write(path: Path, **members: np.ndarray) -> None:
         np.savez(temporary, **members)
 
 
-def check_size(shape: tuple[int, ...], name: object) -> None:
-    """Refuses sizes that no PET scanner makes, before memory is asked for.
-
-    Raises:
-        InputError: no voxel, or more than MAX_VOXELS.
-    """
-    voxels = 1
-    for size in shape:
-        voxels *= int(size)
-    if not 0 < voxels <= MAX_VOXELS:
-        raise InputError(
-            f"{name}: would have {' x '.join(str(int(n)) for n in shape)} voxels,"
-            " as no PET volume has; check the header"
-        )
-
-
 def _read_npz(path: Path, channel: int, channels: int | None) -> StoredArray:
-    with damage_as(DAMAGED_NPZ.format(path)), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+    with damage_as(f"{path}: {DAMAGED}"), open_zip(path, DAMAGED) as archive:
         member = _main_member(archive, path)
         with archive.open(member) as stream:
             data = _read_npy_channel(stream, member.file_size, channel, channels, path)
@@ -180,6 +167,7 @@ def _read_npy_channel(stream: BinaryIO, size: int, channel: int, channels: int |
     if not (pair or (channels is None and len(shape) == 3)):
         raise InputError(f"{path}: arr_0 has shape {list(shape)}, not {wanted}")
     _check_voxels(shape, dtype, size - stream.tell(), path)
+    check_memory(math.prod(shape) * dtype.itemsize if fortran_order else 4 * math.prod(shape[-3:]), path)
     if fortran_order:  # the channels are interleaved: no way to read only one
         content = _read_exactly(stream, math.prod(shape) * dtype.itemsize)
         whole = np.frombuffer(content, dtype=dtype).reshape(shape, order="F")
@@ -210,26 +198,7 @@ def _read_small(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
 
 
 def _read_mat(path: Path) -> StoredArray:
-    """The array `suv` [X, Y, Z] of MATLAB's v5 format or, as HDF5 with the axes reversed, of v7.3."""
-    open_regular(path).close()
-    with damage_as(f"{path}: is no complete .mat file; copy or make it again"):
-        if h5py.is_hdf5(path):
-            with h5py.File(path, "r") as file:
-                stored = file.get("suv")
-                if not isinstance(stored, h5py.Dataset):
-                    raise InputError(f"{path}: has no array named suv")
-                check_size(stored.shape, path)
-                data = np.asarray(stored[()]).T
-        else:
-            shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
-            if "suv" not in shapes:
-                raise InputError(f"{path}: has no array named suv")
-            check_size(shapes["suv"], path)
-            data = scipy.io.loadmat(path, variable_names=["suv"])["suv"]
-    if data.ndim != 3 or data.dtype.kind not in "fiu":
-        raise InputError(f"{path}: suv has shape {list(data.shape)}, not [X, Y, Z] of real numbers")
-    source = {"format": "mat", "suv": "taken as SUV"}
-    return StoredArray(np.ascontiguousarray(data, dtype=np.float32), "mat", source=source)
+    return StoredArray(matlab.read(path), "mat", source={"format": "mat", "suv": "taken as SUV"})
 
 
 def _npz_as_requested(path: Path, request: Request) -> StoredArray:

@@ -3,6 +3,7 @@
 Headers are read first, pixels slice by slice. Nothing here puts a patient's name or birth date into a message.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,17 +13,20 @@ import numpy as np
 from pydicom import Dataset
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.gate import check_memory
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
-from guided_diffusion.pet.formats.arrays import check_size
 from guided_diffusion.pet.formats.dicom_choice import Group, choose_series
 from guided_diffusion.pet.formats.dicom_files import DicomFile, open_files, quiet_pydicom
 from guided_diffusion.pet.formats.series_checks import is_pet_image, why_no_image
 from guided_diffusion.pet.formats.slices import SliceStack, stack_slices
 from guided_diffusion.pet.formats.stored_values import rescaled
+from guided_diffusion.pet.grid import check_size
 from guided_diffusion.pet.suv import SUVConversion, SUVError, SUVOverrides, suv_conversion
 from guided_diffusion.pet.suv_bases import ratios_to_suvbw
 from guided_diffusion.pet.text import printable
+
+LARGEST_SLICE = 4096
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,9 @@ def _sorted_series(members: Group, name: str, notices: tuple[str, ...]) -> Serie
     geometry = [_slice_geometry(file, header) for file, header in members]
     stack, order = stack_slices(geometry, [file.name for file, _ in members])
     check_size(stack.shape, name)
+    if max(stack.shape[:2]) > LARGEST_SLICE:
+        raise InputError(f"{name}: has slices of {stack.shape[0]} x {stack.shape[1]} voxels, as no scanner makes")
+    check_memory(4 * math.prod(stack.shape), name)
     files, headers = tuple(members[k][0] for k in order), tuple(members[k][1] for k in order)
     return Series(files, headers, stack, name, notices)
 

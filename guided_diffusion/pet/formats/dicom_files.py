@@ -18,9 +18,10 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.gate import open_regular
+from guided_diffusion.gate import open_regular, open_zip
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
+from guided_diffusion.pet.formats.deflated import check_deflated
 from guided_diffusion.pet.formats.folder_walk import Folder, LeftOut, walk
 from guided_diffusion.pet.formats.opening import HEAD_BYTES, open_unpacked
 from guided_diffusion.pet.formats.series_checks import CHECKED_TAGS, PET_CLASSES
@@ -63,6 +64,7 @@ class DicomFile:
         lack of it is added. UIDs that the data set lacks are taken from it.
         """
         with self.open() as stream, quiet_pydicom():
+            check_deflated(stream, self.name)
             dataset = pydicom.dcmread(stream, force=True, **options)
             _complete(dataset)
             return dataset
@@ -86,9 +88,7 @@ def open_files(path: Path, excluded: Path | None = None) -> Iterator[Slices]:
     if path.is_dir():
         yield _read_all(*_files_of_folder(walk(path, excluded)))
         return
-    with damage_as(f"{path}: is no complete .zip file; copy it again"):
-        archive = zipfile.ZipFile(open_regular(path))
-    with archive:
+    with open_zip(path) as archive:
         yield _read_all(*_members_of(archive, path))
 
 

@@ -14,10 +14,11 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate
 from pydicom.valuerep import format_number_as_ds
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.gate import open_regular
 from guided_diffusion.pet import remote
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
-from guided_diffusion.pet.formats.dicom import Series, conversion_of, open_series, quiet_pydicom
+from guided_diffusion.pet.formats.dicom import DicomFile, Series, conversion_of, open_series, quiet_pydicom
 from guided_diffusion.pet.grid import Volume, same_grid
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv.drug import drug_of
@@ -106,8 +107,9 @@ def _write_folder(out_dir: Path, write: Callable[[Path], None]) -> None:
 def _is_ours(path: Path) -> bool:
     """Whether a file is a slice that this module wrote, so that a later run may replace it."""
     try:
-        with damage_as(f"{path}: is no DICOM file, or damaged"), quiet_pydicom():
-            meta = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[]).file_meta
+        with damage_as(f"{path}: is no DICOM file, or damaged"):
+            file = DicomFile(str(path), lambda: open_regular(path))
+            meta = file.read(stop_before_pixels=True, specific_tags=[]).file_meta
             return meta.get("ImplementationVersionName") == VERSION_NAME
     except InputError:
         return False

@@ -1,5 +1,6 @@
 """NIfTI and the other volume formats that nibabel reads."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -7,20 +8,25 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import scipy.io
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import FileHolder, ImageFileError
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
+from guided_diffusion.gate import admit, check_memory
 from guided_diffusion.pet.damage import damage_as
-from guided_diffusion.pet.formats.arrays import check_size
+from guided_diffusion.pet.formats import matlab
 from guided_diffusion.pet.formats.declaration import Format, Request, StoredArray
 from guided_diffusion.pet.formats.opening import HEAD_BYTES, open_unpacked
 from guided_diffusion.pet.formats.placement import affine_mm, says_orientation
 from guided_diffusion.pet.formats.volume_units import to_suv
+from guided_diffusion.pet.grid import check_size
 from guided_diffusion.pet.suv import SUVOverrides
 
 # FreeSurfer's volumes have 256 voxels a side; this leaves room.
 MAX_MGH_SIZE = 4096
+LARGEST_MATRIX_FILE = 2**20
 DAMAGED = "{}: is damaged or shorter than its header says; copy it again"
 DESCRIPTION_BYTES = 79
 # Intents that say what values are: statistics (2 to 24), labels, and indices of names (1002 and 1003).
@@ -38,6 +44,10 @@ def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarr
         InputError: the file cannot be read, is truncated, or is no single volume; its header contradicts itself; or no
             SUV follows from what is stated and from `overrides`.
     """
+    header_path, image_path = _files_of_pair(path)
+    held = admit(image_path)
+    if header_path != image_path:
+        admit(header_path)
     try:
         with damage_as(DAMAGED.format(path), ImageFileError), _quiet_nibabel():
             image = _open(path)
@@ -51,6 +61,7 @@ def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarr
     factor, unit, source = to_suv(image, path, overrides)
     affine = affine_mm(image, path)
     with damage_as(DAMAGED.format(path)):
+        _check_held(image, held, path)
         data = _read_slices(image, shape, path)
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused with the other values
         data *= np.float32(factor)
@@ -107,8 +118,21 @@ def _open(path: Path) -> nib.spatialimages.SpatialImage:
         files["image"] = open_unpacked(image_path)
     if issubclass(image_class, nib.Spm99AnalyzeImage):
         matrix = find_sibling(image_path, ".mat")
-        files["mat"] = open_unpacked(matrix) if matrix else BytesIO()
+        files["mat"] = _spm_matrix(matrix) if matrix else BytesIO()
     return image_class.from_file_map({kind: FileHolder(fileobj=file) for kind, file in files.items()})
+
+
+def _spm_matrix(path: Path) -> BytesIO:
+    """SPM's affine as a `.mat` of version 4: damage of version 5 can crash SciPy's reader."""
+    admit(path)
+    with open_unpacked(path) as file:
+        content = file.read(LARGEST_MATRIX_FILE)
+    if not content.startswith(b"MATLAB 5"):
+        return BytesIO(content)
+    found = {name: matlab.array_of_version_5(content, name, path) for name in ("M", "mat")}
+    again = BytesIO()
+    scipy.io.savemat(again, {name: array for name, array in found.items() if array is not None}, format="4")
+    return BytesIO(again.getvalue())
 
 
 def _files_of_pair(path: Path) -> tuple[Path, Path]:
@@ -150,6 +174,14 @@ def _is_mgh(head: bytes) -> bool:
 
 def _is_ecat(head: bytes) -> bool:
     return head.startswith(b"MATRIX7")
+
+
+def _check_held(image: nib.spatialimages.SpatialImage, held: int, path: Path) -> None:
+    """Compares what the header declares with the bytes that are there, and with the memory that is left."""
+    stored = image.dataobj
+    if isinstance(stored, ArrayProxy) and stored.offset + math.prod(stored.shape) * stored.dtype.itemsize > held:
+        raise InputError(DAMAGED.format(path))
+    check_memory(4 * math.prod(stored.shape), path)
 
 
 def _read_slices(image: nib.spatialimages.SpatialImage, shape: tuple[int, ...], path: Path) -> np.ndarray:

@@ -4,7 +4,7 @@ import gzip
 from pathlib import Path
 from typing import BinaryIO
 
-from guided_diffusion.gate import open_regular
+from guided_diffusion.gate import admit, open_regular
 from guided_diffusion.pet.damage import damage_as
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -16,11 +16,14 @@ def open_unpacked(path: Path) -> BinaryIO:
     """Opens a regular file to read its bytes, unpacked if they are gzipped, whatever the name says.
 
     Raises:
-        InputError: there is no such file, it is no regular one (a pipe, a device), or it cannot be opened.
+        InputError: there is no such file, it is no regular one (a pipe, a device), or it cannot be opened; its
+            gzip is damaged, or unfolds to more than is plausible.
     """
     file = open_regular(path)
     packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
     file.seek(0)
+    if packed:
+        admit(path)
     return _OwningGzip(file) if packed else file
 
 
