@@ -37,7 +37,8 @@ def load_volume(
         InputError: the file is missing, damaged, no PET image, or its values cannot be SUV; or `overrides` say what
             cannot be used for it. What is only doubtful stands in the volume's source, under "notices".
     """
-    with remote.local_copy(path) as local:
+    # What float32 cannot hold becomes infinite and is refused below.
+    with remote.local_copy(path) as local, np.errstate(over="ignore", invalid="ignore"):
         if local.is_dir() or dicom.is_archive(local):
             volume = Volume(*dicom.load_suv(local, series=series, overrides=overrides))
         else:
