@@ -48,7 +48,8 @@ def read(path: Path) -> np.ndarray:
         raise InputError(f"{path}: has no array named {NAME}")
     if data.ndim != 3:
         raise InputError(f"{path}: {NAME} has shape {list(data.shape)[:8]}, not [X, Y, Z] of real numbers")
-    return np.ascontiguousarray(data, dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused with infinite voxels
+        return np.ascontiguousarray(data, dtype=np.float32)
 
 
 def array_of_version_5(content: bytes, name: str, path: Path) -> np.ndarray | None:

@@ -63,8 +63,8 @@ def nifti_bomb(folder):
 
 
 def dicom_bomb(folder):
-    stored = np.ones((4, 4, 3), np.int16)
-    paths = write_series(folder / "s", stored, syntax=DeflatedExplicitVRLittleEndian, ImageComments="0" * 10)
+    stored = np.full((4, 4, 3), 20000, np.int16)
+    paths = write_series(folder / "s", stored, syntax=DeflatedExplicitVRLittleEndian)
     assert load_volume(folder / "s").data.shape == (4, 4, 3)
     whole = paths[0].read_bytes()
     start = 144 + int.from_bytes(whole[140:144], "little")
