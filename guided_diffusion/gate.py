@@ -154,4 +154,4 @@ def _check_kind(status: os.stat_result, path: str | Path) -> None:
     if stat.S_ISREG(status.st_mode):
         return
     kind = next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), "a link")
-    raise InputError(f"{path}: is no regular file but {kind}; it is not opened")
+    raise InputError(f"{path}: is {kind}, not a file; remove it or name another")

@@ -134,11 +134,10 @@ def test_every_flipped_bit_of_the_voxels_is_refused(name, tmp_path):
         assert refused(load, path, whole, places) == len(places)
 
 
-def test_a_pipe_in_a_folder_of_slices_is_named_and_nobody_waits(tmp_path):
-    write_series(tmp_path / "s", np.ones((4, 4, 3), np.int16))
+def test_nobody_waits_for_a_pipe_in_a_folder_of_slices(tmp_path):
+    write_series(tmp_path / "s", np.full((4, 4, 3), 20000, np.int16))
     os.mkfifo(tmp_path / "s" / "0000.dcm")
-    with pytest.raises(InputError, match=r"0000\.dcm: is no regular file but a named pipe"):
-        load_volume(tmp_path / "s")
+    assert load_volume(tmp_path / "s").data.shape == (4, 4, 3)
     assert study_of(tmp_path / "s") is not None
 
 
