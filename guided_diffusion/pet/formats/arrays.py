@@ -84,7 +84,7 @@ def read_statement(path: Path) -> tuple[np.ndarray | None, str | None]:
     Raises:
         InputError: the file is damaged, or says what is no affine or no unit of SUV.
     """
-    with damage_as(DAMAGED_NPZ.format(path)), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+    with damage_as(f"{path}: {DAMAGED}"), open_regular(path) as file, zipfile.ZipFile(file) as archive:
         return _statement(archive, path)
 
 
