@@ -12,6 +12,7 @@ from pathlib import Path
 from evaluation.demo_report import write_demo_report
 from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
+from guided_diffusion.inference.subjects import REPORT_NAME
 from guided_diffusion.pet.volume import load_volume
 
 # No patient of the training data has this seed.
@@ -46,11 +47,13 @@ def run_demo(parser: Parser, arguments: Sequence[str] | None = None) -> None:
     low_path, normal_path = _scans_of(out / "trial")
     launcher = [mpiexec, "-n", "2"] if (mpiexec := shutil.which("mpiexec")) else []
     denoise = ("scripts/test.py", "--base_samples", low_path, "--model_path", flags.model_path, "--save_dir", out)
-    _run(*launcher, sys.executable, *denoise)
+    page = ("--report", "True", "--reference", normal_path)
+    _run(*launcher, sys.executable, *denoise, *page)
 
     low, denoised, normal = (load_volume(path) for path in (low_path, out / "denoised.nii.gz", normal_path))
     write_demo_report(low.data, denoised.data, normal.data, low.voxel_mm, out)
     print(f"picture: {out / 'coronal_mips.png'}")
+    print(f"page: {(out / REPORT_NAME).resolve().as_uri()} (open it in a browser)")
 
 
 def _run(*command: object) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from guided_diffusion import logger
 from guided_diffusion.checkpoints import digest
 from guided_diffusion.commands.input_flags import overrides_from
+from guided_diffusion.commands.report import PlannedReport, check_report_flags, plan_report
 from guided_diffusion.config.parser import Parser
 from guided_diffusion.dist_util import SharedError, communicator, device, on_root, share_cores
 from guided_diffusion.errors import InputError
@@ -35,12 +36,13 @@ from guided_diffusion.pet.volume import in_suv_basis, load_volume
 
 @dataclass(frozen=True)
 class OpenedSubject:
-    """A subject's scan, the key of its results, and what is left of an earlier run with that key."""
+    """A subject's scan, the key of its results, what is left of an earlier run with that key, and the page to come."""
 
     volume: Volume
     key: str
     finished: FinishedPatches
     done: bool
+    report: PlannedReport | None
 
 
 def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> None:
@@ -51,6 +53,7 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
     """
     flags = communicator().bcast(on_root(lambda: vars(parser.parse_args(arguments))))
     subjects = communicator().bcast(on_root(find_subjects, flags["base_samples"], flags["save_dir"]))
+    on_root(check_report_flags, flags, len(subjects or ()))
     keep_freed_memory()
     threads = share_cores(flags["threads"])
     on_root(_check_model_path, flags["model_path"])
@@ -107,6 +110,7 @@ def _denoise_subject(subject: Subject, run: Run) -> None:
         expected_patches=run.flags.get("num_samples"),
         finished=opened.finished if opened else None,
         fit_memory="patch_size" not in run.flags,
+        measure=opened.report.peaks if opened and opened.report else None,
     )
     on_root(_finish, subject, run, opened, denoised, began)
 
@@ -115,7 +119,7 @@ def _finish(subject: Subject, run: Run, opened: OpenedSubject, denoised: Denoise
     """Write the results of a subject that was begun at `began`, on the clock `time.perf_counter`."""
     seconds = time.perf_counter() - began
     manifest = describe_run(run, opened.key, subject.path, opened.volume, denoised, seconds)
-    _write(subject, denoised, manifest, run.flags)
+    _write(subject, denoised, manifest, opened.report, run.flags)
     opened.finished.remove()
 
 
@@ -159,10 +163,20 @@ def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
     subject.check_not_overwritten()
     if not run.flags["resume"]:
         finished.discard()
-    return OpenedSubject(volume, key, finished, done=run.flags["resume"] and subject.is_finished(key))
+    report = plan_report(volume, run.flags, run.loaded.settings.sampling.realisations)
+    done = run.flags["resume"] and subject.is_finished(key)
+    if done and report is not None and (page := report.renew(subject, run.flags)):
+        logger.log(f"wrote {page}")
+    return OpenedSubject(volume, key, finished, done, report)
 
 
-def _write(subject: Subject, denoised: Denoised, manifest: dict[str, Any], flags: dict[str, Any]) -> None:
+def _write(
+    subject: Subject,
+    denoised: Denoised,
+    manifest: dict[str, Any],
+    report: PlannedReport | None,
+    flags: dict[str, Any],
+) -> None:
     """Write the results and say where they are."""
     model = manifest["checkpoint"]["name"]
     written = write_volumes(subject, denoised, f"denoised by {model}", flags["suv_basis"])
@@ -182,6 +196,8 @@ def _write(subject: Subject, denoised: Denoised, manifest: dict[str, Any], flags
     if is_bare(subject.path, denoised) and voxel_mm != list(PUBLISHED_GRID.voxel_mm):
         sizes = " x ".join(f"{size:g}" for size in voxel_mm)
         logger.log(f"notice: {subject.path} was taken to have the model's voxels of {sizes} mm")
+    if report is not None:
+        written.append(report.write(subject, denoised, manifest))
     written.append(write_manifest(subject, manifest, written))
     for path in written:
         logger.log(f"wrote {path}")

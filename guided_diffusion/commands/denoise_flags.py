@@ -7,6 +7,7 @@ from guided_diffusion.config.inference_flags import (
     OutputFlags,
     PrecisionFlags,
     PresetFlags,
+    ReportFlags,
     Sampling,
 )
 from guided_diffusion.config.parser import Parser, add_flags
@@ -16,6 +17,7 @@ def create_parser(description: str) -> Parser:
     """All flags of inference. Those that a preset or a header decides stay out of the result unless they are given."""
     parser = Parser(description)
     add_flags(parser.add_argument_group("input and output"), OutputFlags)
+    add_flags(parser.add_argument_group("report"), ReportFlags)
     add_input_flags(parser)
     sampling = parser.add_argument_group("sampling", "What is not given here comes from the preset.")
     add_flags(sampling, PresetFlags, Sampling, given_only=True)

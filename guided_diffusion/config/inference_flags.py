@@ -40,6 +40,22 @@ class OutputFlags:
 
 
 @dataclass(frozen=True)
+class ReportFlags:
+    """The page about each denoised scan."""
+
+    report: bool = flag(
+        False, "also write report.html: projections, linked slices, foci and noise before and after", Role.FILES
+    )
+    reference: str = flag("", "normal-dose image of the scan, for the report", Role.FILES, metavar="PATH")
+    report_neck_mm: float = flag(
+        0.0,
+        "leave this much of the scan's upper end out of all pictures of the report: a head shows a face",
+        Role.FILES,
+        metavar="MM",
+    )
+
+
+@dataclass(frozen=True)
 class InputFlags:
     """Which series of an input is read, and what replaces its missing or wrong DICOM tags."""
 
@@ -179,6 +195,7 @@ class ExecutionFlags:
 
 INFERENCE_FLAGS = flags_of(
     OutputFlags,
+    ReportFlags,
     InputFlags,
     PresetFlags,
     Sampling,

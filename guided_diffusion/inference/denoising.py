@@ -4,8 +4,10 @@
 [X, Y, Z] = (anterior-posterior, left-right, axial); tensors are [N, C, Z, X, Y].
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +35,8 @@ class Denoised:
 
     samples: normalised, on the model's grid, as sampled. model_input: the low-dose volume (SUV) on the model's grid.
     volume: SUV on the input's own grid. timings: one entry per batch of patches. After several realisations, samples
-    and volume are their means, and samples_sd and volume_sd their standard deviations, voxel by voxel.
+    and volume are their means, and samples_sd and volume_sd their standard deviations, voxel by voxel. measured: what
+    `measure` gave for each realisation.
     """
 
     samples: np.ndarray
@@ -43,6 +46,7 @@ class Denoised:
     timings: list[dict]
     samples_sd: np.ndarray | None = None
     volume_sd: Volume | None = None
+    measured: list[Any] = field(default_factory=list)
 
 
 def denoise_volume(
@@ -56,6 +60,7 @@ def denoise_volume(
     expected_patches: int | None = None,
     finished: FinishedPatches | None = None,
     fit_memory: bool = False,
+    measure: Callable[[Volume], Any] | None = None,
 ) -> Denoised | None:
     """Denoise a volume over all MPI ranks; every rank calls this, rank 0 with the volume and the others with None.
 
@@ -63,7 +68,8 @@ def denoise_volume(
     above suv_max, see `back_to_input_grid`. expected_patches: raise InputError unless the plan has as many. finished:
     where rank 0 keeps finished patches, so that an interrupted run can be continued. fit_memory: begin with patches as
     short as the free memory demands, if the noise is a field. If memory runs out in any case, all ranks begin again
-    with patches of half the length, or raise InputError where the noise depends on it.
+    with patches of half the length, or raise InputError where the noise depends on it. measure: looks at every
+    realisation (SUV, on the input's grid) on rank 0, which keeps none of them.
     Returns the result on rank 0 and None elsewhere; raises InputError for one that is not finite. Its memory does not
     grow with `sampling.realisations`.
     """
@@ -77,7 +83,7 @@ def denoise_volume(
                 denoised = None
             else:
                 denoised = _denoise(
-                    volume, model_input, plan, model, diffusion, sampling, preprocessing, above_cap, finished
+                    volume, model_input, plan, model, diffusion, sampling, preprocessing, above_cap, finished, measure
                 )
             on_root(_check_finite, denoised)
             return denoised
@@ -104,11 +110,13 @@ def _denoise(
     preprocessing: PreprocessingConfig,
     above_cap: str,
     finished: FinishedPatches | None,
+    measure: Callable[[Volume], Any] | None,
 ) -> Denoised:
     """Rank 0's part: all realisations with this plan, each taken back to the input's grid, and their statistics."""
     padded = pad_in_plane(normalise(model_input.data, preprocessing.suv_max), model.config.in_plane_multiple)
     batches = _batches(len(plan.starts), sampling.batch_size)
     on_model_grid, on_input_grid = RunningStatistics(), RunningStatistics()
+    measured: list[Any] = []
 
     def take_in(realisation: np.ndarray) -> None:
         samples = realisation[: model_input.data.shape[0], : model_input.data.shape[1]]
@@ -116,6 +124,8 @@ def _denoise(
         denoised = Volume(denormalise(np.maximum(samples, 0), preprocessing.suv_max), model_input.affine, "SUV")
         back = back_to_input_grid(denoised, model_input, volume, above_cap=above_cap, suv_max=preprocessing.suv_max)
         on_input_grid.add(back.data)
+        if measure is not None:
+            measured.append(measure(back))
 
     kept = finished.with_patches_of(plan.patch_size) if finished else None
     assembly = Assembly(plan, batches, padded.shape[:2], sampling.realisations, take_in, kept)
@@ -129,6 +139,7 @@ def _denoise(
         timings,
         on_model_grid.standard_deviation,
         None if deviation is None else replace(volume, data=deviation),
+        measured,
     )
 
 

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from guided_diffusion.files import atomic_write, writable_folder
 from guided_diffusion.gate import open_regular, read_small
 from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.pet.cases import read_cases
+from guided_diffusion.pet.formats import volume_formats
+from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.studies import are_one_study
-from guided_diffusion.pet.suv_bases import SUVBasis
+from guided_diffusion.pet.suv_bases import SUVBasis, ratio_of
 from guided_diffusion.pet.trial_manifest import is_trial
 from guided_diffusion.pet.volume import in_suv_basis, save_volume
 
@@ -25,6 +27,7 @@ VOLUME_SUFFIXES = (".npz", ".nii", ".nii.gz", ".mat", ".zip")
 DENOISED_NAME = "denoised.nii.gz"
 MANIFEST_NAME = "run.json"
 UNCERTAINTY_NAME = "uncertainty.nii.gz"
+REPORT_NAME = "report.html"
 DICOM_FOLDER = "denoised_dicom"
 _ARRAY_NAME = re.compile(r"(samples|uncertainty)_\d+x\d+x\d+\.npz")
 
@@ -66,6 +69,10 @@ class Subject:
         except (InputError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return {}  # there is none, it is another program's, or damaged
 
+    def read_manifest(self) -> dict[str, Any]:
+        """The manifest of a finished subject."""
+        return json.loads(read_small(self.folder / MANIFEST_NAME))
+
     def check_not_overwritten(self) -> None:
         """Raises InputError if the scan itself, or a folder, has the name of a result and would be replaced by it."""
         for old in self._results():
@@ -82,7 +89,7 @@ class Subject:
     def _results(self) -> list[Path]:
         """Files in the folder that have the names of results, the manifest first."""
         names = [path for path in self.folder.iterdir() if _ARRAY_NAME.fullmatch(path.name)]
-        known = [self.folder / name for name in (MANIFEST_NAME, DENOISED_NAME, UNCERTAINTY_NAME)]
+        known = [self.folder / name for name in (MANIFEST_NAME, DENOISED_NAME, UNCERTAINTY_NAME, REPORT_NAME)]
         return [path for path in (*known, *names) if path.is_symlink() or path.exists()]
 
 
@@ -177,6 +184,22 @@ def write_volumes(subject: Subject, denoised: Denoised, description: str, suv_ba
                 save_volume(in_suv_basis(volume, suv_basis), subject.folder / name, description=description)
                 written.append(subject.folder / name)
     return written
+
+
+def load_results(subject: Subject, scan: Volume, manifest: Mapping[str, Any]) -> tuple[Volume, Volume | None]:
+    """A finished subject's denoised volume and its standard deviation, where there is one, in SUV by body weight."""
+    basis = manifest["flags"]["suv_basis"]
+    ratio = 1.0 if basis == "bw" else ratio_of(basis, scan.source.get("suv_basis_ratios", {}))
+    suv_max = manifest["settings"]["preprocessing"]["suv_max"]
+
+    def load(name: str, array: str) -> Volume | None:
+        on_model_grid = subject.folder / array.format("x".join(map(str, manifest["model_grid"]["shape"])))
+        for path, factor in ((subject.folder / name, 1 / ratio), (on_model_grid, suv_max)):
+            if path.is_file():
+                return replace(scan, data=volume_formats.read(path).data * np.float32(factor))
+        return None
+
+    return load(DENOISED_NAME, "samples_{}.npz"), load(UNCERTAINTY_NAME, "uncertainty_{}.npz")
 
 
 def _write_array(folder: Path, name: str, array: np.ndarray) -> Path:

@@ -91,6 +91,12 @@ def find(scan: Volume, denoised: Volume) -> Findings:
     return Findings(spheres, quantiles, foci(own, other), foci(other, own))
 
 
+def foci_of(scan: Volume) -> list[tuple[int, int, int]]:
+    """Voxel indices of the foci of a scan in SUV, in the order of `Findings.before`."""
+    own = contrast_map(scan.data, scan.voxel_mm)
+    return [focus.voxel for focus in foci(own, own)]
+
+
 def position_mm(affine: np.ndarray, voxel: Sequence[int]) -> list[float]:
     """A voxel's centre in mm (RAS+), to 0.1 mm."""
     return [round(float(x), 1) for x in apply_affine(affine, voxel)]

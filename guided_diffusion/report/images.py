@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.grid import Volume, on_one_grid
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.report import pictures, projections
 from guided_diffusion.report.packing import KNEE, Packing, choose_packing
 
-SAME_PLACE_MM = 1e-2
 PLANES = ("coronal", "sagittal")
 
 
@@ -35,7 +34,7 @@ def upright(images: Sequence[Image]) -> list[Image]:
 
 def check_same_grid(volume: Volume, scan: Volume, name: str) -> None:
     """Raises InputError unless a volume lies on the scan's grid."""
-    if volume.data.shape != scan.data.shape or not np.allclose(volume.affine, scan.affine, atol=SAME_PLACE_MM):
+    if not on_one_grid(volume, scan):
         raise InputError(f"{name}: lies on another grid than the scan; a report compares voxel by voxel")
 
 

@@ -28,6 +28,7 @@ from guided_diffusion.config.inference_flags import (
     OutputFlags,
     PrecisionFlags,
     PresetFlags,
+    ReportFlags,
     Sampling,
 )
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
@@ -43,7 +44,7 @@ from guided_diffusion.training.history import flags_of_weights
 from guided_diffusion.training.run_files import Start
 from guided_diffusion.training.settings import training_settings
 
-INFERENCE = (OutputFlags, InputFlags, PresetFlags, Sampling, PrecisionFlags, ExecutionFlags)
+INFERENCE = (OutputFlags, ReportFlags, InputFlags, PresetFlags, Sampling, PrecisionFlags, ExecutionFlags)
 TRAINING = (TrainingPreset, *TRAINING_GROUPS.values())
 METRICS = (get_ssim_psnr.FolderFlags, get_ssim_psnr.UnitFlags, get_ssim_psnr.TableFlags)
 COMMANDS = (

@@ -1,0 +1,101 @@
+"""What `--report True` of `scripts/test.py` adds: a page about each denoised scan."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guided_diffusion.config.inference_flags import ReportFlags
+from guided_diffusion.config.parser import read_flags
+from guided_diffusion.errors import InputError
+from guided_diffusion.inference.denoising import Denoised
+from guided_diffusion.inference.subjects import REPORT_NAME, Subject, load_results, write_manifest
+from guided_diffusion.pet.formats import volume_formats
+from guided_diffusion.pet.formats.declaration import Request
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.volume import load_volume
+from guided_diffusion.report.findings import foci_of, peaks_near
+from guided_diffusion.report.images import Image, upright, without_head
+from guided_diffusion.report.run_page import RunImages, write_run_page
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedReport:
+    """What the page about a scan needs besides the result, checked and loaded before the work."""
+
+    scan: Volume
+    reference: Volume | None
+    neck_mm: float
+    foci: Sequence[tuple[int, int, int]]
+
+    def peaks(self, realisation: Volume) -> np.ndarray:
+        """SUVpeak of a realisation near each focus of the scan."""
+        (image,) = upright([Image("realisation", realisation)])
+        return peaks_near(image.volume.data, self.foci, image.volume.voxel_mm)
+
+    def write(self, subject: Subject, denoised: Denoised, manifest: Mapping[str, Any]) -> Path:
+        """Write the page into the subject's folder and return its path."""
+        peaks = np.array(denoised.measured) if len(denoised.measured) > 1 else None
+        images = RunImages(self.scan, denoised.volume, denoised.volume_sd, self.reference)
+        return self._write(subject, images, manifest, peaks)
+
+    def renew(self, subject: Subject, flags: Mapping[str, Any]) -> Path | None:
+        """Write the page about a finished subject from its files, unless it is there as the flags want it.
+
+        Without the intervals of foci, which follow from the realisations themselves. Returns the path of a new page.
+        """
+        manifest = subject.read_manifest()
+        wanted = asdict(read_flags(ReportFlags, flags))
+        if wanted.items() <= manifest["flags"].items():
+            return None
+        denoised, deviation = load_results(subject, self.scan, manifest)
+        manifest["flags"] |= wanted
+        page = self._write(subject, RunImages(self.scan, denoised, deviation, self.reference), manifest, None)
+        names = dict.fromkeys([*manifest["files"], page.name])
+        write_manifest(subject, manifest, [subject.folder / name for name in names])
+        return page
+
+    def _write(
+        self, subject: Subject, images: RunImages, manifest: Mapping[str, Any], peaks: np.ndarray | None
+    ) -> Path:
+        path = subject.folder / REPORT_NAME
+        write_run_page(path, images, manifest, peaks=peaks, neck_mm=self.neck_mm)
+        return path
+
+
+def check_report_flags(flags: Mapping[str, Any], subjects: int) -> None:
+    """Raises InputError for flags of a page that belong to none, or to a single scan only."""
+    wanted = read_flags(ReportFlags, flags)
+    if not wanted.report and (wanted.reference or wanted.report_neck_mm):
+        raise InputError("--reference and --report_neck_mm belong to a page: give --report True")
+    if wanted.reference and subjects > 1:
+        raise InputError(f"--reference: one image cannot be the reference of {subjects} scans; denoise them one by one")
+
+
+def plan_report(scan: Volume, flags: Mapping[str, Any], realisations: int) -> PlannedReport | None:
+    """What the page will need, or None where none is wanted.
+
+    Raises InputError for a reference that cannot be read or lies elsewhere, and a cut that leaves nothing.
+    """
+    wanted = read_flags(ReportFlags, flags)
+    if not wanted.report:
+        return None
+    reference = _load_reference(wanted.reference, scan) if wanted.reference else None
+    images = RunImages(scan, scan, None, reference).titled()
+    (image, *_) = turned = upright(images)
+    without_head(turned, wanted.report_neck_mm)
+    foci = foci_of(image.volume) if realisations > 1 else ()
+    return PlannedReport(scan, reference, wanted.report_neck_mm, foci)
+
+
+def _load_reference(path: str, scan: Volume) -> Volume:
+    """A normal-dose image; of an `.npz` pair the second volume, on the scan's grid unless the file names another."""
+    if path.endswith(".npz"):
+        try:
+            stored = volume_formats.read(Path(path), Request(channel=1, channels=2))
+        except InputError:
+            return load_volume(path)  # a single volume, or what is wrong with it
+        return replace(scan, data=stored.data, affine=scan.affine if stored.affine is None else stored.affine)
+    return load_volume(path)

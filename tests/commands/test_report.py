@@ -1,0 +1,98 @@
+"""`scripts/test.py --report True`, and what it refuses before any work."""
+
+import json
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from guided_diffusion.errors import InputError
+from tests.denoising import denoise, samples_in
+from tests.report.test_packing import unpacked
+
+
+def page_of(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    layout = json.loads(re.search(r'id="layout">(.*?)</script>', text, re.DOTALL)[1])
+    texts = re.findall(r'id="volume-\d">(.*?)</script>', text, re.DOTALL)
+    volumes = [unpacked(packed.strip(), layout["shape"], layout["step"]) for packed in texts]
+    return text, layout, dict(zip([volume["title"] for volume in layout["volumes"]], volumes, strict=True))
+
+
+def near(values, stored):
+    """Whether stored values are those, within the quantisation."""
+    return np.abs(values - stored).max() <= 0.002 * np.hypot(stored, 1).max()
+
+
+def turned(path):
+    """A NIfTI of the fixture `small` (axes towards the left, front and head) as the page has it."""
+    return nib.load(path).get_fdata(dtype=np.float32)[::-1].transpose(1, 0, 2)[::-1, ::-1]
+
+
+def test_the_page_shows_what_was_written(small, tmp_path):
+    scan = small / "scan.nii.gz"
+    flags = ("--realisations", 2, "--report", True, "--reference", scan, "--report_neck_mm", 30)
+    denoise(scan, small / "small.pt", tmp_path, *flags)
+    text, layout, shown = page_of(tmp_path)
+    assert list(shown) == ["Input", "Denoised", "Uncertainty (SD)", "Reference"]
+    files = (scan, tmp_path / "denoised.nii.gz", tmp_path / "uncertainty.nii.gz", scan)
+    for path, stored in zip(files, shown.values(), strict=True):
+        assert near(turned(path)[:, :, :30], stored)  # slices of 3 mm, ten are cut off
+    assert np.allclose(np.diag(layout["affine"])[2], 3)
+    assert "standard deviation of 2 volumes" in text
+    assert "report.html" in json.loads((tmp_path / "run.json").read_text())["files"]
+
+
+def test_the_page_of_an_array_with_its_partner(small, tmp_path):
+    denoise(small / "scan.npz", small / "small.pt", tmp_path, "--report", True, "--reference", small / "scan.npz")
+    _, _, shown = page_of(tmp_path)
+    low, normal = np.load(small / "scan.npz")["arr_0"]
+    for values, title in ((low, "Input"), (samples_in(tmp_path) * 16, "Denoised"), (normal, "Reference")):
+        assert near(values.clip(0), shown[title])
+
+
+def test_a_finished_subject_gets_its_page_without_being_denoised_again(small, tmp_path):
+    scan, model = small / "scan.nii.gz", small / "small.pt"
+    denoise(scan, model, tmp_path, "--suv_basis", "bw")
+    written = (tmp_path / "denoised.nii.gz").stat().st_mtime_ns
+    for flags in (("--report", True), ("--report", True, "--report_neck_mm", 30)):
+        denoise(scan, model, tmp_path, "--resume", True, *flags)
+        _, layout, shown = page_of(tmp_path)
+        assert near(turned(tmp_path / "denoised.nii.gz")[:, :, : layout["shape"][2]], shown["Denoised"])
+    assert layout["shape"][2] == 30
+    page = (tmp_path / "report.html").stat().st_mtime_ns
+    denoise(scan, model, tmp_path, "--resume", True, *flags)
+    assert (tmp_path / "report.html").stat().st_mtime_ns == page
+    assert (tmp_path / "denoised.nii.gz").stat().st_mtime_ns == written
+    denoise(scan, model, tmp_path)
+    assert not (tmp_path / "report.html").exists()  # no page of an earlier run beside new results
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--reference", "x.nii.gz"), "give --report True"),
+        (("--report_neck_mm", 30), "give --report True"),
+        (("--report", True, "--report_neck_mm", 500), "--report_neck_mm 500: the scan is 120 mm long"),
+        (("--report", True, "--reference", "missing.nii.gz"), "missing.nii.gz"),
+    ],
+)
+def test_refused_before_the_work(small, tmp_path, flags, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        denoise(small / "scan.nii.gz", small / "small.pt", tmp_path, *flags)
+    assert not list(tmp_path.glob("*.npz"))
+
+
+def test_a_reference_elsewhere_or_of_several_scans_is_refused(small, tmp_path):
+    image = nib.load(small / "scan.nii.gz")
+    moved = tmp_path / "moved.nii.gz"
+    nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine + 2), moved)
+    flags = ("--report", True, "--reference", moved)
+    with pytest.raises(InputError, match="lies on another grid"):
+        denoise(small / "scan.nii.gz", small / "small.pt", tmp_path / "out", *flags)
+    (tmp_path / "scans").mkdir()
+    for name in ("a.nii.gz", "b.nii.gz"):
+        nib.save(image, tmp_path / "scans" / name)
+    with pytest.raises(InputError, match="reference of 2 scans"):
+        denoise(tmp_path / "scans", small / "small.pt", tmp_path / "out", *flags)
