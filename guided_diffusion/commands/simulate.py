@@ -12,6 +12,8 @@ from guided_diffusion.dist_util import communicator, on_root
 from guided_diffusion.errors import InputError
 from guided_diffusion.simulation import trial as trials
 from guided_diffusion.simulation.acquisition import DOSES
+from guided_diffusion.simulation.random_acquisition import RANDOM_SCANNERS
+from guided_diffusion.simulation.random_trial import RandomTrial, random_manifest_rows, write_random_subject
 from guided_diffusion.simulation.scanner import load_scanners, select
 from guided_diffusion.simulation.tracers import load_tracers
 from guided_diffusion.tasks import share_tasks
@@ -30,7 +32,23 @@ class SimulationFlags:
     subjects: int = flag(1, "number of virtual patients", Role.IMAGES)
     seed: int = flag(0, "the whole data set follows from it", Role.IMAGES)
     tracers: str = flag("all", f"all, or a comma list of {', '.join(load_tracers())}", Role.IMAGES)
-    scanners: str = flag("all", f"all, or a comma list of {', '.join(load_scanners())}", Role.IMAGES)
+    scanners: str = flag(
+        "all",
+        f"all, or a comma list of {', '.join(load_scanners())}; or one of {', '.join(RANDOM_SCANNERS)}: every subject"
+        " on a scanner and with reconstructions drawn from published ranges, pairs by way of the scanner's own grid",
+        Role.IMAGES,
+    )
+    pair_voxel_mm: float = flag(2.5, "drawn scanners: the model's grid, on which pairs are written", Role.IMAGES)
+    reconstructions: int = flag(4, "drawn scanners: images made of each measurement", Role.IMAGES)
+    native: bool = flag(
+        False, "drawn scanners: keep images, truth and labels on the scanner's grid, as NIfTI", Role.IMAGES
+    )
+    clean_share: float = flag(
+        0.0,
+        "drawn scanners: share of the normal dose's noise that is taken from what pairs aim at, by averaging it with"
+        " the reconstruction of noise-free data",
+        Role.IMAGES,
+    )
     doses: str = flag(
         ",".join(f"1/{round(1 / dose)}" for dose in DOSES),
         "comma list of dose fractions; 1 is the normal dose itself",
@@ -64,27 +82,34 @@ def simulate_trial(parser: Parser, arguments: Sequence[str] | None = None) -> No
     """
     flags, trial = communicator().bcast(on_root(_open_trial, parser, arguments))
     subjects = [trials.plan_subject(trial, index) for index in range(flags.subjects)]
+    write, rows_of = (
+        (write_random_subject, random_manifest_rows)
+        if isinstance(trial, RandomTrial)
+        else (trials.write_subject, trials.manifest_rows)
+    )
     quiet = None if communicator().rank == 0 else True  # None: a bar on a terminal, nothing elsewhere
     with tqdm(total=flags.subjects, unit="subject", desc="simulating", disable=quiet) as progress:
         share_tasks(
             subjects,
-            lambda subject, _step: trials.write_subject(trial, subject, flags.out),
+            lambda subject, _step: write(trial, subject, flags.out),
             on_result=lambda *_: progress.update(),
             on_step=lambda: None,
         )
-    on_root(trials.write_manifest, trial, flags.subjects, flags.out)
+    on_root(trials.write_manifest, [row for subject in subjects for row in rows_of(trial, subject)], flags.out)
 
 
 def _open_trial(parser: Parser, arguments: Sequence[str] | None) -> tuple[SimulationFlags, trials.Trial]:
     """The trial that the command line describes, its folder opened."""
     flags = read_flags(SimulationFlags, vars(parser.parse_args(arguments)))
-    trial = trials.Trial(
-        flags.preset,
-        flags.seed,
-        select(load_tracers(), flags.tracers, "tracer"),
-        select(load_scanners(), flags.scanners, "scanner"),
-        flags.doses.split(","),
-        flags.split,
-    )
+    tracers, doses = select(load_tracers(), flags.tracers, "tracer"), flags.doses.split(",")
+    if any(name in RANDOM_SCANNERS for name in flags.scanners.split(",")):
+        trial = RandomTrial(
+            flags.preset, flags.seed, tracers, select(dict.fromkeys(RANDOM_SCANNERS), flags.scanners, "drawn scanner"),
+            doses, flags.split, voxel_mm=flags.pair_voxel_mm, reconstructions=flags.reconstructions,
+            native=flags.native, clean_share=flags.clean_share,
+        )  # fmt: skip
+    else:
+        scanners = select(load_scanners(), flags.scanners, "scanner")
+        trial = trials.Trial(flags.preset, flags.seed, tracers, scanners, doses, flags.split)
     trials.open_trial(trial, flags.out)
     return flags, trial

@@ -102,7 +102,7 @@ def measure(
     density_per_mm = attenuation / np.float32(10.0)
     survival = [np.exp(-truth_projector.line_integrals(density_per_mm, s)) for s in subsets]
     trues = [survival[s] * truth_projector.forward(activity, s) for s in subsets]
-    background = [b * per_bin for b in _background(trues, geometry, scanner)]
+    background = [b * per_bin for b in scatter_and_randoms(trues, geometry, scanner)]
     counts = [
         rng.poisson(np.asarray(trues[s] * per_bin + background[s], dtype=np.float64)).astype(np.float32)
         for s in subsets
@@ -113,9 +113,9 @@ def measure(
     return Measurement(projector, counts, [a * per_voxel for a in survival], background)
 
 
-def _background(trues: Sequence[np.ndarray], geometry: Geometry, scanner: Scanner) -> list[np.ndarray]:
+def scatter_and_randoms(trues: Sequence[np.ndarray], geometry: Geometry, scanner: Scanner) -> list[np.ndarray]:
     """Scatter plus randoms per unit of exposure, one array [views, bins, Z] per subset."""
-    radial = gaussian_matrix(geometry.n_bins, SCATTER_RADIAL_SIGMA_MM / geometry.voxel_mm)
+    radial = gaussian_matrix(geometry.n_bins, SCATTER_RADIAL_SIGMA_MM / geometry.bin_mm)
     axial = gaussian_matrix(geometry.n_slices, SCATTER_AXIAL_SIGMA_MM / geometry.slice_mm)
     scatter_ratio = np.float32(scanner.scatter_fraction / (1 - scanner.scatter_fraction))
     per_slice = sum(t.sum(axis=(0, 1), dtype=np.float64) for t in trues) / (geometry.n_angles * geometry.n_bins)

@@ -1,7 +1,7 @@
 """A virtual patient: activity, attenuation and labels on a grid, the same patient at any voxel size."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from zlib import crc32
@@ -12,9 +12,13 @@ from guided_diffusion.simulation import body, organs
 from guided_diffusion.simulation.canvas import Canvas, Grid
 from guided_diffusion.simulation.lesions import Lesion, draw_lesions
 from guided_diffusion.simulation.patient import Patient, draw_patient
+from guided_diffusion.simulation.shapes import Solid
 from guided_diffusion.simulation.tracers import draw_uptake, load_tracers
 
 FIRST_LESION_LABEL = 100
+
+DrawLesions = Callable[[Sequence[tuple[Solid, str]], dict[str, float], np.random.Generator], list[Lesion]]
+"""Lesions for a patient's solids and tissues, and uptake by tissue."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ def anatomy(patient: Patient, seed: int) -> Iterator[body.Coat]:
     yield from organs.ureters(patient, rng)
 
 
-def make_phantom(seed: int, tracer: str, grid: Grid) -> Phantom:
-    """Paint the patient of `seed` with a tracer's uptake, then the lesions."""
+def make_phantom(seed: int, tracer: str, grid: Grid, draw: DrawLesions = draw_lesions) -> Phantom:
+    """Paint the patient of `seed` with a tracer's uptake, then the lesions that `draw` gives."""
     patient = make_patient(seed, tracer)
     tissues, uptake = load_tissues(), draw_uptake(tracer, generator(seed, f"uptake {tracer}"))
     canvas = Canvas(grid, generator(seed, "canvas"))
@@ -80,7 +84,7 @@ def make_phantom(seed: int, tracer: str, grid: Grid) -> Phantom:
     for solid, name in coats:
         tissue = tissues[name]
         canvas.paint(solid, uptake[name], tissue.mu_per_cm, tissue.label, tissue.texture)
-    lesions = draw_lesions(coats, uptake, generator(seed, f"lesions {tracer}"))
+    lesions = draw(coats, uptake, generator(seed, f"lesions {tracer}"))
     for number, lesion in enumerate(lesions):
         for solid, suv in lesion.solids:
             canvas.paint(solid, suv, lesion.mu_per_cm, FIRST_LESION_LABEL + number, lesion.texture)

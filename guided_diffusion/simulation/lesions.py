@@ -11,6 +11,9 @@ MAX_LESIONS = 30
 HEALTHY_SHARE = 0.12
 MEAN_LESIONS = 7.0
 DIAMETER_MM = (4.0, 60.0)
+SMALL_DIAMETER_MM = (5.0, 15.0)
+SMALL_CONTRAST = (2.0, 20.0)
+SMALL_LESIONS = (10, 25)
 CONTRAST = (1.5, 20.0)
 HOTTEST_SUV = 45.0
 SITES = {"liver": 0.2, "lung": 0.2, "node": 0.25, "bone": 0.2, "soft tissue": 0.15}
@@ -72,6 +75,48 @@ def _draw_lesion(
         solids.append((core, background * rng.uniform(0.4, 1.0)))
     mu = BONE_MU if site == "bone" else SOFT_TISSUE_MU
     return Lesion(site, kind, diameter, contrast, mu, 0.12, tuple(solids))
+
+
+def draw_small_lesions(
+    coats: Sequence[tuple[Solid, str]],
+    uptake: dict[str, float],
+    rng: np.random.Generator,
+    depth_mm: tuple[float, float],
+) -> list[Lesion]:
+    """10 to 24 lesions of 5 to 15 mm and contrast 2 to 20 within a stretch of the patient's axis (mm from the vertex).
+
+    For training, which hardly meets them at their true frequency. Fewer where the stretch has few organs for them.
+    """
+    lesions = []
+    for _ in range(int(rng.integers(*SMALL_LESIONS))):
+        site = str(rng.choice(list(SITES), p=list(SITES.values())))
+        centre = _centre_between(site, coats, rng, depth_mm)
+        if centre is None:
+            continue
+        diameter = float(rng.uniform(*SMALL_DIAMETER_MM))
+        background = uptake[BACKGROUND[site]]
+        contrast = float(np.exp(rng.uniform(*np.log(SMALL_CONTRAST))))
+        contrast = max(SMALL_CONTRAST[0], min(contrast, HOTTEST_SUV / background))
+        solid = Ellipsoid(centre, diameter / 2 * np.exp(rng.normal(0, 0.1, 3)))
+        mu = BONE_MU if site == "bone" else SOFT_TISSUE_MU
+        lesions.append(Lesion(site, "small", diameter, contrast, mu, 0.12, ((solid, contrast * background),)))
+    return lesions
+
+
+def _centre_between(
+    site: str, coats: Sequence[tuple[Solid, str]], rng: np.random.Generator, depth_mm: tuple[float, float]
+) -> np.ndarray | None:
+    """A point in a random solid of the host tissue between two depths; None where 60 attempts find none."""
+    hosts = [solid for solid, tissue in coats if tissue == HOST[site]]
+    for _ in range(60):
+        host = hosts[int(rng.integers(len(hosts)))]
+        low, high = host.bounds()
+        low[2], high[2] = max(low[2], depth_mm[0]), min(high[2], depth_mm[1])
+        if low[2] < high[2]:
+            point = rng.uniform(low, high)
+            if host.distance(*(np.array([q], np.float32) for q in point))[0] < 0:
+                return point
+    return None
 
 
 def _centre(site: str, radius: float, coats: Sequence[tuple[Solid, str]], rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,7 @@ Everything of a subject follows from the trial's seed and the subject's number.
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -40,8 +40,9 @@ GRID_PRESETS: dict[str, tuple[tuple[int, int, int], float]] = {
     "demo": ((96, 144, 180), 3.3),
     "small": ((96, 144, 260), 3.3),
     "full": ((192, 288, 520), 1.65),
+    "slab": ((96, 144, 60), 3.3),
 }
-"""Shape [X, Y, Z] and voxel size in mm. `demo` covers 59 cm of the body, the others 86 cm."""
+"""Shape [X, Y, Z] and voxel size in mm. `demo` covers 59 cm of the body, `slab` 20 cm, the others 86 cm."""
 
 SCAN_END_MM = 1060.0
 """Depth of the middle of the thigh below the vertex in a patient of 1.70 m: where whole-body scans end."""
@@ -137,16 +138,16 @@ def label_values() -> dict[str, int]:
     return values | {f"lesion_{n + 1:02d}": FIRST_LESION_LABEL + n for n in range(MAX_LESIONS)}
 
 
-def manifest_rows(subject: VirtualSubject, preset: str, doses: Sequence[str]) -> list[dict[str, object]]:
+def manifest_rows(trial: Trial, subject: VirtualSubject) -> list[dict[str, object]]:
     """The manifest's rows of one subject, one per dose; paths relative to the data set."""
     rows = []
-    for dose in doses:
+    for dose in trial.doses:
         tag = dose.replace("/", "-")
         files = {"pair": f"pair_{tag}.npz", "low_dose": f"low_dose_{tag}.nii.gz"}
         files |= {kind: f"{kind}.nii.gz" for kind in ("normal_dose", "truth", "labels")}
         row = {
             "subject": subject.name, "seed": subject.seed, "tracer": subject.tracer, "scanner": subject.scanner,
-            "dose": float(Fraction(dose)), "split": subject.split, "voxel_mm": GRID_PRESETS[preset][1],
+            "dose": float(Fraction(dose)), "split": subject.split, "voxel_mm": GRID_PRESETS[trial.preset][1],
         }  # fmt: skip
         rows.append(row | {column: f"{subject.name}/{file}" for column, file in files.items()})
     return rows
@@ -162,16 +163,16 @@ def write_subject(trial: Trial, subject: VirtualSubject, out: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     affine = scan.phantom.grid.affine()
     volumes = {dose: Volume(image, affine) for dose, image in scan.images.items()}
-    for row in manifest_rows(subject, trial.preset, trial.doses):
+    for row in manifest_rows(trial, subject):
         save_pair(volumes[row["dose"]], volumes[1.0], out / row["pair"])
         save_volume(volumes[row["dose"]], out / row["low_dose"])
     save_volume(volumes[1.0], out / row["normal_dose"])
     save_volume(Volume(scan.phantom.activity, affine), out / row["truth"])
-    _write_labels(scan.phantom.labels, affine, out / row["labels"])
-    _write_text(done, json.dumps(_description(subject, scan.phantom), indent=1))
+    write_labels(scan.phantom.labels, affine, out / row["labels"])
+    write_text(done, json.dumps(description(subject, scan.phantom), indent=1))
 
 
-def _description(subject: VirtualSubject, phantom: Phantom) -> dict[str, object]:
+def description(subject: VirtualSubject, phantom: Phantom) -> dict[str, object]:
     """What one may want to know of a subject: patient and lesions, for subject.json."""
     patient = phantom.patient
     lesions = [
@@ -199,21 +200,20 @@ def open_trial(trial: Trial, out: Path) -> None:
         if begun_with != settings:
             raise InputError(f"{marker}: this data set was begun with other settings; choose another folder")
         return
-    _write_text(out / "labels.json", json.dumps(label_values(), indent=1))
-    _write_text(marker, json.dumps(settings, indent=1))
+    write_text(out / "labels.json", json.dumps(label_values(), indent=1))
+    write_text(marker, json.dumps(settings, indent=1))
 
 
-def write_manifest(trial: Trial, subjects: int, out: Path) -> None:
-    """DIR/manifest.csv for the first `subjects` subjects."""
+def write_manifest(rows: Iterable[dict[str, object]], out: Path) -> None:
+    """DIR/manifest.csv with the rows of all subjects."""
     text = io.StringIO()
     writer = csv.DictWriter(text, MANIFEST_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for index in range(subjects):
-        writer.writerows(manifest_rows(plan_subject(trial, index), trial.preset, trial.doses))
-    _write_text(out / MANIFEST, text.getvalue())
+    writer.writerows(rows)
+    write_text(out / MANIFEST, text.getvalue())
 
 
-def _write_labels(labels: np.ndarray, affine: np.ndarray, path: Path) -> None:
+def write_labels(labels: np.ndarray, affine: np.ndarray, path: Path) -> None:
     """NIfTI of integer label values, where `save_volume` would make them float."""
     image = nib.Nifti1Image(labels, affine)
     image.header.set_xyzt_units("mm")
@@ -221,6 +221,6 @@ def _write_labels(labels: np.ndarray, affine: np.ndarray, path: Path) -> None:
         nib.save(image, temporary)
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,196 @@
+"""Subjects of `simulate.py --scanners random`: a scanner and reconstructions of their own, images on their own grid.
+
+Every reconstruction is a case: `sub-0000-1` is the first of subject 0. Its pairs come from the scanner's grid to the
+model's as a user's scan does (`pet.geometry`). Of the training subjects one in four is no patient but random shapes.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.formats import arrays
+from guided_diffusion.pet.geometry import resample_like, to_model_grid
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.volume import save_volume
+from guided_diffusion.simulation.acquisition import thin
+from guided_diffusion.simulation.body_phantom import Phantom, generator, make_phantom
+from guided_diffusion.simulation.canvas import Grid
+from guided_diffusion.simulation.lesions import MAX_LESIONS, draw_lesions, draw_small_lesions
+from guided_diffusion.simulation.native_scan import RawData, acquire, on_native_grid, reconstruct_all
+from guided_diffusion.simulation.random_acquisition import RANDOM, Acquisition, draw_acquisition
+from guided_diffusion.simulation.random_shapes import make_random_shapes
+from guided_diffusion.simulation.tracers import draw_injection, load_tracers
+from guided_diffusion.simulation.trial import (
+    SCAN_END_MM,
+    Trial,
+    VirtualSubject,
+    description,
+    subject_grid,
+    write_labels,
+    write_text,
+)
+
+FINE_MM = 2.0
+"""Voxels on which patients are painted, before a scanner's own average them."""
+SHAPES_EVERY = 4
+MOST_ORDINARY_LESIONS = 8
+
+
+@dataclass(frozen=True)
+class RandomTrial(Trial):
+    """A trial whose subjects each have a scanner of their own.
+
+    voxel_mm: of the pairs. reconstructions: of each subject's data. native: whether the images on the scanner's grid
+    are kept, as evaluation needs them. clean_share: how much of the normal dose's noise is taken from what pairs aim
+    at, by averaging it with the reconstruction of noise-free data: 0 none, 1 all.
+    """
+
+    voxel_mm: float = 2.5
+    reconstructions: int = 4
+    native: bool = False
+    clean_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.5 <= self.voxel_mm <= 10:
+            raise InputError(f"--pair_voxel_mm {self.voxel_mm:g}: from 0.5 to 10")
+        if self.reconstructions < 1:
+            raise InputError(f"--reconstructions {self.reconstructions}: at least 1")
+        if not 0 <= self.clean_share <= 1:
+            raise InputError(f"--clean_share {self.clean_share:g}: from 0 to 1")
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One reconstruction of one subject, and the names of its files."""
+
+    subject: VirtualSubject
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.subject.name}-{self.number + 1}"
+
+    def files(self, dose: str, native: bool) -> dict[str, str]:
+        """Paths relative to the data set, "" for what is not kept."""
+        tag = dose.replace("/", "-")
+        own = {"low_dose": f"low_dose_{tag}.nii.gz"}
+        own |= {kind: f"{kind}.nii.gz" for kind in ("normal_dose", "truth", "labels")}
+        kept = {kind: f"{self.name}/{file}" if native else "" for kind, file in own.items()}
+        return {"pair": f"{self.name}/pair_{tag}.npz"} | kept
+
+
+def random_manifest_rows(trial: RandomTrial, subject: VirtualSubject) -> list[dict[str, object]]:
+    """The manifest's rows of one subject, one per reconstruction and dose."""
+    rows = []
+    for number in range(trial.reconstructions):
+        case = _Case(subject, number)
+        for dose in trial.doses:
+            about = {
+                "subject": case.name, "seed": subject.seed, "tracer": subject.tracer, "scanner": subject.scanner,
+                "dose": float(Fraction(dose)), "split": subject.split, "voxel_mm": trial.voxel_mm,
+            }  # fmt: skip
+            rows.append(about | case.files(dose, trial.native))
+    return rows
+
+
+def write_random_subject(trial: RandomTrial, subject: VirtualSubject, out: Path) -> None:
+    """Simulate a subject and write its files, unless they are complete already."""
+    done = out / subject.name / "subject.json"
+    if done.exists():
+        return
+    acquisition = draw_acquisition(subject.scanner, trial.reconstructions, generator(subject.seed, "acquisition"))
+    phantom = _phantom(subject, trial.preset)
+    raw = _scan(subject, phantom, acquisition)
+    normal = reconstruct_all(raw, raw.counts, 1.0)
+    references = _references(trial, raw, normal)
+    wanted = {float(Fraction(dose)): dose for dose in trial.doses}
+    if 1.0 in wanted:
+        _write_dose(trial, subject, out, wanted[1.0], normal, references)
+    for dose, counts in thin([raw.counts], generator(subject.seed, "thinning")):
+        if dose in wanted:
+            _write_dose(trial, subject, out, wanted[dose], reconstruct_all(raw, counts[0], dose), references)
+    if trial.native:
+        _write_native(subject, phantom, normal, raw, out)
+    about = description(subject, phantom) | {"acquisition": asdict(acquisition)}
+    write_text(done, json.dumps(about, indent=1))
+
+
+def _phantom(subject: VirtualSubject, preset: str) -> Phantom:
+    """The subject's body on fine voxels over the preset's field of view."""
+    placed = subject_grid(subject, preset)
+    shape = tuple(round(n * placed.voxel_mm / FINE_MM) for n in placed.shape)
+    grid = Grid(shape, FINE_MM, placed.top_mm)
+    if subject.scanner == RANDOM and int(subject.name.rsplit("-", 1)[-1]) % SHAPES_EVERY == SHAPES_EVERY - 1:
+        return make_random_shapes(subject.seed, grid)
+    if subject.scanner != RANDOM:
+        return make_phantom(subject.seed, subject.tracer, grid)
+    depth = (grid.top_mm, grid.top_mm + shape[2] * FINE_MM)
+
+    def draw(coats, uptake, rng):
+        ordinary = draw_lesions(coats, uptake, rng)[:MOST_ORDINARY_LESIONS]
+        return (ordinary + draw_small_lesions(coats, uptake, rng, depth))[:MAX_LESIONS]
+
+    return make_phantom(subject.seed, subject.tracer, grid, draw)
+
+
+def _scan(subject: VirtualSubject, phantom: Phantom, acquisition: Acquisition) -> RawData:
+    injection = draw_injection(
+        load_tracers()[subject.tracer], phantom.patient.weight_kg, generator(subject.seed, "injection")
+    )
+    end = SCAN_END_MM * phantom.patient.height_scale
+    exposure = acquisition.scanner.exposure(phantom.grid.axes()[2], 0.0, end)
+    return acquire(phantom, acquisition, injection, exposure, generator(subject.seed, "counts"))
+
+
+def _references(trial: RandomTrial, raw: RawData, normal: list[Volume]) -> list[Volume]:
+    """What pairs aim at, one per reconstruction: the normal dose, with a share of its noise taken away."""
+    if trial.clean_share == 0:
+        return normal
+    share = np.float32(trial.clean_share)
+    clean = reconstruct_all(raw, raw.mean, 1.0)
+    return [
+        Volume((1 - share) * noisy.data + share * pure.data, noisy.affine)
+        for noisy, pure in zip(normal, clean, strict=True)
+    ]
+
+
+def _write_dose(
+    trial: RandomTrial, subject: VirtualSubject, out: Path, dose: str, images: list[Volume], references: list[Volume]
+) -> None:
+    """The pairs of a dose, in half precision, and its images where they are kept."""
+    for number, (image, reference) in enumerate(zip(images, references, strict=True)):
+        files = _Case(subject, number).files(dose, trial.native)
+        low = to_model_grid(image, voxel_mm=trial.voxel_mm, linear=True)
+        pair = np.stack([low.data, resample_like(reference, low, linear=True).data]).astype(np.float16)
+        (out / files["pair"]).parent.mkdir(parents=True, exist_ok=True)
+        arrays.write(out / files["pair"], arr_0=pair, affine=low.affine, unit=np.array("SUV"))
+        if trial.native:
+            save_volume(image, out / files["low_dose"])
+
+
+def _write_native(subject: VirtualSubject, phantom: Phantom, normal: list[Volume], raw: RawData, out: Path) -> None:
+    """Normal dose, truth and labels of every reconstruction, on its grid."""
+    for number, (image, made) in enumerate(zip(normal, raw.acquisition.reconstructions, strict=True)):
+        files = _Case(subject, number).files("1", native=True)
+        sizes = (made.voxel_mm, raw.acquisition.slice_mm)
+        truth = on_native_grid(phantom.activity, phantom.grid, image.data.shape, sizes)
+        save_volume(image, out / files["normal_dose"])
+        save_volume(Volume(truth, image.affine), out / files["truth"])
+        write_labels(_nearest_labels(phantom, image), image.affine, out / files["labels"])
+
+
+def _nearest_labels(phantom: Phantom, image: Volume) -> np.ndarray:
+    """The label at the centre of each voxel of an image, uint8; 0 outside the phantom."""
+    to_phantom = np.linalg.inv(phantom.grid.affine()) @ image.affine
+    labels = phantom.labels
+    for axis, count in enumerate(image.data.shape):
+        index = np.rint(to_phantom[axis, axis] * np.arange(count) + to_phantom[axis, 3]).astype(int)
+        inside = (index >= 0) & (index < labels.shape[axis])
+        labels = np.take(labels, np.clip(index, 0, labels.shape[axis] - 1), axis)
+        labels = np.where(np.expand_dims(inside, tuple({0, 1, 2} - {axis})), labels, 0)
+    return labels.astype(np.uint8)
