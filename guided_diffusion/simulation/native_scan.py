@@ -136,7 +136,7 @@ def native_shape(grid: Grid, voxel_mm: float) -> tuple[int, int]:
 
 
 def native_affine(raw: RawData, made: Reconstruction) -> np.ndarray:
-    """Voxel indices of a reconstruction to RAS+ mm: centred on the patient's grid in the plane, from its end axially."""
+    """Voxel indices of a reconstruction to mm (RAS+): centred on the grid in the plane, axially from its lowest end."""
     grid, slice_mm = raw.grid, raw.acquisition.slice_mm
     nx, ny = native_shape(grid, made.voxel_mm)
     affine = replace(grid, shape=(nx, ny, grid.shape[2]), voxel_mm=made.voxel_mm).affine()
@@ -148,7 +148,7 @@ def native_affine(raw: RawData, made: Reconstruction) -> np.ndarray:
 def on_native_grid(
     values: np.ndarray, grid: Grid, shape: tuple[int, int, int], sizes: tuple[float, float]
 ) -> np.ndarray:
-    """A map on a patient's grid averaged over a reconstruction's voxels: float32 `shape`, sizes voxel and slice in mm."""
+    """A map on a patient's grid averaged over a reconstruction's voxels: float32 `shape`; sizes of these in mm."""
     nx, ny, nz = shape
     voxel_mm, slice_mm = sizes
     for axis, count in ((0, nx), (1, ny)):

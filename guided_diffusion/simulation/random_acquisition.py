@@ -13,6 +13,7 @@ VIEWS = 144
 SUBSETS = (4, 6, 8, 9, 12, 16, 18, 24, 36)
 """Numbers of subsets that divide the views."""
 MOST_ITERATIONS = 12
+LONG_FOV_MM = 500.0
 
 NO_TOF_SHARE, NO_FILTER_SHARE, PSF_SHARE = 1 / 3, 1 / 4, 1 / 2
 NO_TOF_PS = 1e6
@@ -155,14 +156,13 @@ def _draw_filter(ranges: dict[str, Range], rng: np.random.Generator) -> tuple[fl
 
 
 def _draw_scanner(ranges: dict[str, Range], rng: np.random.Generator) -> Scanner:
-    """A scanner of one bed where its field is longer than 500 mm, else of beds that overlap."""
+    """A scanner whose beds overlap by a quarter to a half; a long one does not accept all its ring differences."""
     axial_fov_mm = ranges["axial_fov_mm"].draw(rng)
-    long = axial_fov_mm > 500
     return Scanner(
         name=RANDOM,
         title="drawn at random",
         axial_fov_mm=axial_fov_mm,
-        ramp_mm=axial_fov_mm * (rng.uniform(0.12, 0.35) if long else 0.5),
+        ramp_mm=axial_fov_mm * (rng.uniform(0.12, 0.35) if axial_fov_mm > LONG_FOV_MM else 0.5),
         sensitivity_cps_per_kbq=axial_fov_mm * ranges["sensitivity_cps_per_kbq_per_mm"].draw(rng),
         transaxial_fwhm_mm=ranges["transaxial_fwhm_mm"].draw(rng),
         axial_fwhm_mm=ranges["axial_fwhm_mm"].draw(rng),
@@ -175,6 +175,6 @@ def _draw_scanner(ranges: dict[str, Range], rng: np.random.Generator) -> Scanner
         subsets=0,
         filter_fwhm_mm=0.0,
         bed_minutes=ranges["bed_minutes"].draw(rng) * ranges["count_factor"].draw(rng),
-        bed_overlap=0.0 if long else rng.uniform(0.24, 0.5),
+        bed_overlap=rng.uniform(0.24, 0.5),
         source="acquisitions.csv",
     )
