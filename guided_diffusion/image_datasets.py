@@ -117,7 +117,7 @@ def open_pair(path: str | Path) -> np.ndarray:
 class CropSource:
     """Random crops of a list of pairs.
 
-    crop_size: [X, Y, Z] in voxels. A volume that is smaller is centred in air.
+    crop_size: [X, Y, Z] in voxels. A volume that is smaller is centred in air. negative: keep values below 0.
 
     Every pair is drawn equally often. A crop is centred on a point of the body, since most of a scan's grid is air:
     one half of the centres are drawn evenly from the body, the other half in proportion to its uptake, which favours
@@ -125,12 +125,15 @@ class CropSource:
     to right.
     """
 
-    def __init__(self, pairs: Sequence[Pair], crop_size: Sequence[int], suv_max: float, seed: int):
+    def __init__(
+        self, pairs: Sequence[Pair], crop_size: Sequence[int], suv_max: float, seed: int, *, negative: bool = False
+    ):
         if not pairs:
             raise InputError("there are no pairs to take crops from")
         self.pairs = list(pairs)
         self.crop_size = tuple(crop_size)
         self.suv_max = suv_max
+        self.negative = negative
         self.seed = seed
         self._arrays = functools.cache(self._open)
         self._centres = functools.cache(self._find_centres)
@@ -191,4 +194,4 @@ class CropSource:
             raise InputError(f"{self.pairs[number].path}: has voxels that are not finite numbers")
         lacking = np.subtract(self.crop_size, voxels.shape[1:])
         around = [(0, 0), *((int(gap) // 2, int(gap) - int(gap) // 2) for gap in lacking)]
-        return np.pad(normalise(voxels, self.suv_max), around)
+        return np.pad(normalise(voxels, self.suv_max, negative=self.negative), around)

@@ -60,7 +60,7 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
         logger.log("notice: use_fp16 on a CPU means bfloat16")
     threads = share_cores(settings.run.threads)
     pairs = root_first(find_pairs, settings.data.data_dir, "train", settings.preprocessing.voxel_mm)
-    source = CropSource(pairs, settings.crop_size, settings.preprocessing.suv_max, settings.optimisation.seed)
+    source = _crops(pairs, settings)
     _check_pairs(source, settings)
     start = root_first(_find_start, settings, folder)
     model = root_first(_create_model, settings, start, place)
@@ -107,6 +107,17 @@ def _create_model(settings: TrainSettings, start: Start | None, place: torch.dev
     return model.to(device=place, dtype=torch.float32)
 
 
+def _crops(pairs: list[Pair], settings: TrainSettings) -> CropSource:
+    """The crops of pairs, as the flags want them."""
+    return CropSource(
+        pairs,
+        settings.crop_size,
+        settings.preprocessing.suv_max,
+        settings.optimisation.seed,
+        negative=settings.preprocessing.linear_transfer,
+    )
+
+
 def _validator(settings: TrainSettings) -> Validator | None:
     """None where there is nothing to validate on."""
     folder, voxel_mm = settings.data.validation_dir, settings.preprocessing.voxel_mm
@@ -116,7 +127,7 @@ def _validator(settings: TrainSettings) -> Validator | None:
         pairs = find_pairs(settings.data.data_dir, "validation", voxel_mm)
     if not pairs or not settings.run.validation_interval:
         return None
-    source = CropSource(pairs, settings.crop_size, settings.preprocessing.suv_max, settings.optimisation.seed)
+    source = _crops(pairs, settings)
     for notice in source.check(range(len(pairs)), voxel_mm, settings.preprocessing.axis_codes):
         logger.log(f"notice: {notice}")
     diffusion = replace(settings.diffusion, timestep_respacing=settings.sampler.timestep_respacing)

@@ -133,6 +133,12 @@ class PreprocessingConfig:
         "largest SUV that the network sees: its input is clipped to this and divided by it",
         Role.NETWORK,
     )
+    linear_transfer: bool = flag(
+        False,
+        "between the scan's grid and the network's nothing is cut off at 0, and the denoised image takes the scan's"
+        " place, so that noise finer than the network's grid goes too",
+        Role.NETWORK,
+    )
     patch_size: int = flag(96, "slices per patch", Role.SAMPLING, shown="the header's, or 96")
     overlap: int = flag(10, "slices shared by neighbours", Role.SAMPLING, shown="the header's, or 10")
 

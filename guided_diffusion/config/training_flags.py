@@ -86,6 +86,11 @@ class DataFlags:
     suv_max: float = flag(
         PreprocessingConfig.suv_max, "SUV are clipped to 0 and this, and divided by it, as inference does", Role.NETWORK
     )
+    linear_transfer: bool = flag(
+        PreprocessingConfig.linear_transfer,
+        "values below 0 reach the network, and inference replaces the scan instead of adding a change to it",
+        Role.NETWORK,
+    )
     crop_size: str = flag("96,96,96", "random crops X,Y,Z in voxels", Role.TRAINING)
 
 

@@ -113,7 +113,9 @@ def _denoise(
     measure: Callable[[Volume], Any] | None,
 ) -> Denoised:
     """Rank 0's part: all realisations with this plan, each taken back to the input's grid, and their statistics."""
-    padded = pad_in_plane(normalise(model_input.data, preprocessing.suv_max), model.config.in_plane_multiple)
+    linear = preprocessing.linear_transfer
+    normalised = normalise(model_input.data, preprocessing.suv_max, negative=linear)
+    padded = pad_in_plane(normalised, model.config.in_plane_multiple)
     batches = _batches(len(plan.starts), sampling.batch_size)
     on_model_grid, on_input_grid = RunningStatistics(), RunningStatistics()
     measured: list[Any] = []
@@ -122,7 +124,9 @@ def _denoise(
         samples = realisation[: model_input.data.shape[0], : model_input.data.shape[1]]
         on_model_grid.add(samples)
         denoised = Volume(denormalise(np.maximum(samples, 0), preprocessing.suv_max), model_input.affine, "SUV")
-        back = back_to_input_grid(denoised, model_input, volume, above_cap=above_cap, suv_max=preprocessing.suv_max)
+        back = back_to_input_grid(
+            denoised, model_input, volume, above_cap=above_cap, suv_max=preprocessing.suv_max, instead=linear
+        )
         on_input_grid.add(back.data)
         if measure is not None:
             measured.append(measure(back))

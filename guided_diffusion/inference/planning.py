@@ -23,7 +23,12 @@ def to_grid(volume: Volume, preprocessing: PreprocessingConfig) -> Volume:
     """The volume on the model's grid. Raises InputError unless it is in SUV by body weight."""
     if volume.unit != "SUV":
         raise InputError(f"the scan is in {volume.unit}, but the network knows SUV by body weight only")
-    return to_model_grid(volume, voxel_mm=preprocessing.voxel_mm, axis_codes=preprocessing.axis_codes)
+    return to_model_grid(
+        volume,
+        voxel_mm=preprocessing.voxel_mm,
+        axis_codes=preprocessing.axis_codes,
+        linear=preprocessing.linear_transfer,
+    )
 
 
 def free_bytes_per_rank(device: torch.device) -> float | None:

@@ -8,18 +8,17 @@ A method is a network and the process that it is walked through. All networks ar
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.fast.fast_unet import FastSuperResModel, FastUNet
-from guided_diffusion.fast.layers import NormSilu
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
+from guided_diffusion.local_unet import LocalUNet
+from guided_diffusion.methods import local3d
 from guided_diffusion.methods.unet3d import FastUNet3D, Regression, UNet3D
 from guided_diffusion.script_util import create_model
 from guided_diffusion.unet import UNetModel
 
-Network = UNetModel | FastUNet
+Network = UNetModel | FastUNet | LocalUNet
 Process = GaussianDiffusion | Regression
 
 
@@ -31,8 +30,8 @@ class Method:
     sampled: whether the method is a chain of steps at all.
     """
 
-    create_model: Callable[[ModelConfig, DiffusionConfig], UNetModel]
-    make_fast: Callable[[UNetModel, torch.dtype, NormSilu], FastUNet]
+    create_model: Callable[[ModelConfig, DiffusionConfig], UNetModel | LocalUNet]
+    make_fast: Callable[..., FastUNet | LocalUNet]
     create_process: Callable[[DiffusionConfig, int | None], Process]
     sampled: bool
 
@@ -40,6 +39,9 @@ class Method:
 METHODS = {
     "ddpm3d": Method(create_model, FastSuperResModel, GaussianDiffusion, sampled=True),
     "unet3d": Method(lambda model, _diffusion: UNet3D(model), FastUNet3D, Regression, sampled=False),
+    "local3d": Method(
+        lambda model, _diffusion: LocalUNet(model), local3d.make_fast, local3d.LocalRegression, sampled=False
+    ),
 }
 
 

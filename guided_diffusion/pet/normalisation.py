@@ -8,9 +8,12 @@ BODY_SUV = 0.1
 DEFAULT_SUV_MAX = 16.0
 
 
-def normalise(suv: np.ndarray, suv_max: float) -> np.ndarray:
-    """SUV clipped to [0, suv_max] and divided by it: float32 in [0, 1], same shape."""
-    return (np.clip(suv, 0.0, suv_max) / suv_max).astype(np.float32)
+def normalise(suv: np.ndarray, suv_max: float, *, negative: bool = False) -> np.ndarray:
+    """SUV clipped to [0, suv_max] and divided by it: float32 in [0, 1], same shape.
+
+    negative: clip to [-suv_max, suv_max] instead.
+    """
+    return (np.clip(suv, -suv_max if negative else 0.0, suv_max) / suv_max).astype(np.float32)
 
 
 def denormalise(normalised: np.ndarray, suv_max: float) -> np.ndarray:

@@ -58,6 +58,7 @@ def training_settings(given: dict[str, Any]) -> TrainSettings:
         _RECOMMENDED_PATCHES.get(preset, PreprocessingConfig()),
         voxel_mm=_three(data.voxel_mm, float, "voxel_mm"),
         suv_max=data.suv_max,
+        linear_transfer=data.linear_transfer,
     )
     settings = TrainSettings(
         data=data,

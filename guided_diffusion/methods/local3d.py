@@ -1,0 +1,65 @@
+"""Regression in units of the scan's own noise, for scans of any scanner: see `local_unet`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from guided_diffusion.gaussian_diffusion import mean_flat
+from guided_diffusion.local_unet import LocalUNet, local_scale, sub_images
+from guided_diffusion.methods.unet3d import Regression
+
+MEAN_BLOCKS = {2: 1.0, 4: 2.0, 8: 4.0}
+"""Sides in voxels of the blocks whose means are compared besides the voxels, and their weights: what a reader measures
+are means, and an error of a mean is small in the sum over voxels."""
+PEAK_BLOCKS = {4: 0.1}
+"""The same for the highest voxels of blocks."""
+
+
+class LocalRegression(Regression):
+    """One network call, trained on errors over the local noise: voxels, means of blocks and peaks of blocks."""
+
+    def training_losses(
+        self,
+        model: Callable[..., Tensor],
+        x_start: Tensor,
+        t: Tensor,
+        model_kwargs: dict[str, Any] | None = None,
+        noise: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        """The loss and the mean squared error of the answer, [N], as "loss" and "mse"."""
+        low_dose = (model_kwargs or {})["low_res"]
+        image = model(x_start, t, low_res=low_dose)
+        unit = getattr(model, "module", model).config.low_res_scale
+        return {
+            "loss": local_error(unit * image, unit * x_start, unit * low_dose),
+            "mse": mean_flat((x_start - image).square()),
+        }
+
+
+def local_error(image: Tensor, target: Tensor, low_dose: Tensor) -> Tensor:
+    """Squared errors over the low dose's local noise, [N], for volumes in SUV [N, 1, Z, X, Y] of sizes divisible by 8.
+
+    Over the noise rather than its square: errors of hot tissue count for more, but do not count alone.
+    """
+    noise = local_scale(sub_images(low_dose.float())).noise
+    error = image - target
+    loss = mean_flat(sub_images(error).square() / noise)
+    for side, weight in MEAN_BLOCKS.items():
+        loss = loss + weight * mean_flat(F.avg_pool3d(error, side).square() / _over_blocks(noise, side))
+    for side, weight in PEAK_BLOCKS.items():
+        peaks = F.max_pool3d(image, side) - F.max_pool3d(target, side)
+        loss = loss + weight * mean_flat(peaks.square() / _over_blocks(noise, side))
+    return loss
+
+
+def _over_blocks(noise: Tensor, side: int) -> Tensor:
+    """The noise of positions as a mean over blocks of `side` voxels."""
+    return F.avg_pool3d(noise, side // 2)
+
+
+def make_fast(model: LocalUNet, dtype: torch.dtype, _norm: object) -> LocalUNet:
+    """The network as inference calls it, its weights in a precision: plain layers already are as fast as they get."""
+    return model.to(dtype)
