@@ -52,10 +52,10 @@ def from_sub_images(parts: Tensor) -> Tensor:
 
 def _around(values: Tensor, window: int) -> Tensor:
     """Mean over a cube of positions; beyond the edge there is nothing to count."""
-    for axis in range(3):
+    for axis, length in enumerate(values.shape[2:]):
         size = [1, 1, 1]
-        size[axis] = window
-        padding = [length // 2 for length in size]
+        size[axis] = min(window, length - 1 + length % 2)
+        padding = [side // 2 for side in size]
         values = F.avg_pool3d(values, size, stride=1, padding=padding, count_include_pad=False)
     return values
 

@@ -19,7 +19,7 @@ PEAK_BLOCKS = {4: 0.1}
 
 
 class LocalRegression(Regression):
-    """One network call, trained on errors over the local noise: voxels, means of blocks and peaks of blocks."""
+    """One network call, trained on errors in units of the local noise: voxels, means of blocks, peaks of blocks."""
 
     def training_losses(
         self,
@@ -40,19 +40,25 @@ class LocalRegression(Regression):
 
 
 def local_error(image: Tensor, target: Tensor, low_dose: Tensor) -> Tensor:
-    """Squared errors over the low dose's local noise, [N], for volumes in SUV [N, 1, Z, X, Y] of sizes divisible by 8.
+    """Squared errors in units of the low dose's local noise, [N], for volumes in SUV [N, 1, Z, X, Y] of sizes
+    divisible by 8.
 
-    Over the noise rather than its square: errors of hot tissue count for more, but do not count alone.
+    Means over a volume weighted by that noise: hot tissue counts for more, but not alone, and every dose alike.
     """
     noise = local_scale(sub_images(low_dose.float())).noise
     error = image - target
-    loss = mean_flat(sub_images(error).square() / noise)
+    loss = _weighted_mean(sub_images(error).square().mean(dim=1, keepdim=True), noise)
     for side, weight in MEAN_BLOCKS.items():
-        loss = loss + weight * mean_flat(F.avg_pool3d(error, side).square() / _over_blocks(noise, side))
+        loss = loss + weight * _weighted_mean(F.avg_pool3d(error, side).square(), _over_blocks(noise, side))
     for side, weight in PEAK_BLOCKS.items():
         peaks = F.max_pool3d(image, side) - F.max_pool3d(target, side)
-        loss = loss + weight * mean_flat(peaks.square() / _over_blocks(noise, side))
+        loss = loss + weight * _weighted_mean(peaks.square(), _over_blocks(noise, side))
     return loss
+
+
+def _weighted_mean(squares: Tensor, noise: Tensor) -> Tensor:
+    """Of squared errors over squared noise, weighted by the noise; both [N, 1, Z, X, Y] -> [N]."""
+    return mean_flat(squares / noise) / mean_flat(noise)
 
 
 def _over_blocks(noise: Tensor, side: int) -> Tensor:
