@@ -9,7 +9,7 @@ SUBJECTS ?= 16
 DOSES := 1,1/2,1/4,1/10,1/20,1/50,1/100
 EVALUATION := results/evaluation
 
-.PHONY: demo evaluate test test-slow lint format clean
+.PHONY: demo evaluate test test-slow fuzz soak lint format clean
 
 # A system MPI is used where there is one; elsewhere mpiexec comes from a wheel.
 .venv/.installed: .requirements.lock pyproject.toml
@@ -35,6 +35,14 @@ test: .venv/.installed
 
 test-slow: .venv/.installed
 	python -m pytest -m slow
+
+# Damaged files for every reader; kills, stops, flips, full disks and second runs for inference and training.
+MINUTES ?= 30
+fuzz: .venv/.installed
+	python -m tests.fuzz --minutes $(MINUTES)
+
+soak: .venv/.installed
+	python -m tests.soak --minutes $(MINUTES)
 
 lint: .venv/.installed
 	ruff check .
