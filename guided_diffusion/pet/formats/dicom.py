@@ -176,5 +176,5 @@ def _source(found: Series, conversion: SUVConversion, overrides: SUVOverrides | 
             tags.text(header, "PatientSex"),
         ),
         "spacing": found.stack.description,
-        "notices": list(found.notices),
+        "notices": [*found.notices, *(f"{found.name}: {notice}" for notice in conversion.notices)],
     }

@@ -19,6 +19,7 @@ def rescaled(stored: np.ndarray, dataset: Dataset, name: str) -> np.ndarray:
     """
     slope, intercept = _line(dataset, name)
     _check_bits(dataset, name)
+    _check_length(stored, dataset, name)
     values = stored * slope + intercept
     values[_padding(stored, dataset)] = 0.0
     return values.astype(np.float32)
@@ -43,6 +44,14 @@ def _check_bits(dataset: Dataset, name: str) -> None:
     if None not in (high, used) and high != used - 1:
         bits = f"{tags.state(dataset, 'HighBit')}, but {tags.state(dataset, 'BitsStored')}"
         raise InputError(f"{name}: {bits}; export the series again")
+
+
+def _check_length(stored: np.ndarray, dataset: Dataset, name: str) -> None:
+    """More pixels than Rows and Columns say are of a larger image; less than a row is what writers pad with."""
+    held = len(next((dataset[k].value for k in ("PixelData", *FLOAT_PIXELS) if k in dataset), b""))
+    if not dataset.file_meta.TransferSyntaxUID.is_compressed and held >= stored.nbytes + stored[0].nbytes:
+        sizes = f"{tags.state(dataset, 'Rows')} and {tags.state(dataset, 'Columns')}"
+        raise InputError(f"{name}: {sizes}, but its pixels are more; export the series again")
 
 
 def _padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:

@@ -55,10 +55,15 @@ SUV_TAGS = [
 
 @dataclass(frozen=True)
 class SUVConversion:
-    """factors: SUVbw per (stored x RescaleSlope + RescaleIntercept), one per slice. method: how they were found."""
+    """How stored values become SUV.
+
+    factors: SUVbw per (stored x RescaleSlope + RescaleIntercept), one per slice. method: how they were found. notices:
+    what the user should check.
+    """
 
     factors: tuple[float, ...]
     method: str
+    notices: tuple[str, ...] = ()
 
 
 def suvbw_factors(datasets: Sequence[Dataset], overrides: SUVOverrides | None = None) -> list[float]:
@@ -97,7 +102,8 @@ def suv_conversion(
         factors = tuple(
             f * _positive(d, PHILIPS_BQML_FACTOR) for f, d in zip(conversion.factors, datasets, strict=True)
         )
-        return SUVConversion(factors, f"Philips {tags.name_tag(PHILIPS_BQML_FACTOR)}; {conversion.method}")
+        method = f"Philips {tags.name_tag(PHILIPS_BQML_FACTOR)}; {conversion.method}"
+        return SUVConversion(factors, method, conversion.notices)
     if units == "BQML":
         return _from_activity(datasets, overrides)
     if units == "CNTS":
@@ -133,7 +139,8 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
         delay = times.delay_s(datasets, drug, reference, half_life, overrides)
         factor = at_injection * times.growth(delay, half_life)
         when = f"{abs(delay):.0f} s {'after' if delay >= 0 else 'before'} the injection"
-        return SUVConversion((factor,) * len(datasets), f"{when}, by {reference.how}{remark}")
+        notices = times.doubts(datasets, drug, reference, delay, overrides)
+        return SUVConversion((factor,) * len(datasets), f"{when}, by {reference.how}{remark}", notices)
     if correction == "NONE":
         _require_not_decay_corrected(first)
         refuse_unused(overrides, ("scan_start",), "the image is not decay-corrected to it")

@@ -155,6 +155,21 @@ def delay_s(
     return delay
 
 
+def doubts(
+    datasets: Sequence[Dataset], drug: Dataset, reference: Moment, delay: float, overrides: SUVOverrides
+) -> tuple[str, ...]:
+    """A notice where the image itself begins with the injection, as where software filled in the scan's time for it."""
+    if overrides.injection_time is not None or overrides.scan_start is not None or delay > AGREEING_STARTS_S:
+        return ()
+    image_delay = (min(moment.at for moment in acquisitions(datasets)) - reference.at).total_seconds() + delay
+    if image_delay > AGREEING_STARTS_S:
+        return ()
+    keyword = "RadiopharmaceuticalStartTime"
+    if tags.text(drug, "RadiopharmaceuticalStartDateTime") is not None:
+        keyword = "RadiopharmaceuticalStartDateTime"
+    return (f"{tags.state(drug, keyword)}, when the image begins; if that is not true, give --injection_time",)
+
+
 def _is_plausible(
     delay: float, datasets: Sequence[Dataset], reference: Moment, half_life_s: float, overrides: SUVOverrides
 ) -> bool:

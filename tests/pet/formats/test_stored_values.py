@@ -96,6 +96,20 @@ def test_bits_that_lie_elsewhere_are_refused(tmp_path, stored):
         edited(tmp_path / "s", stored // 10, shift)
 
 
+@pytest.mark.parametrize("keyword", ["Rows", "Columns"])
+def test_more_pixels_than_the_header_says_are_no_padding(tmp_path, stored, keyword):
+    def crop(dataset, _):
+        setattr(dataset, keyword, 4)
+
+    with pytest.raises(InputError, match=rf"{keyword} \(0028,00..\) is '4'.* but its pixels are more"):
+        edited(tmp_path / "s", stored, crop)
+
+    def pad(dataset, _):
+        dataset.PixelData += bytes(4)
+
+    np.testing.assert_allclose(edited(tmp_path / "padded", stored, pad), stored * SUV_PER_BQML, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("keyword", "text", "message"),
     [

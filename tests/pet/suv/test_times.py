@@ -153,6 +153,20 @@ def test_an_image_from_before_the_injection_needs_the_users_word():
         suvbw_factors([late])
 
 
+def test_an_image_that_begins_with_the_injection_is_told_of():
+    """Software that knows no injection fills in the scan's time; an image of the first minutes is as rare."""
+    conversion = suv_conversion([pet_header(RadiopharmaceuticalStartTime="12")])
+    assert conversion.factors == pytest.approx([AT_INJECTION], rel=1e-9)
+    (notice,) = conversion.notices
+    assert "StartTime (0018,1072) is '12', when the image begins; if that is not true, give --injection_time" in notice
+    for quiet in (
+        suv_conversion([pet_header(AcquisitionTime="125000", RadiopharmaceuticalStartTime="120000")]),
+        suv_conversion([pet_header()]),
+        suv_conversion([pet_header(RadiopharmaceuticalStartTime="110000")], SUVOverrides(injection_time="120000")),
+    ):
+        assert quiet.notices == ()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
