@@ -28,6 +28,7 @@ from guided_diffusion.pet.suv import SUVOverrides
 MAX_MGH_SIZE = 4096
 LARGEST_MATRIX_FILE = 2**20
 DAMAGED = "{}: is damaged or shorter than its header says; copy it again"
+REPAIR = "copy or convert it again"
 DESCRIPTION_BYTES = 79
 # Intents that say what values are: statistics (2 to 24), labels, and indices of names (1002 and 1003).
 NO_IMAGE_INTENTS = {*range(2, 25), 1002, 1003}
@@ -58,16 +59,21 @@ def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarr
         raise InputError(f"{path}: has shape {list(shape)}; one 3D volume is needed (split a dynamic series first)")
     check_size(shape[:3], path)
     _check_intent(image, path)
+    _check_offset(image, path)
     factor, unit, source = to_suv(image, path, overrides)
     affine = affine_mm(image, path)
     with damage_as(DAMAGED.format(path)):
         _check_held(image, held, path)
         data = _read_slices(image, shape, path)
+        _check_end(image, path)
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused with the other values
         data *= np.float32(factor)
     source = {"format": type(image).__name__.removesuffix("Image"), **source}
     if not says_orientation(image):
         source["orientation"] = "assumed: the header has none"
+        source["notices"] = [
+            f"{path}: its header places the voxels nowhere; its first axis is taken to run to the left"
+        ]
     return data, affine, unit, source
 
 
@@ -84,6 +90,15 @@ def write(path: Path, data: np.ndarray, affine: np.ndarray, *, description: str,
     image.header["descrip"] = (description[: DESCRIPTION_BYTES - len(ending)] + ending).encode("ascii", "replace")
     with atomic_write(path) as temporary:
         nib.save(image, temporary)
+
+
+def _check_offset(image: nib.spatialimages.SpatialImage, path: Path) -> None:
+    """nibabel would take the header of a NIfTI-2 for voxels, and a NIfTI without its magic for Analyze's format."""
+    named = path.name.lower().endswith((".nii", ".nii.gz"))
+    if named and isinstance(image, nib.AnalyzeImage) and not isinstance(image, nib.Nifti1Pair):
+        raise InputError(f"{path}: is called NIfTI, but its magic says none; {REPAIR}")
+    if isinstance(image, nib.Nifti1Image) and image.dataobj.offset < image.header.single_vox_offset:
+        raise InputError(f"{path}: its vox_offset is {image.dataobj.offset}, inside the header; {REPAIR}")
 
 
 def _check_intent(image: nib.spatialimages.SpatialImage, path: Path) -> None:
@@ -193,6 +208,22 @@ def _read_slices(image: nib.spatialimages.SpatialImage, shape: tuple[int, ...], 
             raise InputError(f"{path}: holds {part.dtype} values, not real numbers")
         data[..., k] = part
     return data
+
+
+def _check_end(image: nib.spatialimages.SpatialImage, path: Path) -> None:
+    """A slice or more after the last voxel is of a larger image than the header describes."""
+    if not isinstance(image, nib.AnalyzeImage | nib.Nifti1Pair):
+        return
+    stored = image.dataobj
+    slice_bytes = stored.dtype.itemsize * int(np.prod(stored.shape[:2]))
+    file = image.file_map["image"].fileobj
+    file.seek(stored.offset + slice_bytes * int(np.prod(stored.shape[2:])))
+    if len(file.read(slice_bytes)) == slice_bytes:
+        raise InputError(f"{path}: is longer than its header says ({_times(stored.shape)} voxels); {REPAIR}")
+
+
+def _times(sizes: tuple[int, ...]) -> str:
+    return " x ".join(str(size) for size in sizes)
 
 
 def _read_format(path: Path, request: Request) -> StoredArray:

@@ -6,6 +6,8 @@ import nibabel as nib
 import numpy as np
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet.damage import damage_as
+from guided_diffusion.pet.grid import check_voxel_mm
 
 # xyzt_units & 7: what a unit of length is in mm. 0 says nothing, and mm is meant.
 UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 1e-3}
@@ -25,6 +27,7 @@ def affine_mm(image: nib.spatialimages.SpatialImage, path: Path) -> np.ndarray:
     if isinstance(image, nib.Nifti1Pair):
         _check_forms(image, path)
         affine[:3] *= _unit_mm(image, path)
+    check_voxel_mm(tuple(np.linalg.norm(affine[:3, :3], axis=0)), str(path))
     return affine
 
 
@@ -49,7 +52,8 @@ def _check_forms(image: nib.Nifti1Pair, path: Path) -> None:
         return
     sizes = np.linalg.norm(sform[:3, :3], axis=0)
     stated = np.abs(np.array(image.header["pixdim"][1:4], dtype=np.float64))
-    qform, qform_code = image.get_qform(coded=True)
+    with damage_as(f"{path}: its qform (quatern_b, quatern_c, quatern_d) is no rotation; repair or remove it"):
+        qform, qform_code = image.get_qform(coded=True)
     # nibabel reads sizes of zero as 1: with nothing else, 1 says nothing.
     known = np.isfinite(stated) & (stated > 0) & (qform is not None or (stated != 1).any())
     if (np.abs(sizes - stated)[known] > SAME_SIZE * sizes[known]).any():

@@ -1,5 +1,7 @@
 """Where a NIfTI says that its voxels lie: units of length, sform, qform and voxel sizes against each other."""
 
+import gzip
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -72,3 +74,50 @@ def test_what_has_only_one_form_or_no_sizes_is_read(tmp_path):
     np.testing.assert_allclose(load_volume(sform_only).affine, SIX_MM, atol=1e-4)
     rounded = saved(tmp_path / "r.nii", change=pixdim(6.001, 5.999, 6.0))
     np.testing.assert_allclose(load_volume(rounded).affine, SIX_MM, atol=1e-4)
+
+
+def test_a_quaternion_that_is_none_and_sizes_that_no_scanner_makes(tmp_path):
+    path = saved(tmp_path / "q.nii", change=lambda header: header.__setitem__("quatern_c", 2))
+    with pytest.raises(InputError, match=r"q\.nii: its qform \(quatern_b, .*\) is no rotation"):
+        load_volume(path)
+    path = saved(tmp_path / "m.nii", change=lambda header: header.set_xyzt_units("meter", "sec"))
+    with pytest.raises(InputError, match=r"m\.nii: no PET image has voxels of 6000 x 6000 x 6000 mm"):
+        load_volume(path)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_headers_that_point_elsewhere_in_the_file_are_refused(tmp_path, kind, suffix):
+    data = np.random.default_rng(0).uniform(1, 9, (5, 6, 7)).astype(np.float32)
+    image = kind(data, SIX_MM)
+    content = bytearray(image.to_bytes())
+    at = image.header._structarr.dtype.fields
+    smaller, inside = bytearray(content), bytearray(content)
+    dim = np.array([3, 5, 6, 6, 1, 1, 1, 1], at["dim"][0].base).tobytes()
+    smaller[at["dim"][1] : at["dim"][1] + len(dim)] = dim
+    offset = np.array(16, at["vox_offset"][0]).tobytes()
+    inside[at["vox_offset"][1] : at["vox_offset"][1] + len(offset)] = offset
+    for name, bad, message in (
+        ("longer", smaller, r"is longer than its header says \(5 x 6 x 6 voxels\)"),
+        ("inside", inside, "vox_offset is 16, inside the header|is damaged"),
+        ("right", content, None),
+        ("padded", content + bytes(16), None),
+    ):
+        path = tmp_path / f"{name}{suffix}"
+        path.write_bytes(gzip.compress(bytes(bad)) if suffix.endswith("gz") else bytes(bad))
+        if message:
+            with pytest.raises(InputError, match=rf"{name}\.nii.*: .*({message})"):
+                load_volume(path)
+        else:
+            np.testing.assert_array_equal(load_volume(path).data, data)
+
+
+def test_a_nifti_without_its_magic_is_no_analyze_and_a_missing_place_is_told(tmp_path):
+    path = saved(tmp_path / "v.nii")
+    content = bytearray(path.read_bytes())
+    content[344:348] = bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"v\.nii: is called NIfTI, but its magic says none"):
+        load_volume(path)
+    (notice,) = load_volume(saved(tmp_path / "nowhere.nii", codes=(0, 0))).source["notices"]
+    assert "nowhere.nii: its header places the voxels nowhere; its first axis is taken to run to the left" in notice
