@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from guided_diffusion.errors import InputError
+from guided_diffusion.errors import Failure, InputError
 
 T = TypeVar("T")
 
@@ -129,6 +129,10 @@ class SharedError(InputError):
     """An InputError that every rank raises, so that nobody waits for a rank that has left."""
 
 
+class SharedFailure(Failure):
+    """A Failure that every rank raises; where the program is to blame, its traceback has been printed."""
+
+
 def wait_until(ready: Callable[[], bool]) -> None:
     """Poll with pauses: MPI's own waiting would keep a core busy that another rank may need."""
     while not ready():
@@ -145,10 +149,10 @@ def meet() -> None:
 def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
     """Run `function` on rank 0 only and return its result there, None elsewhere.
 
-    Its InputError, and the SystemExit of `--help`, is raised on every rank.
+    Its InputError, and the SystemExit of `--help`, is raised on every rank; anything else as a SharedFailure.
     """
     comm = communicator()
-    result, message, exit_code = None, None, None
+    result, message, failure, exit_code = None, None, None, None
     if comm.rank == 0:
         try:
             result = function(*args, **kwargs)
@@ -156,13 +160,27 @@ def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
             message = str(error)
         except SystemExit as stop:
             exit_code = stop.code or 0
+        except Exception as error:
+            failure = told(error)
     meet()
-    message, exit_code = comm.bcast((message, exit_code))
+    message, failure, exit_code = comm.bcast((message, failure, exit_code))
     if message is not None:
         raise SharedError(message)
+    if failure is not None:
+        raise SharedFailure(failure)
     if exit_code is not None:
         raise SystemExit(exit_code)
     return result
+
+
+def told(error: Exception) -> str:
+    """One line about a failure. Prints its traceback unless it is one that the user can mend."""
+    if isinstance(error, Failure):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error})"
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def raise_together(mistake: InputError | None) -> None:
@@ -191,11 +209,15 @@ def run_main(main: Callable[[], None]) -> None:
         if communicator().rank == 0:
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+    except SharedFailure as error:
+        if communicator().rank == 0:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         _leave(2)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        print(f"error: {told(error)}", file=sys.stderr, flush=True)
         _leave(1)
 
 

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend, and texts made safe for a terminal."""
+"""Exceptions whose message is for the user, and texts made safe for a terminal."""
 
 import unicodedata
 
@@ -15,6 +15,16 @@ class InputError(Exception):
     """Bad input or usage: says on one line what is wrong, in which file, and what to do.
 
     Scripts that end with it have exit code 2.
+    """
+
+    def __init__(self, message: object = ""):
+        super().__init__(one_line(message))
+
+
+class Failure(Exception):
+    """What the machine or the program could not do though the input is right; says on one line what, where and why.
+
+    Scripts that end with it have exit code 1.
     """
 
     def __init__(self, message: object = ""):

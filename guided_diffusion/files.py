@@ -1,5 +1,6 @@
 """Writing a file so that nobody ever sees half of it under its final name, and nothing outside its folder changes."""
 
+import errno
 import os
 import re
 import secrets
@@ -9,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from guided_diffusion.errors import InputError
+from guided_diffusion.errors import Failure, InputError
 
+# Errors of writing that are the disk's: nothing that a user gave is wrong.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}~.+")
 
 
@@ -28,6 +31,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         InputError: the folder cannot be made or written, or another folder stands at `path`.
+        Failure: the disk is full or fails.
     """
     path = Path(path)
     temporary = temporary_beside(path)
@@ -43,8 +47,28 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise disk_failure(error, path) or error from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def disk_failure(error: OSError, path: Path) -> Failure | None:
+    """Why `path` could not be written, where the disk is to blame: full, over its quota, or failing; else None."""
+    if error.errno not in _DISK_ERRORS:
+        return None
+    free = shutil.disk_usage(path.parent).free / 2**20
+    return Failure(f"cannot write {path}: {error.strerror} ({free:.0f} MiB are free); make room and run it again")
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raises Failure where the disk of a folder has less than `needed` bytes left."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise Failure(
+            f"{folder}: about {needed / 2**20:.0f} MiB will be written, and {free / 2**20:.0f} MiB are free;"
+            " make room, or choose another folder"
+        )
 
 
 def writable_folder(path: str | os.PathLike[str], within: str | os.PathLike[str] | None = None) -> Path:

@@ -1,5 +1,6 @@
 """A run's log: lines on the terminal of rank 0, and with their times in a file."""
 
+import io
 import logging
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,21 @@ from guided_diffusion.errors import one_line
 from guided_diffusion.files import open_appending
 
 _LOGGER = logging.getLogger("guided_diffusion")
+
+
+class _FileHandler(logging.StreamHandler):
+    """Writes lines to a file as long as it can, and says once on stderr that it no longer can.
+
+    A log that cannot be written, as on a full disk, must not end the run that it tells of.
+    """
+
+    _silent = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        error = sys.exc_info()[1]
+        if not self._silent:
+            self._silent = True
+            print(f"notice: the log can no longer be written: {error}", file=sys.stderr, flush=True)
 
 
 def log(message: str) -> None:
@@ -27,8 +43,10 @@ def to_folder(folder: str | Path, name: str = "log.txt") -> Iterator[None]:
     if communicator().rank != 0:
         yield
         return
-    with open(open_appending(Path(folder) / name), "a", encoding="utf-8") as stream:
-        terminal, file = logging.StreamHandler(sys.stderr), logging.StreamHandler(stream)
+    # Line by line and unbuffered: what a full disk refuses is not tried again when the file is closed.
+    with open(open_appending(Path(folder) / name), "ab", buffering=0) as raw:
+        stream = io.TextIOWrapper(raw, encoding="utf-8", write_through=True)
+        terminal, file = logging.StreamHandler(sys.stderr), _FileHandler(stream)
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         _LOGGER.setLevel(logging.INFO)
         for handler in (terminal, file):

@@ -3,7 +3,9 @@
 import argparse
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from guided_diffusion import logger
@@ -11,8 +13,10 @@ from guided_diffusion.checkpoints import digest
 from guided_diffusion.commands.input_flags import overrides_from
 from guided_diffusion.commands.report import PlannedReport, check_report_flags, plan_report
 from guided_diffusion.config.parser import Parser
-from guided_diffusion.dist_util import SharedError, communicator, device, on_root, share_cores
+from guided_diffusion.dist_util import SharedError, SharedFailure, communicator, device, on_root, share_cores
 from guided_diffusion.errors import InputError
+from guided_diffusion.files import check_space
+from guided_diffusion.folder_lock import one_writer
 from guided_diffusion.inference import planning
 from guided_diffusion.inference.denoising import PUBLISHED_GRID, Denoised, denoise_volume
 from guided_diffusion.inference.loading import load_model
@@ -58,14 +62,15 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
     threads = share_cores(flags["threads"])
     on_root(_check_model_path, flags["model_path"])
     loaded = load_model(flags["model_path"], {name: flags[name] for name in MODEL_FLAGS & set(flags)})
-    with logger.to_folder(flags["save_dir"]):
+    folder = Path(flags["save_dir"])
+    with nullcontext() if flags["info"] else one_writer(folder), logger.to_folder(folder):
         for notice in loaded.settings.notices:
             logger.log(f"notice: {notice}")
         if loaded.compile_seconds is not None:
             logger.log(f"compiled the network's norms in {loaded.compile_seconds:.1f} s")
         run = Run(flags, loaded, on_root(digest, flags["model_path"]) or "", threads)
         if len(subjects) == 1:
-            _denoise_subject(subjects[0], run)
+            _denoise_alone(subjects[0], run)
         else:
             _denoise_each(subjects, run)
 
@@ -76,18 +81,33 @@ def _check_model_path(path: str) -> None:
 
 
 def _denoise_each(subjects: list[Subject], run: Run) -> None:
-    """All subjects, also those after one with a mistake. Raises InputError at the end if there was one."""
-    failed = 0
+    """All subjects, whatever happens to one of them.
+
+    Raises at the end if one was not done: SharedFailure if the program or the machine failed, else SharedError.
+    """
+    failed: list[tuple[Subject, SharedError | SharedFailure]] = []
     for subject in subjects:
         try:
-            _denoise_subject(subject, run)
-        except SharedError as mistake:
-            failed += 1
-            logger.log(f"failed: {subject.folder}: {mistake}")
-    if failed:
-        raise SharedError(
-            f"{failed} of {len(subjects)} subjects failed: see 'failed:' in {run.flags['save_dir']}/log.txt"
-        )
+            _denoise_alone(subject, run)
+        except (SharedError, SharedFailure) as error:
+            failed.append((subject, error))
+            logger.log(f"failed: {subject.folder}: {error}")
+    if not failed:
+        return
+    logger.log(f"{len(failed)} of {len(subjects)} subjects were not done:")
+    for subject, error in failed:
+        kind = "input" if isinstance(error, SharedError) else "failure"
+        logger.log(f"  {kind:7}  {subject.folder}: {error}")
+    is_failure = any(isinstance(error, SharedFailure) for _, error in failed)
+    kind = SharedFailure if is_failure else SharedError
+    raise kind(f"{len(failed)} of {len(subjects)} subjects failed: see 'failed:' in {run.flags['save_dir']}/log.txt")
+
+
+def _denoise_alone(subject: Subject, run: Run) -> None:
+    """One subject, into whose folder no other run writes meanwhile."""
+    is_locked = run.flags["info"] or subject.folder == Path(run.flags["save_dir"])
+    with nullcontext() if is_locked else one_writer(subject.folder):
+        _denoise_subject(subject, run)
 
 
 def _denoise_subject(subject: Subject, run: Run) -> None:
@@ -158,6 +178,8 @@ def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
     if run.flags["write_dicom"] and volume.source.get("format") != "DICOM":
         raise InputError(f"{subject.path}: --write_dicom needs a DICOM input, whose headers the new series takes over")
     in_suv_basis(volume, run.flags["suv_basis"])
+    settings = run.loaded.settings
+    check_space(subject.folder, planning.bytes_on_disk(volume, settings.sampling, settings.preprocessing))
     key = run_key(fingerprint(volume), run.weights, run.loaded.settings.as_dict(), run.flags, device().type)
     finished = FinishedPatches.of_run(subject.folder, key)
     subject.check_not_overwritten()
@@ -179,28 +201,29 @@ def _write(
 ) -> None:
     """Write the results and say where they are."""
     model = manifest["checkpoint"]["name"]
-    written = write_volumes(subject, denoised, f"denoised by {model}", flags["suv_basis"])
-    if flags["write_dicom"]:
-        written.append(subject.folder / DICOM_FOLDER)
-        save_dicom_series(
-            denoised.volume,
-            subject.path,
-            written[-1],
-            model_description=model,
-            series=flags["series"],
-            overrides=_overrides(flags),
-        )
-    elif (subject.folder / DICOM_FOLDER).exists():
+    with subject.results_aside() as aside:
+        written = write_volumes(aside, denoised, f"denoised by {model}", flags["suv_basis"])
+        if flags["write_dicom"]:
+            written.append(aside.folder / DICOM_FOLDER)
+            save_dicom_series(
+                denoised.volume,
+                subject.path,
+                written[-1],
+                model_description=model,
+                series=flags["series"],
+                overrides=_overrides(flags),
+            )
+        if report is not None:
+            written.append(report.write(aside, denoised, manifest))
+        written.append(write_manifest(aside, manifest, written))
+    if not flags["write_dicom"] and (subject.folder / DICOM_FOLDER).exists():
         logger.log(f"notice: {subject.folder / DICOM_FOLDER} is of an earlier run")
     voxel_mm = manifest["model_grid"]["voxel_mm"]
     if is_bare(subject.path, denoised) and voxel_mm != list(PUBLISHED_GRID.voxel_mm):
         sizes = " x ".join(f"{size:g}" for size in voxel_mm)
         logger.log(f"notice: {subject.path} was taken to have the model's voxels of {sizes} mm")
-    if report is not None:
-        written.append(report.write(subject, denoised, manifest))
-    written.append(write_manifest(subject, manifest, written))
     for path in written:
-        logger.log(f"wrote {path}")
+        logger.log(f"wrote {subject.folder / path.name}")
     logger.log(f"{len(denoised.plan.starts)} patches in {manifest['seconds']:.1f} s on {manifest['ranks']} rank(s)")
 
 

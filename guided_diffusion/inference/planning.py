@@ -4,6 +4,8 @@ Only a noise field lets patches be shortened where memory is short. What it give
 `--patch_size`: the same noise everywhere, with the borders between patches in other places.
 """
 
+import math
+
 import torch
 
 from guided_diffusion import logger
@@ -82,6 +84,17 @@ def shorter_plan(
             " field without --num_samples, a smaller --overlap, fewer ranks or a larger machine"
         )
     return _shortened(plan.length, size, preprocessing)
+
+
+def bytes_on_disk(volume: Volume, sampling: Sampling, preprocessing: PreprocessingConfig) -> int:
+    """What denoising a volume will write at most: the results, and until they are there the finished patches.
+
+    All in float32; the volume on the model's grid is taken to be cut nowhere.
+    """
+    on_grid = volume.data.size * volume.voxel_ml * 1000 / math.prod(preprocessing.voxel_mm)
+    overlapping = on_grid * preprocessing.patch_size / (preprocessing.patch_size - preprocessing.overlap)
+    images = 2 if sampling.realisations > 1 else 1
+    return int(4 * (images * (on_grid + volume.data.size) + sampling.realisations * overlapping))
 
 
 def describe(model_input: Volume, plan: PatchPlan, model: Network, sampling: Sampling, free: float | None) -> str:

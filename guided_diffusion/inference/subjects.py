@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from guided_diffusion import logger
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, writable_folder
+from guided_diffusion.files import atomic_write, disk_failure, remove_whatever, temporary_beside, writable_folder
 from guided_diffusion.gate import open_regular, read_small
 from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.pet.cases import read_cases
@@ -81,10 +82,26 @@ class Subject:
         if "://" not in self.path and Path(self.path).resolve() in [old.resolve() for old in self._results()]:
             raise InputError(f"{self.path}: the results would replace this scan; choose another --save_dir")
 
-    def remove_results(self) -> None:
-        """Remove the files of an earlier run, so that nothing stale stands beside the new ones."""
-        for old in self._results():
-            old.unlink()
+    @contextmanager
+    def results_aside(self) -> Iterator["Subject"]:
+        """Yields the subject with a hidden folder, whose files then replace an earlier run's results together.
+
+        The earlier ones go first, so that old and new never stand side by side, and the manifest comes last. On an
+        exception the earlier results stay as they were.
+        """
+        aside = temporary_beside(self.folder / "results")
+        aside.mkdir()
+        try:
+            yield replace(self, folder=aside)
+            written = sorted(aside.iterdir(), key=lambda path: path.name == MANIFEST_NAME)
+            for old in [*self._results(), *(self.folder / path.name for path in written)]:
+                remove_whatever(old)
+            for path in written:
+                path.rename(self.folder / path.name)
+        except OSError as error:
+            raise disk_failure(error, self.folder / MANIFEST_NAME) or error from None
+        finally:
+            remove_whatever(aside)
 
     def _results(self) -> list[Path]:
         """Files in the folder that have the names of results, the manifest first."""
@@ -167,14 +184,13 @@ def _plain_name(path: Path) -> str:
 
 
 def write_volumes(subject: Subject, denoised: Denoised, description: str, suv_basis: SUVBasis) -> list[Path]:
-    """Write a subject's volumes in place of an earlier run's results, and return their paths.
+    """Write a subject's volumes, and return their paths.
 
     Always `samples_<X>x<Y>x<Z>.npz` (`arr_0` [X, Y, Z] float32, normalised, on the model's grid), and unless the scan
     is an array that lies on that grid already, `denoised.nii.gz` (SUV on that basis, on the scan's own grid). After
     several realisations these are their mean; `uncertainty_<X>x<Y>x<Z>.npz` and `uncertainty.nii.gz` are their standard
     deviation, in the same units.
     """
-    subject.remove_results()
     arrays = {"samples": denoised.samples, "uncertainty": denoised.samples_sd}
     volumes = {DENOISED_NAME: denoised.volume, UNCERTAINTY_NAME: denoised.volume_sd}
     written = [_write_array(subject.folder, name, array) for name, array in arrays.items() if array is not None]

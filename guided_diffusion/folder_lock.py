@@ -1,0 +1,98 @@
+"""One writer per folder: a second run that would write into it is refused, and what a dead run holds is taken over.
+
+The lock is a lease in a hidden file of the folder, which names host, process and its start. Its holder renews it from a
+thread. So it works where hosts share a file system without locks of its own, and with clocks that differ.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import SoftFileLease, Timeout
+
+from guided_diffusion import logger
+from guided_diffusion.dist_util import on_root
+from guided_diffusion.errors import InputError
+from guided_diffusion.files import sweep
+
+LOCK_NAME = ".lock"
+LEASE_SECONDS = 60.0
+"""How long a holder on another host may give no sign of life before its folder is taken over."""
+
+_SPARE_SECONDS = 5.0
+
+
+class FolderLock:
+    """The right to write into a folder, held by this process until it is released."""
+
+    def __init__(self, folder: Path):
+        """Take the lock, and remove the temporary files that dead runs left.
+
+        Raises InputError where a living process has it, or what stands in the lock's place is no file.
+        """
+        self.folder = folder
+        path = folder / LOCK_NAME
+        _refuse_no_file(path)
+        self._lease = SoftFileLease(path, lease_duration=LEASE_SECONDS)
+        try:
+            self._acquire()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be locked ({error.strerror}); choose another folder") from None
+        sweep(folder)
+
+    def _acquire(self) -> None:
+        try:
+            self._lease.acquire(timeout=0)
+        except Timeout:
+            holder = self._lease.owner
+            if holder is None or holder.hostname != os.uname().nodename:
+                self._wait_for_a_sign_of_life()
+            else:
+                raise self._refusal() from None
+
+    def _wait_for_a_sign_of_life(self) -> None:
+        """Of a holder on another host, whose processes cannot be seen from here."""
+        logger.log(f"{self.folder}: locked by {self._holder()}; waiting up to {LEASE_SECONDS:g} s for a sign of life")
+        try:
+            self._lease.acquire(timeout=LEASE_SECONDS + _SPARE_SECONDS)
+        except Timeout:
+            raise self._refusal() from None
+
+    def _refusal(self) -> InputError:
+        return InputError(
+            f"{self.folder}: {self._holder()} is writing into this folder; wait for its end, or choose another folder"
+        )
+
+    def _holder(self) -> str:
+        owner = self._lease.owner
+        return "another run" if owner is None else f"process {owner.pid} on {owner.hostname}"
+
+    def check(self) -> None:
+        """Raises InputError if another run has taken the folder over, because this one gave no sign of life."""
+        if self._lease.compromise is not None:
+            raise InputError(f"{self.folder}: another run has taken this folder over while this one stood still")
+
+    def release(self) -> None:
+        """Let others write into the folder."""
+        self._lease.release()
+
+
+def _refuse_no_file(path: Path) -> None:
+    if path.is_symlink() or (path.exists() and not stat.S_ISREG(path.stat().st_mode)):
+        raise InputError(f"{path}: is no regular file; remove it")
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[FolderLock | None]:
+    """Within the block, this run alone writes into the folder. All ranks call this together; rank 0 gets the lock.
+
+    Raises InputError as `FolderLock` does, on all ranks alike.
+    """
+    lock = on_root(FolderLock, folder)
+    try:
+        yield lock
+    finally:
+        if lock is not None:
+            lock.release()

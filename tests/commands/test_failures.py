@@ -1,0 +1,108 @@
+"""`scripts/test.py` when the disk or the program fails: the other subjects are done, earlier results stay."""
+
+import errno
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from guided_diffusion.commands import denoise as denoise_command
+from guided_diffusion.dist_util import SharedError, SharedFailure
+from guided_diffusion.errors import Failure
+from guided_diffusion.inference import subjects
+from tests.denoising import denoise, samples_in
+
+
+@pytest.fixture
+def two_subjects(small, tmp_path):
+    """A folder of two scans, and the weights."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in ("first", "second"):
+        shutil.copy(small / "scan.npz", folder / f"{name}.npz")
+    return folder, small / "small.pt"
+
+
+def results_in(folder):
+    """The bytes of all results by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "log.txt"}
+
+
+def full(*_args, **_kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_at_one_subject_does_not_keep_the_next_from_being_done(two_subjects, tmp_path, monkeypatch, caplog):
+    scans, weights = two_subjects
+    save = np.savez
+
+    def full_at_first(path, **arrays):
+        return full() if "first" in str(path) else save(path, **arrays)
+
+    monkeypatch.setattr(subjects.np, "savez", full_at_first)
+    out = tmp_path / "out"
+    with caplog.at_level("INFO"), pytest.raises(SharedFailure, match="1 of 2 subjects failed"):
+        denoise(scans, weights, out)
+    assert not list((out / "first").glob("*.npz"))
+    assert not list((out / "first").glob(".*~*"))
+    assert samples_in(out / "second").shape == (18, 21, 73)
+    (line,) = [record.message for record in caplog.records if record.message.startswith("  failure")]
+    assert "No space left on device" in line
+    assert "make room" in line
+
+
+def test_an_unforeseen_exception_at_one_subject_is_a_failure_of_that_one(two_subjects, tmp_path, monkeypatch, capfd):
+    scans, weights = two_subjects
+    describe = denoise_command.describe_run
+
+    def fails_at_first(run, key, path, *others):
+        if "first" in path:
+            raise ZeroDivisionError("a fault of the program")
+        return describe(run, key, path, *others)
+
+    monkeypatch.setattr(denoise_command, "describe_run", fails_at_first)
+    with pytest.raises(SharedFailure, match="1 of 2 subjects failed"):
+        denoise(scans, weights, tmp_path / "out")
+    assert samples_in(tmp_path / "out" / "second").shape == (18, 21, 73)
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_mistakes_in_the_input_alone_stay_mistakes(two_subjects, tmp_path):
+    scans, weights = two_subjects
+    (scans / "first.npz").write_bytes(b"no array")
+    with pytest.raises(SharedError, match="1 of 2 subjects failed"):
+        denoise(scans, weights, tmp_path / "out")
+
+
+def test_results_of_an_earlier_run_stay_until_the_new_ones_are_complete(small, tmp_path, monkeypatch):
+    files = (small / "scan.nii.gz", small / "small.pt", tmp_path / "out")
+    denoise(*files)
+    before = results_in(tmp_path / "out")
+    monkeypatch.setattr(subjects, "save_volume", full)
+    with pytest.raises(SharedFailure, match="No space left"):
+        denoise(*files, "--seed", 11)
+    assert results_in(tmp_path / "out") == before
+
+
+def test_results_appear_together_and_the_manifest_last(small, tmp_path, monkeypatch):
+    moved = []
+    rename = subjects.Path.rename
+
+    def watch(path, target):
+        moved.append(subjects.Path(target).name)
+        return rename(path, target)
+
+    monkeypatch.setattr(subjects.Path, "rename", watch)
+    denoise(small / "scan.nii.gz", small / "small.pt", tmp_path / "out")
+    listed = json.loads((tmp_path / "out" / "run.json").read_text())["files"]
+    assert sorted(moved[:-1]) == sorted(listed)
+    assert moved[-1] == "run.json"
+
+
+def test_a_disk_without_room_is_said_before_the_work(small, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1000))
+    monkeypatch.setattr(denoise_command, "denoise_volume", lambda *_args, **_kwargs: pytest.fail("work was begun"))
+    with pytest.raises(Failure, match=r"out: about \d+ MiB will be written, and 0 MiB are free"):
+        denoise(small / "scan.npz", small / "small.pt", tmp_path / "out")
