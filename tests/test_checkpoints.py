@@ -246,11 +246,12 @@ def test_tensors_that_are_no_weights_get_one_line(make, words, tmp_path):
 
 
 def test_weights_of_any_precision_become_float32(tmp_path):
-    torch.save({"half": torch.tensor([1.5]).half(), "double": torch.tensor([2.5]).double()}, tmp_path / "model.pt")
-    weights = load_checkpoint(str(tmp_path / "model.pt")).state_dict
-    assert {name: (value.dtype, value.item()) for name, value in weights.items()} == {
-        "half": (torch.float32, 1.5),
-        "double": (torch.float32, 2.5),
+    torch.save({"weight": torch.tensor([[1.5]]).half(), "bias": torch.tensor([2.5]).double()}, tmp_path / "model.pt")
+    model = torch.nn.Linear(1, 1)
+    load_weights(model, load_checkpoint(str(tmp_path / "model.pt")).state_dict, "model.pt")
+    assert {name: (value.dtype, value.item()) for name, value in model.state_dict().items()} == {
+        "weight": (torch.float32, 1.5),
+        "bias": (torch.float32, 2.5),
     }
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guided_diffusion import logger
 from guided_diffusion.checkpoints import digest
 from guided_diffusion.commands.input_flags import overrides_from
-from guided_diffusion.commands.report import PlannedReport, check_report_flags, plan_report
-from guided_diffusion.config.parser import Parser
+from guided_diffusion.config.inference_flags import ReportFlags
+from guided_diffusion.config.parser import Parser, read_flags
 from guided_diffusion.dist_util import SharedError, SharedFailure, communicator, device, on_root, share_cores
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import check_space
@@ -37,6 +37,9 @@ from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import in_suv_basis, load_volume
 
+if TYPE_CHECKING:
+    from guided_diffusion.commands.report import PlannedReport
+
 
 @dataclass(frozen=True)
 class OpenedSubject:
@@ -46,7 +49,7 @@ class OpenedSubject:
     key: str
     finished: FinishedPatches
     done: bool
-    report: PlannedReport | None
+    report: "PlannedReport | None"
 
 
 def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> None:
@@ -57,7 +60,7 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
     """
     flags = communicator().bcast(on_root(lambda: vars(parser.parse_args(arguments))))
     subjects = communicator().bcast(on_root(find_subjects, flags["base_samples"], flags["save_dir"]))
-    on_root(check_report_flags, flags, len(subjects or ()))
+    on_root(_check_report, flags, len(subjects or ()))
     keep_freed_memory()
     threads = share_cores(flags["threads"])
     on_root(_check_model_path, flags["model_path"])
@@ -73,6 +76,13 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
             _denoise_alone(subjects[0], run)
         else:
             _denoise_each(subjects, run)
+
+
+def _check_report(flags: dict[str, Any], subjects: int) -> None:
+    """Raises InputError for flags of a page that belong to none, or to a single scan only."""
+    wanted = read_flags(ReportFlags, flags)
+    if wanted.reference and subjects > 1:
+        raise InputError(f"--reference: one image cannot be the reference of {subjects} scans; denoise them one by one")
 
 
 def _check_model_path(path: str) -> None:
@@ -159,6 +169,18 @@ def _inform(subject: Subject, run: Run) -> None:
     on_root(inform)
 
 
+def _plan_report(scan: Volume, run: Run) -> "PlannedReport | None":
+    """What the page about a scan will need, None where no page is wanted.
+
+    What draws it is imported here: its libraries take half a second.
+    """
+    if not run.flags["report"]:
+        return None
+    from guided_diffusion.commands.report import plan_report
+
+    return plan_report(scan, run.flags, run.loaded.settings.sampling.realisations)
+
+
 def _load(subject: Subject, run: Run) -> Volume:
     """The subject's scan."""
     return load_volume(
@@ -185,7 +207,7 @@ def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
     subject.check_not_overwritten()
     if not run.flags["resume"]:
         finished.discard()
-    report = plan_report(volume, run.flags, run.loaded.settings.sampling.realisations)
+    report = _plan_report(volume, run)
     done = run.flags["resume"] and subject.is_finished(key)
     if done and report is not None and (page := report.renew(subject, run.flags)):
         logger.log(f"wrote {page}")
@@ -196,7 +218,7 @@ def _write(
     subject: Subject,
     denoised: Denoised,
     manifest: dict[str, Any],
-    report: PlannedReport | None,
+    report: "PlannedReport | None",
     flags: dict[str, Any],
 ) -> None:
     """Write the results and say where they are."""

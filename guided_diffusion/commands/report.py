@@ -65,23 +65,12 @@ class PlannedReport:
         return path
 
 
-def check_report_flags(flags: Mapping[str, Any], subjects: int) -> None:
-    """Raises InputError for flags of a page that belong to none, or to a single scan only."""
-    wanted = read_flags(ReportFlags, flags)
-    if not wanted.report and (wanted.reference or wanted.report_neck_mm):
-        raise InputError("--reference and --report_neck_mm belong to a page: give --report True")
-    if wanted.reference and subjects > 1:
-        raise InputError(f"--reference: one image cannot be the reference of {subjects} scans; denoise them one by one")
-
-
-def plan_report(scan: Volume, flags: Mapping[str, Any], realisations: int) -> PlannedReport | None:
-    """What the page will need, or None where none is wanted.
+def plan_report(scan: Volume, flags: Mapping[str, Any], realisations: int) -> PlannedReport:
+    """What the page will need.
 
     Raises InputError for a reference that cannot be read or lies elsewhere, and a cut that leaves nothing.
     """
     wanted = read_flags(ReportFlags, flags)
-    if not wanted.report:
-        return None
     reference = _load_reference(wanted.reference, scan) if wanted.reference else None
     images = RunImages(scan, scan, None, reference).titled()
     (image, *_) = turned = upright(images)

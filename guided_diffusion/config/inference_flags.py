@@ -54,6 +54,11 @@ class ReportFlags:
         metavar="MM",
     )
 
+    def __post_init__(self) -> None:
+        """Raises InputError for flags of a page where none is written."""
+        if not self.report and (self.reference or self.report_neck_mm):
+            raise InputError("--reference and --report_neck_mm belong to a page: give --report True")
+
 
 @dataclass(frozen=True)
 class InputFlags:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import scipy.io
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import FileHolder, ImageFileError
 
@@ -144,6 +143,8 @@ def _spm_matrix(path: Path) -> BytesIO:
         content = file.read(LARGEST_MATRIX_FILE)
     if not content.startswith(b"MATLAB 5"):
         return BytesIO(content)
+    import scipy.io  # here, because it takes a tenth of a second
+
     found = {name: matlab.array_of_version_5(content, name, path) for name in ("M", "mat")}
     again = BytesIO()
     scipy.io.savemat(again, {name: array for name, array in found.items() if array is not None}, format="4")
