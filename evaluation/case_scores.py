@@ -105,19 +105,27 @@ def tune_filters(cases: list[Case]) -> tuple[Parameters, list[Row]]:
     return parameters, table
 
 
-def measure_case(
+def images_of(
     examination: Examination, methods: Mapping[str, Path], parameters: Mapping[str, float]
-) -> tuple[list[Row], list[Row]]:
-    """One row per method of a case, and one per method and lesion over 10 mm.
+) -> dict[str, np.ndarray]:
+    """The low dose of a case and what the filters and methods make of it, by name; float32 [X, Y, Z] in SUV.
 
     methods: name -> folder of results. parameters: of the filters, by name.
     """
     case, scan = examination.case, examination.scan()
     images = {LOW_DOSE: scan.data}
     images |= {name: FILTERS[name].apply(scan, value) for name, value in parameters.items()}
-    images |= {
+    return images | {
         name: _on_grid_of(examination.low_dose, result_path(case, folder)).data for name, folder in methods.items()
     }
+
+
+def measure_case(
+    examination: Examination, methods: Mapping[str, Path], parameters: Mapping[str, float]
+) -> tuple[list[Row], list[Row]]:
+    """One row per method of a case, and one per method and lesion over 10 mm; arguments as of `images_of`."""
+    case = examination.case
+    images = images_of(examination, methods, parameters)
     about = {"subject": case.subject, "tracer": case.tracer, "scanner": case.scanner, "dose": case.dose}
     numbers = {name: _image_numbers(examination, image) for name, image in images.items()}
     for own in numbers.values():

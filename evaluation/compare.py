@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from evaluation.case_page import write_case_page
 from evaluation.case_scores import LOW_DOSE, Row, measure_case, open_case, result_path, tune_filters
 from evaluation.filters import FILTERS
 from evaluation.summary import as_row, dose_text, format_markdown, format_targets, summarise
@@ -39,6 +40,12 @@ class ComparisonFlags:
         metavar="NAME=DIR",
     )
     out: Path = flag(MISSING, "folder of the tables", Role.FILES, metavar="DIR")
+    report: str = flag(
+        "",
+        "comma list of subjects; a page is written about each of their scans, report_<subject>_<dose>.html",
+        Role.FILES,
+        metavar="SUBJECTS",
+    )
     doses: str | None = flag(None, "comma list of dose fractions", Role.IMAGES, shown="all of the trial")
 
 
@@ -48,6 +55,7 @@ def main() -> None:
     doses = None if args.doses is None else parse_doses(args.doses)
     out = writable_folder(args.out)
     cases = choose(read_cases(args.trial), "test", doses, args.trial)
+    wanted = shown_cases(cases, args.report)
     for folder in methods.values():
         for case in cases:
             result_path(case, folder)  # now rather than after the tuning
@@ -72,6 +80,10 @@ def main() -> None:
     with atomic_write(out / "table.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(text, end="")
+    for case in wanted:
+        page = out / f"report_{case.subject}_{dose_text(case.dose).replace('/', '-')}.html"
+        write_case_page(page, open_case(case), methods, parameters[case.dose], rows, lesions)
+        print(f"page: {page}")
 
 
 def create_parser() -> Parser:
@@ -99,6 +111,15 @@ def parse_doses(text: str) -> list[float]:
         return [float(Fraction(part)) for part in text.split(",")]
     except (ValueError, ZeroDivisionError):
         raise InputError(f"--doses {text!r}: give a comma list of fractions such as 1/4,1/20") from None
+
+
+def shown_cases(cases: Sequence[Case], subjects: str) -> list[Case]:
+    """The cases of a comma list of subjects. Raises InputError for one that is not compared."""
+    names = [name for name in subjects.split(",") if name]
+    for name in names:
+        if name not in {case.subject for case in cases}:
+            raise InputError(f"--report {name!r}: no such subject is compared")
+    return [case for case in cases if case.subject in names]
 
 
 def choose(cases: Sequence[Case], split: str, doses: Sequence[float] | None, trial: Path) -> list[Case]:

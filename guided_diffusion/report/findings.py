@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from nibabel.affines import apply_affine
 
 from guided_diffusion.pet.foci import FOUND_WITHIN_MM, Focus, contrast_map, foci, surroundings
 from guided_diffusion.pet.grid import Volume
@@ -95,11 +94,6 @@ def foci_of(scan: Volume) -> list[tuple[int, int, int]]:
     """Voxel indices of the foci of a scan in SUV, in the order of `Findings.before`."""
     own = contrast_map(scan.data, scan.voxel_mm)
     return [focus.voxel for focus in foci(own, own)]
-
-
-def position_mm(affine: np.ndarray, voxel: Sequence[int]) -> list[float]:
-    """A voxel's centre in mm (RAS+), to 0.1 mm."""
-    return [round(float(x), 1) for x in apply_affine(affine, voxel)]
 
 
 def peaks_near(volume: np.ndarray, places: Sequence[Sequence[int]], voxel_mm: Sequence[float]) -> np.ndarray:

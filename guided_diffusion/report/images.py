@@ -1,16 +1,17 @@
 """The volumes of a page, turned upright, and what the page shows of them: projections, rotating views, viewer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from nibabel.affines import apply_affine
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.grid import Volume, on_one_grid
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.report import pictures, projections
-from guided_diffusion.report.packing import KNEE, Packing, choose_packing
+from guided_diffusion.report.packing import KNEE, choose_packing
 
 PLANES = ("coronal", "sagittal")
 
@@ -161,12 +162,18 @@ def viewer(images: Sequence[Image]) -> dict[str, Any]:
     }
 
 
-def viewer_place(voxel: Sequence[int], shown: dict[str, Any]) -> list[int] | None:
-    """Where a voxel of the upright scan lies in the viewer, or None where it was cut off."""
-    place = [int(index) // shown["block"] for index in voxel]
-    return place if all(0 <= i < n for i, n in zip(place, shown["shape"], strict=True)) else None
+def where(voxel: Sequence[int], affine: np.ndarray, layout: Mapping[str, Any]) -> dict[str, Any]:
+    """The place of a voxel of the upright scan: in words, and as the viewer's index, None where it was cut off.
+
+    affine: the upright scan's. layout: what `viewer` gave.
+    """
+    sides = ("RL", "AP", "SI")
+    words = [f"{side[mm < 0]} {abs(mm):.1f}" for side, mm in zip(sides, position_mm(affine, voxel), strict=True)]
+    place = [int(index) // layout["block"] for index in voxel]
+    shown = all(0 <= i < n for i, n in zip(place, layout["shape"], strict=True))
+    return {"where": ", ".join(words), "place": place if shown else None}
 
 
-def packing_of(shown: dict[str, Any]) -> Packing:
-    """How the viewer's volumes are stored."""
-    return Packing(shown["block"], shown["step"])
+def position_mm(affine: np.ndarray, voxel: Sequence[int]) -> list[float]:
+    """A voxel's centre in mm (RAS+), to 0.1 mm."""
+    return [round(float(x), 1) for x in apply_affine(affine, voxel)]

@@ -5,6 +5,7 @@ import io
 
 import matplotlib.image
 import numpy as np
+from matplotlib.figure import Figure
 
 SUV_WINDOW = (0.0, 7.0)
 GREY, DIVERGING = "gray_r", "RdBu_r"
@@ -17,6 +18,13 @@ def png_address(image: np.ndarray, window: tuple[float, float], colours: str = G
     file = io.BytesIO()
     matplotlib.image.imsave(file, image, vmin=window[0], vmax=window[1], cmap=colours, format="png")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def svg_address(figure: Figure) -> str:
+    """A drawing as a `data:` address, without the date that Matplotlib would put in."""
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def colour_bar(colours: str = GREY) -> str:

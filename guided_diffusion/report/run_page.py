@@ -1,6 +1,6 @@
 """The page about one denoised scan."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 from guided_diffusion.report import images as shown_images
 from guided_diffusion.report.facts import facts_of
-from guided_diffusion.report.findings import Findings, find, position_mm
+from guided_diffusion.report.findings import Findings, find
 from guided_diffusion.report.images import Image
 from guided_diffusion.report.page import write_page
 
@@ -140,7 +140,7 @@ def _seen_from_the_scan(focus: Focus) -> Focus:
 
 def _focus(focus: Focus, affine: np.ndarray, layout: Mapping[str, Any], samples: np.ndarray | None) -> dict[str, Any]:
     row = {
-        **_where(focus.voxel, affine, layout),
+        **shown_images.where(focus.voxel, affine, layout),
         "before": focus.suv_peak,
         "after": focus.suv_peak_elsewhere,
         "change": 100 * (focus.suv_peak_elsewhere / max(focus.suv_peak, 1e-6) - 1),
@@ -157,7 +157,7 @@ def _focus(focus: Focus, affine: np.ndarray, layout: Mapping[str, Any], samples:
 def _spheres(findings: Findings, affine: np.ndarray, layout: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
-            **_where(sphere.voxel, affine, layout),
+            **shown_images.where(sphere.voxel, affine, layout),
             "mean_before": sphere.mean_before,
             "mean_after": sphere.mean_after,
             "change": sphere.change_percent,
@@ -166,13 +166,6 @@ def _spheres(findings: Findings, affine: np.ndarray, layout: Mapping[str, Any]) 
         }
         for sphere in findings.spheres
     ]
-
-
-def _where(voxel: Sequence[int], affine: np.ndarray, layout: Mapping[str, Any]) -> dict[str, Any]:
-    """A place in words, and where the viewer has it."""
-    signs = ("RL", "AP", "SI")
-    words = [f"{sign[mm < 0]} {abs(mm):.1f}" for sign, mm in zip(signs, position_mm(affine, voxel), strict=True)]
-    return {"where": ", ".join(words), "place": shown_images.viewer_place(voxel, layout)}
 
 
 def _metrics(images: RunImages) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """evaluation/compare.py: biases and margins that are known, the tables, and mistakes."""
 
 import csv
+import json
+import re
 import sys
 
 import numpy as np
@@ -184,3 +186,31 @@ def test_scripts_test_finds_every_low_dose_of_a_trial(folders):
         str(folders / "test" / "sub-0000" / name) for name in ("low_dose_1.nii.gz", "low_dose_1-20.nii.gz")
     ]
     assert subjects[-1].folder == folders / "denoised" / "sub-0001" / "low_dose_1-20"
+
+
+def test_a_page_per_scan_of_a_subject(folders, compare):
+    (folders / "results").rename(folders / "<b>")
+    compare("--report", "sub-0001", "--doses", "1/20,1", method="<b>=<b>")
+    pages = sorted(path.name for path in (folders / "out").glob("*.html"))
+    assert pages == ["report_sub-0001_1-20.html", "report_sub-0001_1.html"]
+    text = (folders / "out" / pages[0]).read_text()
+    layout = json.loads(re.search(r'id="layout">(.*?)</script>', text, re.DOTALL)[1])
+    titles = [volume["title"] for volume in layout["volumes"]]
+    assert titles == ["low dose", "gaussian", "nl means", "<b>", "normal dose"]
+    assert "<b>" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    (row,) = [row for row in table(folders / "out" / "subjects.csv")
+              if (row["subject"], row["dose"], row["method"]) == ("sub-0001", "0.05", "<b>")]  # fmt: skip
+    assert f"<td>{float(row['psnr_normal']):.2f}</td>" in text
+    (lesion,) = [row for row in table(folders / "out" / "lesions.csv")
+                 if (row["subject"], row["dose"], row["method"]) == ("sub-0001", "0.05", "<b>")]  # fmt: skip
+    assert f"{float(lesion['suv_peak']):.2f} ({float(lesion['lesion_bias_normal']):+.1f} %)" in text
+    # the middle of the lesion [4:10, 20:26, 20:26], whose axes run right, front, head: back, left, head
+    place = [int(n) for n in re.search(r'data-place="(\d+),(\d+),(\d+)"', text).groups()]
+    assert np.abs(np.subtract(place, (31 - 22.5, 31 - 6.5, 22.5))).max() <= 0.5
+    assert text.count('alt="PSNR against the normal dose (dB) against dose fraction') == 1
+    assert not re.search(r"\b20\d\d-\d\d-\d\d", text)
+
+
+def test_a_page_about_a_subject_that_is_not_compared(compare):
+    with pytest.raises(InputError, match="--report 'sub-0007': no such subject"):
+        compare("--report", "sub-0000,sub-0007")
