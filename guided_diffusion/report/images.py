@@ -56,10 +56,12 @@ def without_head(images: Sequence[Image], neck_mm: float) -> list[Image]:
 def projection_rows(images: Sequence[Image], differences: Sequence[tuple[Image, Image]]) -> list[dict[str, Any]]:
     """A row per plane with the projections of all images, and of the difference of each pair (first minus second).
 
-    Every picture says its window, unit and colours; images of the patient share one window.
+    Every picture says its window, unit and colours; images of the patient share one window, and so do differences.
     """
     voxel_mm = images[0].volume.voxel_mm
-    changes = [_change(image, base) for image, base in differences]
+    changes = {f"{image.title} minus {base.title}": _extremes(image, base) for image, base in differences}
+    flat = [extreme.ravel() for extremes in changes.values() for extreme in extremes]
+    top = pictures.round_top(np.concatenate(flat)) if flat else 0.0
     tops = {image.title: _common_top(image.volume.data) for image in images if image.is_deviation}
     rows = []
     for axis, plane in enumerate(PLANES):
@@ -70,17 +72,15 @@ def projection_rows(images: Sequence[Image], differences: Sequence[tuple[Image, 
         shown += [
             _deviation(image.title, mip, plane, size, tops[image.title]) for image, mip in flat if image.is_deviation
         ]
-        shown += [_difference(title, extremes[axis], plane, size, top) for title, extremes, top in changes]
+        shown += [_difference(title, extremes[axis], plane, size, top) for title, extremes in changes.items()]
         rows.append({"plane": plane, "sides": ("R", "L") if plane == "coronal" else ("A", "P"), "pictures": shown})
     return rows
 
 
-def _change(image: Image, base: Image) -> tuple[str, list[np.ndarray], float]:
-    """Title of a difference, its projections per plane, and the change that gets the full colour in both."""
+def _extremes(image: Image, base: Image) -> list[np.ndarray]:
+    """The largest changes from one image to another along the lines of sight of each plane."""
     change = image.volume.data - base.volume.data
-    extremes = [projections.signed_extreme(change, axis).T[::-1] for axis in range(len(PLANES))]
-    top = pictures.round_top(np.concatenate([extreme.ravel() for extreme in extremes]))
-    return f"{image.title} minus {base.title}", extremes, top
+    return [projections.signed_extreme(change, axis).T[::-1] for axis in range(len(PLANES))]
 
 
 def _common_top(volume: np.ndarray) -> float:
