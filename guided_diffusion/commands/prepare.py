@@ -115,4 +115,5 @@ def _grid(preprocessing: PreprocessingConfig, flags: GridFlags) -> ModelGrid:
         flags.margin_mm,
         flags.input_voxel_mm,
         preprocessing.suv_max,
+        preprocessing.linear_transfer,
     )

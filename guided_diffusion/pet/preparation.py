@@ -26,7 +26,7 @@ class ModelGrid:
     """The model's grid and what reading an image takes.
 
     voxel_mm: along X, Y, Z. axis_codes: where the axes grow to. margin_mm: air kept around the body.
-    bare_voxel_mm: voxel size of arrays that carry no affine.
+    bare_voxel_mm: voxel size of arrays that carry no affine. linear: see `to_model_grid`.
     """
 
     voxel_mm: tuple[float, float, float] = DEFAULT_VOXEL_MM
@@ -34,6 +34,7 @@ class ModelGrid:
     margin_mm: float = 20.0
     bare_voxel_mm: tuple[float, float, float] = DEFAULT_VOXEL_MM
     suv_max: float = DEFAULT_SUV_MAX
+    linear: bool = False
 
 
 def load(path: str, grid: ModelGrid, series: str | None = None, overrides: SUVOverrides | None = None) -> Volume:
@@ -71,7 +72,7 @@ def prepare(
     elif Path(output).suffix != ".npz":
         raise InputError(f"cannot write {output}: a pair of low and normal dose needs the suffix .npz")
     else:
-        save_pair(model, in_suv_basis(resample_like(normal_dose, model), suv_basis), output)
+        save_pair(model, in_suv_basis(resample_like(normal_dose, model, linear=grid.linear), suv_basis), output)
     record = {
         "source": dict(volume.source),
         "normal_dose_source": dict(normal_dose.source) if normal_dose else None,
@@ -116,7 +117,9 @@ def table(rows: list[tuple[str, str]]) -> str:
 
 def on_model_grid(volume: Volume, grid: ModelGrid) -> Volume:
     """The volume on that grid, as `to_model_grid`."""
-    return to_model_grid(volume, voxel_mm=grid.voxel_mm, axis_codes=grid.axis_codes, margin_mm=grid.margin_mm)
+    return to_model_grid(
+        volume, voxel_mm=grid.voxel_mm, axis_codes=grid.axis_codes, margin_mm=grid.margin_mm, linear=grid.linear
+    )
 
 
 def times(values: Iterable[object]) -> str:

@@ -51,7 +51,7 @@ def test_added_noise_has_the_variance_of_the_lower_dose(noise):
 
 def report_of(before, after, psnr_after=35.0):
     report = measure(Volume(before, AFFINE), Volume(after, AFFINE))
-    return report | {"thinned_psnr": {"before": 30.0, "after": psnr_after}}
+    return report | {"thinned_psnr": {"before": 30.0, "after": psnr_after, "gaussian": 33.0, "gaussian_mm": 4.0}}
 
 
 def test_measured_noise_and_means(noise):
@@ -65,6 +65,8 @@ def test_measured_noise_and_means(noise):
     text = format_report(report)
     assert "**no**" not in text
     assert "30.00 to 35.00 dB" in text
+    assert "| the same over a Gaussian of equal noise (sigma 4.0 mm) | +2.00 dB | yes |" in text
+    assert "no better" not in text
 
 
 def test_every_failure_is_told():
@@ -72,7 +74,8 @@ def test_every_failure_is_told():
     before[::2] *= 1.1
     after[::2] *= 1.1
     text = format_report(report_of(before, after, psnr_after=29.0))
-    assert text.count("**no**") == 5
+    assert text.count("**no**") == 6
+    assert "On this series the model is no better than a Gaussian filter that leaves as much noise." in text
     # 20, 20, 30 in an affine of -4, -5 and 3 mm
     assert "- lost: SUVpeak" in text
     assert "at -80.0, -100.0, 90.0 mm (RAS)" in text
@@ -96,6 +99,7 @@ def test_the_command(small, tmp_path, monkeypatch, capsys):
     main()
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["thinned_psnr"]["before"] > 0
+    assert report["thinned_psnr"]["gaussian_mm"] >= 0
     assert (tmp_path / "report.md").read_text() in capsys.readouterr().out
     assert (tmp_path / "coronal_mips.png").stat().st_size > 10_000
     kept = (tmp_path / "denoised" / "run.json").stat().st_mtime_ns

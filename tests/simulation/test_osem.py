@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from guided_diffusion.simulation.iec_phantom import SPHERES_MM, iec_phantom, sphere_centres
 from guided_diffusion.simulation.osem import osem
 from guided_diffusion.simulation.projector import Geometry, Projector
-from tests.pet_phantoms import IEC_SPHERES_MM, iec_centres, iec_phantom
 
 VOXEL_MM, CONTRAST = 2.5, 4.0
 
@@ -31,7 +31,7 @@ def test_recovery_rises_with_the_sphere(recovered):
     p, l, d = np.meshgrid(*object_.grid.axes(), indexing="ij")  # noqa: E741
     background = image[(object_.labels == 1) & (p < -70)].mean()
     recovery = []
-    for centre, diameter in zip(iec_centres(), IEC_SPHERES_MM, strict=True):
+    for centre, diameter in zip(sphere_centres(), SPHERES_MM, strict=True):
         inside = (p - centre[0]) ** 2 + (l - centre[1]) ** 2 + (d - centre[2]) ** 2 <= (diameter / 2) ** 2
         recovery.append((image[inside].mean() / background - 1) / (CONTRAST - 1))
     assert np.all(np.diff(recovery) > 0), recovery

@@ -1,0 +1,133 @@
+"""evaluation/phantom.py: spheres are found, their numbers are the object's, the Gaussian stands beside the model."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from evaluation import phantom
+from evaluation.iec_spheres import find_places, measure_phantom
+from evaluation.phantom import PhantomFlags, compare, format_report
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.blur import gaussian_blur
+from guided_diffusion.pet.grid import Volume, centred_affine
+from guided_diffusion.pet.volume import save_volume
+from guided_diffusion.simulation.iec_phantom import SHAPE, SPHERES_MM, iec_phantom, scan_phantom, sphere_centres
+from guided_diffusion.simulation.native_scan import overlap_weights
+from guided_diffusion.simulation.random_acquisition import draw_acquisition
+
+RATIO = 6.0
+VOXEL_MM = (4.0, 4.0, 3.0)
+EFFECT = {"noise_percent", "variability_percent", "contrast_recovery", "contrast_kept_percent", "rc_max"}
+
+
+@pytest.fixture(scope="module")
+def true_image():
+    """The phantom without noise on voxels of 4 x 4 x 3 mm, slightly blurred."""
+    image = iec_phantom(SHAPE, 2.0, RATIO).activity
+    for axis, size in enumerate(VOXEL_MM):
+        weights = overlap_weights(image.shape[axis], 2.0, int(image.shape[axis] * 2.0 / size), size)
+        image = np.moveaxis(np.tensordot(weights.T, image, axes=(1, axis)), 0, axis)
+    return gaussian_blur(np.ascontiguousarray(image), 1.5, VOXEL_MM)
+
+
+def noisy(image, level, seed=0):
+    noise = np.random.default_rng(seed).standard_normal(image.shape)
+    return (image * (1 + level * noise)).astype(np.float32)
+
+
+def centres_mm(places, voxel_mm):
+    """Of the spheres from the middle of the ring, in mm."""
+    own = places.centres * np.asarray(voxel_mm)
+    return own - own.mean(axis=0)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3])
+@pytest.mark.parametrize("turned", [False, True])
+def test_spheres_are_found_whichever_way_round(true_image, level, turned):
+    image = noisy(true_image, level)
+    expected = np.array(sphere_centres())
+    if turned:
+        image, expected = image[:, ::-1], expected * (1, -1, 1)
+    places = find_places(np.ascontiguousarray(image), VOXEL_MM)
+    np.testing.assert_allclose(centres_mm(places, VOXEL_MM), expected, atol=2.0)
+    assert len(places.spots) == 60
+    assert true_image[tuple(places.spots[0])] == pytest.approx(1, abs=0.02) or turned
+
+
+def test_contrasts_and_variability_are_the_objects(true_image):
+    places = find_places(true_image, VOXEL_MM)
+    clean = measure_phantom(true_image, places, VOXEL_MM)
+    recovery = clean.contrast() / (RATIO - 1)
+    assert np.all(np.diff(recovery) > 0)
+    assert recovery[0] > 0.4
+    assert recovery[-1] == pytest.approx(0.88, abs=0.06)
+    assert clean.noise < 0.01
+    assert clean.background == pytest.approx(1, abs=0.01)
+    rough = measure_phantom(noisy(true_image, 0.2), places, VOXEL_MM)
+    assert rough.noise == pytest.approx(0.2, rel=0.1)
+    # Means over discs: white noise over the root of their voxels.
+    voxels = np.pi / 4 * np.array(SPHERES_MM) ** 2 / (VOXEL_MM[0] * VOXEL_MM[1])
+    np.testing.assert_allclose(rough.variability, 0.2 / np.sqrt(voxels), rtol=0.4)
+
+
+def test_the_report_tells_which_keeps_more_contrast(true_image):
+    affine = np.diag([-4.0, -4.0, 3.0, 1.0])
+    scan = Volume(noisy(true_image, 0.3), affine)
+    ideal = Volume(true_image + np.float32(0.2) * (scan.data - true_image), affine)
+    report = compare(scan, ideal, RATIO)
+    own, model, rival = (report["images"][name] for name in ("input", "denoised", "gaussian"))
+    assert set(own) == EFFECT
+    assert model["noise_percent"] == pytest.approx(0.2 * own["noise_percent"], rel=0.08)
+    assert rival["noise_percent"] == pytest.approx(model["noise_percent"], rel=0.02)
+    assert own["contrast_kept_percent"] == pytest.approx([100] * 6)
+    assert rival["contrast_kept_percent"][0] < 80 < model["contrast_kept_percent"][0]
+    assert "Every sphere keeps more contrast than with the Gaussian." in format_report(report)
+    filtered = Volume(gaussian_blur(scan.data, 4.0, VOXEL_MM), affine)
+    report = compare(scan, Volume(gaussian_blur(filtered.data, 3.0, VOXEL_MM) * 0.5, affine), RATIO)
+    text = format_report(report)
+    assert report["gaussian_mm"] == pytest.approx(5, abs=0.1)
+    assert "| 0.34 to 0.57 |" in text
+    assert text.count("\n| ") == 7
+
+
+def test_what_is_no_phantom_is_refused():
+    with pytest.raises(InputError, match="is this a NEMA IEC phantom"):
+        find_places(noisy(np.ones((60, 70, 40), np.float32), 0.1), VOXEL_MM)
+
+
+def test_a_scan_is_simulated_at_the_wanted_noise():
+    acquisition = draw_acquisition("held-out-coarse", 1, np.random.default_rng(4))
+    scanned = scan_phantom(acquisition, 8.0, 4, phantom.background_noise, 0.2)
+    assert phantom.background_noise(scanned.image) == pytest.approx(0.2, rel=0.15)
+    assert scanned.share > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({}, "give either --scan or --simulate"),
+        ({"scan": "a", "simulate": "random"}, "give either --scan or --simulate"),
+        ({"scan": "a", "ratio": 1.0}, "--ratio 1: spheres are hotter"),
+        ({"simulate": "random", "noise": 5.0}, "--noise 5: from 0.02 to 2"),
+        ({"simulate": "random", "seed": -1}, "--seed -1: must be 0 or more"),
+    ],
+)
+def test_bad_flags_are_refused(flags, message):
+    with pytest.raises(InputError, match=message):
+        PhantomFlags(**{"model_path": "m", "out": "o"} | flags)
+
+
+def test_the_command(true_image, small, tmp_path, monkeypatch, capsys):
+    scan = tmp_path / "scan.nii.gz"
+    save_volume(Volume(noisy(true_image, 0.2), centred_affine(true_image.shape, VOXEL_MM, "PLS")), scan)
+    flags = {"scan": scan, "ratio": RATIO, "model_path": small / "small.pt", "out": tmp_path / "out"}
+    words = [str(text) for name, value in flags.items() for text in (f"--{name}", value)]
+    monkeypatch.setattr(sys, "argv", ["phantom.py", *words])
+    phantom.main()
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["sphere_mm"] == list(SPHERES_MM)
+    assert report["images"]["input"]["contrast_kept_percent"] == pytest.approx([100] * 6)
+    assert (tmp_path / "out" / "report.md").read_text() in capsys.readouterr().out
+    assert (tmp_path / "out" / "contrast.png").stat().st_size > 10_000
