@@ -11,10 +11,10 @@ from evaluation.metrics import clip_suv, psnr, ssim
 from evaluation.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, organ_core
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.subjects import DENOISED_NAME
-from guided_diffusion.pet.cases import Case
 from guided_diffusion.pet.formats import volume_formats
 from guided_diffusion.pet.grid import Volume, on_one_grid, same_grid
 from guided_diffusion.pet.suv_peak import suv_peak
+from guided_diffusion.pet.trial_manifest import Case
 from guided_diffusion.pet.volume import load_volume
 from guided_diffusion.simulation.body_phantom import load_tissues
 

@@ -22,7 +22,7 @@ from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
-from guided_diffusion.pet.cases import Case, read_cases
+from guided_diffusion.pet.trial_manifest import Case, read_cases
 
 
 @dataclass(frozen=True)

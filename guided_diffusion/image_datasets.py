@@ -18,6 +18,7 @@ import numpy as np
 from guided_diffusion import logger
 from guided_diffusion.errors import InputError
 from guided_diffusion.noise import Stream, generator
+from guided_diffusion.pet.contents import arrays_below
 from guided_diffusion.pet.formats.arrays import load_npz, map_npz
 from guided_diffusion.pet.normalisation import BODY_SUV, normalise
 from guided_diffusion.pet.pair_checks import check_pair
@@ -62,14 +63,12 @@ def find_pairs(data_dir: str | Path, split: str, voxel_mm: Sequence[float]) -> l
         return _pairs_of_manifest(folder, split, voxel_mm)
     if split != "train":
         return []
-    pairs = [
-        Pair(path, str(path.relative_to(folder)))
-        for path in sorted(folder.rglob("*.npz"))
-        if not path.name.startswith(".")
-    ]
-    if not pairs:
+    paths, notices = arrays_below(folder)
+    for notice in notices:
+        logger.log(f"notice: {notice}")
+    if not paths:
         raise InputError(f"{folder}: neither a {MANIFEST} nor any .npz file below this folder")
-    return pairs
+    return [Pair(path, str(path.relative_to(folder))) for path in paths]
 
 
 def _pairs_of_manifest(folder: Path, split: str, voxel_mm: Sequence[float]) -> list[Pair]:

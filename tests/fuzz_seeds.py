@@ -23,7 +23,7 @@ from guided_diffusion.image_datasets import open_pair
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.inference.resume import FinishedPatches
 from guided_diffusion.inference.subjects import Subject
-from guided_diffusion.pet.studies import study_of
+from guided_diffusion.pet.contents import contents_of
 from guided_diffusion.pet.trial_manifest import MANIFEST, MANIFEST_COLUMNS, read_manifest
 from guided_diffusion.pet.volume import load_volume
 from guided_diffusion.script_util import create_model
@@ -294,7 +294,7 @@ READERS: dict[str, Callable[[str], int]] = {
     "network": _read_network,
     "header": _read_header,
     "plain": _read_plain,
-    "study": lambda path: len(study_of(Path(path)) or ""),
+    "study": lambda path: len(contents_of(Path(path)).scans),
     "kept": _read_kept,
     "run": _read_run,
     "trial": _read_trial,

@@ -67,7 +67,7 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
     loaded = load_model(flags["model_path"], {name: flags[name] for name in MODEL_FLAGS & set(flags)})
     folder = Path(flags["save_dir"])
     with nullcontext() if flags["info"] else one_writer(folder), logger.to_folder(folder):
-        for notice in loaded.settings.notices:
+        for notice in (*loaded.settings.notices, *(notice for subject in subjects for notice in subject.notices)):
             logger.log(f"notice: {notice}")
         if loaded.compile_seconds is not None:
             logger.log(f"compiled the network's norms in {loaded.compile_seconds:.1f} s")
@@ -241,7 +241,7 @@ def _write(
     if not flags["write_dicom"] and (subject.folder / DICOM_FOLDER).exists():
         logger.log(f"notice: {subject.folder / DICOM_FOLDER} is of an earlier run")
     voxel_mm = manifest["model_grid"]["voxel_mm"]
-    if is_bare(subject.path, denoised) and voxel_mm != list(PUBLISHED_GRID.voxel_mm):
+    if is_bare(denoised) and voxel_mm != list(PUBLISHED_GRID.voxel_mm):
         sizes = " x ".join(f"{size:g}" for size in voxel_mm)
         logger.log(f"notice: {subject.path} was taken to have the model's voxels of {sizes} mm")
     for path in written:

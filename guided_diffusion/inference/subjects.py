@@ -16,15 +16,13 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, disk_failure, remove_whatever, temporary_beside, writable_folder
 from guided_diffusion.gate import open_regular, read_small
 from guided_diffusion.inference.denoising import Denoised
-from guided_diffusion.pet.cases import read_cases
+from guided_diffusion.pet.contents import contents_of, names_of
 from guided_diffusion.pet.formats import volume_formats
 from guided_diffusion.pet.grid import Volume
-from guided_diffusion.pet.studies import are_one_study
 from guided_diffusion.pet.suv_bases import SUVBasis, ratio_of
-from guided_diffusion.pet.trial_manifest import is_trial
+from guided_diffusion.pet.trial_manifest import is_trial, read_cases
 from guided_diffusion.pet.volume import in_suv_basis, save_volume
 
-VOLUME_SUFFIXES = (".npz", ".nii", ".nii.gz", ".mat", ".zip")
 DENOISED_NAME = "denoised.nii.gz"
 MANIFEST_NAME = "run.json"
 UNCERTAINTY_NAME = "uncertainty.nii.gz"
@@ -35,10 +33,11 @@ _ARRAY_NAME = re.compile(r"(samples|uncertainty)_\d+x\d+x\d+\.npz")
 
 @dataclass(frozen=True)
 class Subject:
-    """A scan to denoise and the folder for its results."""
+    """A scan to denoise and the folder for its results. notices: of what was left out on the way to it."""
 
     path: str
     folder: Path
+    notices: tuple[str, ...] = ()
 
     def is_finished(self, key: str) -> bool:
         """Whether the results of the run with this key are here: its manifest, written last, and all that it lists.
@@ -145,42 +144,21 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
         return [Subject(str(case.low_dose), writable_folder(out / case.name, within=out)) for case in read_cases(path)]
     if path.resolve() == out.resolve():
         raise InputError(f"{path}: the results would lie among the scans; choose another --save_dir")
-    scans = list(_scans(path, out))
-    if not scans:
-        raise InputError(f"{path}: the folder is empty")
-    if scans == [path]:
+    found = contents_of(path, excluded=out)
+    if found.scans == (path,):
         return [Subject(str(path), out)]
-    names = [_plain_name(scan) for scan in scans]
+    if not found.scans:
+        why = f"holds no scan: {'; '.join(found.notices)}" if found.notices else "the folder is empty"
+        raise InputError(f"{path}: {why}")
+    names = names_of(found.scans, path)
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InputError(f"{path}: several files are called {sorted(twice)[0]}; their results would share a folder")
-    return [
-        Subject(str(scan), writable_folder(out / name, within=out)) for scan, name in zip(scans, names, strict=True)
+    subjects = [
+        Subject(str(scan), writable_folder(out / name, within=out))
+        for scan, name in zip(found.scans, names, strict=True)
     ]
-
-
-def _scans(path: Path, out: Path) -> Iterator[Path]:
-    """The path itself, or the scans in it if it is a folder of subjects, in which the results `out` may lie too."""
-    if not path.is_dir():
-        yield path
-        return
-    entries = sorted(
-        entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.resolve() != out.resolve()
-    )
-    volumes = [entry for entry in entries if entry.name.endswith(VOLUME_SUFFIXES)]
-    folders = [entry for entry in entries if entry.is_dir()]
-    if volumes:
-        yield from sorted(volumes + folders)
-    elif len(folders) == len(entries) > 0 and not are_one_study(folders):
-        yield from folders
-    elif entries:
-        yield path
-
-
-def _plain_name(path: Path) -> str:
-    """File name without the suffix of its format."""
-    suffix = next((suffix for suffix in (".nii.gz", *VOLUME_SUFFIXES) if path.name.endswith(suffix)), "")
-    return path.name.removesuffix(suffix)
+    return [replace(subjects[0], notices=found.notices), *subjects[1:]]
 
 
 def write_volumes(subject: Subject, denoised: Denoised, description: str, suv_basis: SUVBasis) -> list[Path]:
@@ -194,7 +172,7 @@ def write_volumes(subject: Subject, denoised: Denoised, description: str, suv_ba
     arrays = {"samples": denoised.samples, "uncertainty": denoised.samples_sd}
     volumes = {DENOISED_NAME: denoised.volume, UNCERTAINTY_NAME: denoised.volume_sd}
     written = [_write_array(subject.folder, name, array) for name, array in arrays.items() if array is not None]
-    if not is_bare(subject.path, denoised):
+    if not is_bare(denoised):
         for name, volume in volumes.items():
             if volume is not None:
                 save_volume(in_suv_basis(volume, suv_basis), subject.folder / name, description=description)
@@ -237,6 +215,8 @@ def write_manifest(subject: Subject, manifest: dict[str, Any], written: list[Pat
     return path
 
 
-def is_bare(path: str, denoised: Denoised) -> bool:
+def is_bare(denoised: Denoised) -> bool:
     """Whether a scan is an array on the model's grid, with no other grid to go back to."""
-    return path.endswith((".npz", ".mat")) and denoised.volume.data.shape == denoised.samples.shape
+    return (
+        denoised.volume.source.get("format") in ("npz", "mat") and denoised.volume.data.shape == denoised.samples.shape
+    )

@@ -3,12 +3,15 @@
 It is imported where a path is remote: it takes a fifth of a second.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from guided_diffusion.errors import InputError
+
+MAX_NAME = 100
 
 
 @contextmanager
@@ -41,7 +44,8 @@ def _fetch(url: str, folder: Path) -> Path:
         return target
     for parent, _, names in blobfile.walk(url):
         for name in names:
-            # Numbered, not named: what a server calls its files shall not decide where we write.
+            # Numbered, with plain letters only: what a server calls its files shall not decide where we write.
             number = sum(1 for _ in folder.iterdir())
-            blobfile.copy(blobfile.join(parent, name), str(folder / f"{number:06d}{Path(name).suffix}"))
+            plain = re.sub("[^A-Za-z0-9._-]", "_", name)[-MAX_NAME:]
+            blobfile.copy(blobfile.join(parent, name), str(folder / f"{number:06d}_{plain}"))
     return folder

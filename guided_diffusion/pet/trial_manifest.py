@@ -1,22 +1,51 @@
 """`manifest.csv` of a virtual trial: a row per subject and dose, whose files are named relative to its folder."""
 
 import csv
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.gate import open_regular
 from guided_diffusion.pet.damage import damage_as
 
 MANIFEST = "manifest.csv"
+MAX_HEADING_BYTES = 2**16
 MANIFEST_COLUMNS = (
     "subject", "seed", "tracer", "scanner", "dose", "split", "voxel_mm",
     "pair", "low_dose", "normal_dose", "truth", "labels",
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Case:
+    """One subject at one dose (a fraction, 1 is normal) and its NIfTI files.
+
+    `name` is the low-dose file below the trial's folder without its suffix, such as sub-0000/low_dose_1-20. It is also
+    where the results of this case lie in a folder of results.
+    """
+
+    name: str
+    subject: str
+    tracer: str
+    scanner: str
+    dose: float
+    split: str
+    low_dose: Path
+    normal_dose: Path
+    truth: Path
+    labels: Path
+
+
 def is_trial(folder: Path) -> bool:
-    """Whether a folder has a trial's manifest."""
-    return (folder / MANIFEST).is_file()
+    """Whether a folder has a trial's manifest: damaged perhaps, but no table of others, who use the name too."""
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        return False
+    with open_regular(manifest) as file:
+        columns = re.split("[,;\t]", file.readline(MAX_HEADING_BYTES).decode("utf-8", "ignore").strip())
+    return len(columns) < 2 or not set(columns).isdisjoint(MANIFEST_COLUMNS)
 
 
 def read_manifest(folder: Path, columns: Sequence[str] = MANIFEST_COLUMNS) -> list[dict[str, str]]:
@@ -47,3 +76,21 @@ def file_of(folder: Path, row: dict[str, str], column: str) -> Path:
     if not path.is_file():
         raise InputError(f"{named} is not there; is the simulation complete?")
     return path
+
+
+def read_cases(folder: Path) -> list[Case]:
+    """Every case of a trial in the manifest's order.
+
+    Raises InputError where there is no manifest, or one that scripts/simulate.py did not write, or a file is missing.
+    """
+    return [_case(folder, row) for row in read_manifest(folder)]
+
+
+def _case(folder: Path, row: dict[str, str]) -> Case:
+    try:
+        dose = float(row["dose"])
+    except ValueError:
+        raise InputError(f"{folder / MANIFEST}: the dose {row['dose']!r} is not a number") from None
+    files = {kind: file_of(folder, row, kind) for kind in ("low_dose", "normal_dose", "truth", "labels")}
+    name = str(files["low_dose"].relative_to(folder.resolve())).removesuffix(".nii.gz")
+    return Case(name, row["subject"], row["tracer"], row["scanner"], dose, row["split"], **files)

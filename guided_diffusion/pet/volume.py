@@ -7,8 +7,10 @@ import numpy as np
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import remote
+from guided_diffusion.pet.contents import Contents, single_scan
 from guided_diffusion.pet.formats import arrays, dicom, nifti, volume_formats
 from guided_diffusion.pet.formats.declaration import Request, StoredArray
+from guided_diffusion.pet.formats.dicom_files import is_archive
 from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_VOXEL_MM, Volume, centred_affine, on_one_grid
 from guided_diffusion.pet.plausibility import check_suv
 from guided_diffusion.pet.suv import SUVOverrides
@@ -39,11 +41,13 @@ def load_volume(
     """
     # What float32 cannot hold becomes infinite and is refused below.
     with remote.local_copy(path) as local, np.errstate(over="ignore", invalid="ignore"):
-        if local.is_dir() or dicom.is_archive(local):
-            volume = Volume(*dicom.load_suv(local, series=series, overrides=overrides))
-        else:
-            volume = _placed(volume_formats.read(local, Request(overrides=overrides)), bare_voxel_mm, bare_axis_codes)
-    return _checked(volume, str(path))
+        # With --series a folder is searched whole, whatever lies beside.
+        found = single_scan(local) if series is None else Contents((local,))
+        (scan,) = found.scans
+        if scan.is_dir() or (volume_formats.format_of(scan) is None and is_archive(scan)):
+            return _checked(Volume(*dicom.load_suv(scan, series=series, overrides=overrides)), str(path))
+        stored = volume_formats.read(scan, Request(overrides=overrides))
+    return _checked(_placed(stored, bare_voxel_mm, bare_axis_codes), str(path), found.notices)
 
 
 def save_volume(volume: Volume, path: str | Path, *, description: str = "guided_diffusion.pet") -> None:
@@ -94,8 +98,8 @@ def _placed(stored: StoredArray, voxel_mm: float | tuple[float, float, float], a
     return Volume(stored.data, affine, stored.unit, stored.source)
 
 
-def _checked(volume: Volume, name: str) -> Volume:
+def _checked(volume: Volume, name: str, found: tuple[str, ...] = ()) -> Volume:
     """The volume, with notices on its values in its source. Raises InputError for values that are no SUV."""
     stated = volume.source.get("format") == "DICOM" or volume.source.get("unit_stated", False)
-    notices = [*volume.source.get("notices", []), *check_suv(volume.data, name, stated=stated)]
+    notices = [*found, *volume.source.get("notices", []), *check_suv(volume.data, name, stated=stated)]
     return replace(volume, source={**volume.source, "notices": notices})

@@ -18,8 +18,7 @@ from evaluation.metrics import psnr
 from guided_diffusion.checkpoints import load_checkpoint
 from guided_diffusion.errors import InputError
 from guided_diffusion.fast.fast_unet import FastSuperResModel
-from guided_diffusion.pet.cases import read_cases
-from guided_diffusion.pet.trial_manifest import MANIFEST_COLUMNS
+from guided_diffusion.pet.trial_manifest import MANIFEST_COLUMNS, read_cases
 from tests.denoising import SMALL_HEADER
 from tests.mpi import needs_mpiexec, run_script
 

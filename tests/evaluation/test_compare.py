@@ -12,7 +12,7 @@ from evaluation.case_scores import measure_case, open_case
 from evaluation.compare import main
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.subjects import find_subjects
-from guided_diffusion.pet.cases import read_cases
+from guided_diffusion.pet.trial_manifest import read_cases
 from tests.evaluation_trial import LESION, LIVER, LUNG, VOXEL_MM, activity, save, write_results, write_trial
 
 PARAMETERS = {"gaussian": 0.0, "nl_means": 1.0}

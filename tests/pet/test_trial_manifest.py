@@ -2,17 +2,25 @@ import pytest
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import find_pairs
-from guided_diffusion.pet.cases import read_cases
-from guided_diffusion.pet.trial_manifest import MANIFEST_COLUMNS, is_trial, read_manifest
+from guided_diffusion.pet.trial_manifest import MANIFEST_COLUMNS, is_trial, read_cases, read_manifest
 
 
 def test_rows_are_read_in_order_and_cut_ones_end_with_nothing(tmp_path):
     assert not is_trial(tmp_path)
-    (tmp_path / "manifest.csv").write_text("a,b,c\n1,2,3\n4\n")
+    (tmp_path / "manifest.csv").write_text("a,b,pair\n1,2,3\n4\n")
     assert is_trial(tmp_path)
-    assert read_manifest(tmp_path, ("a", "c")) == [{"a": "1", "b": "2", "c": "3"}, {"a": "4", "b": "", "c": ""}]
+    assert read_manifest(tmp_path, ("a", "pair")) == [
+        {"a": "1", "b": "2", "pair": "3"},
+        {"a": "4", "b": "", "pair": ""},
+    ]
     with pytest.raises(InputError, match=r"manifest\.csv: no column 'd'; is it the manifest of"):
         read_manifest(tmp_path, ("a", "d"))
+
+
+@pytest.mark.parametrize("heading", ["Series UID,Collection,Subject ID", "file;size", "path,checksum"])
+def test_a_table_of_others_under_that_name_is_no_trial(tmp_path, heading):
+    (tmp_path / "manifest.csv").write_text(f"{heading}\n1,2,3\n")
+    assert not is_trial(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfea\x00,\x00b\x00", b'a,"' + b"x" * 200_000])

@@ -66,11 +66,6 @@ class Series:
             return rescaled(stored, dataset, name).T
 
 
-def is_archive(path: Path) -> bool:
-    """Whether `path` is taken as a zip of DICOM files."""
-    return path.suffix.lower() == ".zip"
-
-
 def load_suv(
     path: Path, *, series: str | None = None, overrides: SUVOverrides | None = None
 ) -> tuple[np.ndarray, np.ndarray, str, dict[str, object]]:
@@ -108,15 +103,13 @@ def conversion_of(found: Series, overrides: SUVOverrides | None = None) -> SUVCo
 
 
 @contextmanager
-def open_series(path: Path, *, series: str | None = None, excluded: Path | None = None) -> Iterator[Series]:
+def open_series(path: Path, *, series: str | None = None) -> Iterator[Series]:
     """Finds the one PET series under a folder (nested ones too) or in a `.zip`, which stays open inside the context.
-
-    excluded: a folder below it that does not count.
 
     Raises:
         InputError: as `load_suv`.
     """
-    with open_files(path, excluded) as files:
+    with open_files(path) as files:
         chosen, notices = choose_series(files, str(path), series)
         yield _sorted_series(chosen, str(path), tuple(notices))
 

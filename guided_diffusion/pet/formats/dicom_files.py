@@ -79,14 +79,14 @@ class Slices:
 
 
 @contextmanager
-def open_files(path: Path, excluded: Path | None = None) -> Iterator[Slices]:
+def open_files(path: Path) -> Iterator[Slices]:
     """All DICOM files under a folder, or in a `.zip`, which stays open inside the context.
 
     Raises:
         InputError: a file is DICOM but damaged, or is called like the slices beside it but is no DICOM file.
     """
     if path.is_dir():
-        yield _read_all(*_files_of_folder(walk(path, excluded)))
+        yield _read_all(*_files_of_folder(walk(path)))
         return
     with open_zip(path) as archive:
         yield _read_all(*_members_of(archive, path))
@@ -100,6 +100,11 @@ def is_dicom(head: bytes) -> bool:
     if group not in (0x0002, 0x0008) or element > 0x0100 or len(head) < 8:
         return False
     return bool(_VR.match(head[4:6])) or int.from_bytes(head[4:8], "little") <= 1024
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is taken as a zip of DICOM files: called one, or being one under another name."""
+    return path.suffix.lower() == ".zip" or is_zip_of_dicom(path)
 
 
 def is_zip_of_dicom(path: Path) -> bool:

@@ -28,6 +28,8 @@ MAX_MGH_SIZE = 4096
 LARGEST_MATRIX_FILE = 2**20
 DAMAGED = "{}: is damaged or shorter than its header says; copy it again"
 REPAIR = "copy or convert it again"
+# TotalSegmentator tells 117 structures apart; a PET image in whole numbers has more values.
+MOST_LABELS = 128
 DESCRIPTION_BYTES = 79
 # Intents that say what values are: statistics (2 to 24), labels, and indices of names (1002 and 1003).
 NO_IMAGE_INTENTS = {*range(2, 25), 1002, 1003}
@@ -74,6 +76,20 @@ def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarr
             f"{path}: its header places the voxels nowhere; its first axis is taken to run to the left"
         ]
     return data, affine, unit, source
+
+
+def holds_labels(path: Path) -> bool:
+    """Whether a volume holds a few whole numbers without a scale, as masks do; False for what cannot be read."""
+    try:
+        with damage_as(DAMAGED.format(path)), _quiet_nibabel():
+            image = _open(path)
+            stored, scale = image.get_data_dtype(), getattr(image.dataobj, "slope", 1.0)
+            if stored.kind not in "iu" or scale not in (0.0, 1.0) or len(image.shape) != 3:
+                return False
+            check_size(image.shape, path)
+            return stored.itemsize == 1 or len(np.unique(np.asanyarray(image.dataobj))) <= MOST_LABELS
+    except InputError:
+        return False
 
 
 def write(path: Path, data: np.ndarray, affine: np.ndarray, *, description: str, unit: str) -> None:

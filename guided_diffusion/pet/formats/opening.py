@@ -19,22 +19,27 @@ def open_unpacked(path: Path) -> BinaryIO:
         InputError: there is no such file, it is no regular one (a pipe, a device), or it cannot be opened; its
             gzip is damaged, or unfolds to more than is plausible.
     """
-    file = open_regular(path)
-    packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-    file.seek(0)
-    if packed:
+    file = _unpacked(path)
+    if isinstance(file, _OwningGzip):
         admit(path)
-    return _OwningGzip(file) if packed else file
+    return file
 
 
 def head_of(path: Path) -> bytes:
-    """The first HEAD_BYTES bytes of a file, unpacked; fewer where it is shorter.
+    """The first HEAD_BYTES bytes of a file, unpacked; fewer where it is shorter. Nothing beyond them is looked at.
 
     Raises:
-        InputError: as `open_unpacked`, or the gzip is damaged.
+        InputError: there is no such regular file, or its gzip is damaged right there.
     """
-    with damage_as(f"{path}: is damaged (its gzip cannot be unpacked); copy it again"), open_unpacked(path) as file:
+    with damage_as(f"{path}: is damaged (its gzip cannot be unpacked); copy it again"), _unpacked(path) as file:
         return file.read(HEAD_BYTES)
+
+
+def _unpacked(path: Path) -> BinaryIO:
+    file = open_regular(path)
+    packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+    file.seek(0)
+    return _OwningGzip(file) if packed else file
 
 
 class _OwningGzip(gzip.GzipFile):

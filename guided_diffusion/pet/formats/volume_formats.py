@@ -6,6 +6,7 @@ from pathlib import Path
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import arrays, nifti
 from guided_diffusion.pet.formats.declaration import Format, Request, StoredArray
+from guided_diffusion.pet.formats.dicom_files import is_dicom
 from guided_diffusion.pet.formats.opening import head_of
 
 FORMATS: tuple[Format, ...] = (*arrays.FORMATS, *nifti.FORMATS)
@@ -63,6 +64,8 @@ def read(path: Path, request: Request = Request()) -> StoredArray:  # noqa: B008
         InputError: no format that is known, or as its reader says.
     """
     known = format_of(path)
+    if known is None and is_dicom(head_of(path)):
+        raise InputError(f"{path}: is one DICOM file; give the folder of its series")
     if known is None:
         raise InputError(f"{path}: no format that is known; give .npz, .mat, NIfTI or a DICOM folder or .zip")
     return known.read(path, request)

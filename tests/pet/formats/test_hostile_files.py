@@ -15,8 +15,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import open_pair
+from guided_diffusion.pet.contents import contents_of
 from guided_diffusion.pet.formats.arrays import read_channel
-from guided_diffusion.pet.studies import study_of
 from guided_diffusion.pet.volume import load_volume
 from tests.dicom_series import write_series
 
@@ -138,7 +138,7 @@ def test_nobody_waits_for_a_pipe_in_a_folder_of_slices(tmp_path):
     write_series(tmp_path / "s", np.full((4, 4, 3), 20000, np.int16))
     os.mkfifo(tmp_path / "s" / "0000.dcm")
     assert load_volume(tmp_path / "s").data.shape == (4, 4, 3)
-    assert study_of(tmp_path / "s") is not None
+    assert contents_of(tmp_path / "s").scans == (tmp_path / "s",)
 
 
 def test_more_memory_than_is_free_is_refused_before_it_is_asked_for(tmp_path, monkeypatch):

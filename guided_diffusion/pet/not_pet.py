@@ -1,0 +1,78 @@
+"""Volumes in a folder that are no PET image: masks, CT and MR by their names, their folders or what they hold."""
+
+import json
+import re
+from pathlib import Path
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.gate import open_regular
+from guided_diffusion.pet.formats import nifti
+
+MASK_WORDS = {
+    "seg", "segs", "segmentation", "segmentations", "mask", "masks", "label", "labels", "labelstr", "labelsts",
+    "labelmap", "dseg", "probseg", "roi", "rois", "gtv", "contour", "contours",
+}  # fmt: skip
+OTHER_WORDS = {
+    "ct", "ctac", "ctres", "ldct", "mr", "mri", "mrac", "t1w", "t2w", "flair", "umap", "mumap", "bold", "dwi",
+    "anat", "func", "fmap", "perf", "uncertainty",
+}  # fmt: skip
+PET_WORDS = {"pet", "suv", "suvbw", "fdg"}
+# What BIDS keeps beside the subjects' folders.
+BIDS_DESCRIPTION = "dataset_description.json"
+BIDS_FOLDERS = {"derivatives", "sourcedata", "code", "phenotype", "stimuli"}
+# How nnU-Net says which channel of a case a file holds.
+NNUNET_DESCRIPTION = "dataset.json"
+MAX_DESCRIPTION_BYTES = 2**20
+_CHANNEL = re.compile(r"_(\d{4})$")
+
+
+def why_not_pet(path: Path, stem: str, root: Path) -> str | None:
+    """Why a volume below `root` is no PET image to denoise; None where nothing speaks against it.
+
+    stem: the file's name without the suffix of its format. What a name says of its own counts before what its folders
+    say, and PET in a name before CT: `pet_ctac` is a PET image with attenuation correction.
+    """
+    folders = path.relative_to(root).parent.parts
+    words, around = _words(stem), set().union(*map(_words, folders))
+    channel = _channel(path, stem, root)
+    if words & MASK_WORDS or around & MASK_WORDS:
+        return "by its name a mask"
+    if channel is not None:
+        return None if _words(channel) & PET_WORDS else "by dataset.json no PET channel"
+    if not words & PET_WORDS and (words & OTHER_WORDS or (around & OTHER_WORDS and not around & PET_WORDS)):
+        return "by its name no PET"
+    return "whole numbers without a scale, as in a mask" if nifti.holds_labels(path) else None
+
+
+def is_beside_subjects(folder: Path, root: Path) -> bool:
+    """Whether a folder of a BIDS data set holds no subjects."""
+    return folder.parent == root and folder.name in BIDS_FOLDERS and (root / BIDS_DESCRIPTION).is_file()
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z0-9]+", name.lower()))
+
+
+def _channel(path: Path, stem: str, root: Path) -> str | None:
+    """The name of a file's channel in a data set of nnU-Net, by the nearest description; None where none says."""
+    match = _CHANNEL.search(stem)
+    if match is None:
+        return None
+    for folder in path.parents:
+        description = folder / NNUNET_DESCRIPTION
+        if description.is_file():
+            names = _channel_names(description)
+            return names.get(str(int(match.group(1))))
+        if folder == root:
+            return None
+    return None
+
+
+def _channel_names(description: Path) -> dict[str, str]:
+    try:
+        with open_regular(description) as file:
+            content = json.loads(file.read(MAX_DESCRIPTION_BYTES))
+        named = content.get("channel_names") or content.get("modality") or {}
+        return {str(number): str(name) for number, name in named.items()}
+    except (InputError, ValueError, AttributeError, RecursionError):
+        return {}
