@@ -54,7 +54,7 @@ def write_demo_report(
 ) -> Metrics:
     """Print the table of `compare` and write `metrics.json` and `coronal_mips.png` into the folder `out_dir`.
 
-    Volumes are [X, Y, Z] in SUV with the axes that `pictures.coronal_mip` names. Raises InputError where the volumes
+    Volumes are [X, Y, Z] in SUV with the axes that `report.projections` names. Raises InputError where the volumes
     can't be compared or `out_dir` can't be written.
     """
     writable_folder(out_dir)

@@ -8,19 +8,11 @@ from matplotlib.figure import Figure
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
+from guided_diffusion.report.projections import coronal
 
 SUV_WINDOW = (0.0, 10.0)
 BODY_HEIGHT_INCHES = 6.0
 DPI = 150
-
-
-def coronal_mip(volume: np.ndarray) -> np.ndarray:
-    """The largest SUV along anterior-posterior, as image rows from head to feet: [X, Y, Z] -> [Z, Y].
-
-    Y must run from the patient's right to the left and Z from the feet to the head. Then the patient's right is on the
-    viewer's left, as if the patient faced the viewer.
-    """
-    return volume.max(axis=0).T[::-1]
 
 
 def save_coronal_mips(
@@ -29,7 +21,7 @@ def save_coronal_mips(
     voxel_size: Sequence[float],
     window: tuple[float, float] = SUV_WINDOW,
 ) -> None:
-    """Write a PNG of the coronal MIPs of `volumes` (title -> [X, Y, Z] in SUV, axes as in `coronal_mip`).
+    """Write a PNG of the coronal MIPs of `volumes` (title -> [X, Y, Z] in SUV, axes as in `report.projections`).
 
     All share one SUV window in inverted grey (dark is hot), which the colour bar states; `voxel_size` in mm along
     X, Y, Z sets the aspect ratio. A MIP of a real head shows a face: crop real volumes at the neck before they come
@@ -38,7 +30,7 @@ def save_coronal_mips(
     shapes = {title: volume.shape for title, volume in volumes.items()}
     if len(set(shapes.values())) != 1:
         raise InputError(f"volumes of one picture must have one shape, these differ: {shapes}")
-    mips = {title: coronal_mip(volume) for title, volume in volumes.items()}
+    mips = {title: coronal(volume) for title, volume in volumes.items()}
 
     _, y_size, z_size = voxel_size
     rows, columns = next(iter(mips.values())).shape

@@ -10,7 +10,6 @@ import json
 from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from evaluation.equal_noise import gaussian_of_equal_noise
@@ -25,11 +24,12 @@ from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
 from guided_diffusion.inference.subjects import DENOISED_NAME
-from guided_diffusion.pet.foci import lacking
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
-from guided_diffusion.pet.uniform_tissue import is_warm, most_uniform_spheres, sphere_statistics
+from guided_diffusion.pet.uniform_tissue import most_uniform_spheres, sphere_statistics
 from guided_diffusion.pet.volume import load_volume, save_volume
+from guided_diffusion.report.findings import find
+from guided_diffusion.report.images import position_mm
 
 THINNED_DOSE = 1 / 4
 NOISE_SEED = 0
@@ -122,40 +122,31 @@ def compare_thinned(scan: Volume, thinned: Volume, restored: Volume) -> dict[str
 
 def measure(scan: Volume, denoised: Volume) -> Report:
     """Noise, means and foci of a scan before and after; both with axes posterior, left, superior, in SUV."""
-    voxel_mm = scan.voxel_mm
-    mean, deviation = sphere_statistics(scan.data, voxel_mm)
-    mean_after, deviation_after = sphere_statistics(denoised.data, voxel_mm)
+    found = find(scan, denoised)
     spheres = [
         {
-            "mm": position(scan.affine, centre),
-            "mean_before": float(mean[centre]),
-            "mean_after": float(mean_after[centre]),
-            "cov_before": 100 * float(deviation[centre] / mean[centre]),
-            "cov_after": 100 * float(deviation_after[centre] / mean_after[centre]),
+            "mm": position_mm(scan.affine, sphere.voxel),
+            "mean_before": sphere.mean_before,
+            "mean_after": sphere.mean_after,
+            "cov_before": sphere.cov_before,
+            "cov_after": sphere.cov_after,
         }
-        for centre in map(tuple, most_uniform_spheres(mean, deviation, voxel_mm))
+        for sphere in found.spheres
     ]
-    warm = is_warm(mean)
-    change = 100 * (mean_after[warm] / mean[warm] - 1)
-    lost, foci_before = lacking(scan.data, denoised.data, voxel_mm)
-    appearing, foci_after = lacking(denoised.data, scan.data, voxel_mm)
+    lost, appearing = (
+        [asdict(focus) | {"mm": position_mm(scan.affine, focus.voxel)} for focus in foci]
+        for foci in (found.lost, found.new)
+    )
     return {
         "uniform_spheres": spheres,
-        "change_of_all_warm_spheres_percent": dict(
-            zip(("5 %", "median", "95 %"), np.percentile(change, [5, 50, 95]).tolist(), strict=True)
-        ),
+        "change_of_all_warm_spheres_percent": dict(zip(("5 %", "median", "95 %"), found.change_of_warm, strict=True)),
         "foci": {
-            "before": foci_before,
-            "after": foci_after,
-            "lost": [asdict(focus) | {"mm": position(scan.affine, focus.voxel)} for focus in lost],
-            "appearing": [asdict(focus) | {"mm": position(scan.affine, focus.voxel)} for focus in appearing],
+            "before": len(found.before),
+            "after": len(found.after),
+            "lost": lost,
+            "appearing": appearing,
         },
     }
-
-
-def position(affine: np.ndarray, voxel: np.ndarray | tuple[int, ...]) -> list[float]:
-    """A voxel's centre in mm (RAS+), to 0.1 mm."""
-    return [round(float(x), 1) for x in nib.affines.apply_affine(affine, voxel)]
 
 
 def format_report(report: Report) -> str:
