@@ -51,7 +51,7 @@ class GridFlags:
 
     margin_mm: float = flag(ModelGrid.margin_mm, "air kept around the body", Role.IMAGES, metavar="MM")
     input_voxel_mm: tuple[float, float, float] = flag(
-        ModelGrid.bare_voxel_mm, "voxel size of arrays that carry no affine", Role.IMAGES, metavar="MM MM MM"
+        ModelGrid.bare_voxel_mm, "voxel size X, Y, Z of arrays that carry no affine", Role.IMAGES, metavar="MM"
     )
 
 

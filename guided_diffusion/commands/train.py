@@ -17,7 +17,7 @@ from guided_diffusion import logger
 from guided_diffusion.checkpoints import load_weights
 from guided_diffusion.config import Role, flags_of, flags_with
 from guided_diffusion.config.flags import FIXED_BY_HEADER
-from guided_diffusion.config.parser import Parser, add_flags
+from guided_diffusion.config.parser import Parser, add_flags, as_word
 from guided_diffusion.config.training_flags import TRAINING_GROUPS, TrainingPreset
 from guided_diffusion.dist_util import communicator, device, on_root, raise_together, root_first, share_cores
 from guided_diffusion.errors import InputError
@@ -38,8 +38,9 @@ def create_parser(description: str) -> Parser:
     """All flags of training. Those that are not given stay out of the result."""
     parser = Parser(description)
     add_flags(parser, TrainingPreset, given_only=True)
+    roles = set(Role) - {Role.SAMPLING}
     for title, flags in TRAINING_GROUPS.items():
-        add_flags(parser.add_argument_group(title), flags, given_only=True, choices={"method": METHODS})
+        add_flags(parser.add_argument_group(title), flags, roles=roles, given_only=True, choices={"method": METHODS})
     return parser
 
 
@@ -166,7 +167,7 @@ def _provenance(settings: TrainSettings, pairs: list[Pair], threads: int, start:
     declared = flags_of(TrainingPreset, *TRAINING_GROUPS.values())
     words = ["scripts/train.py"]
     for name, value in settings.given.items():
-        words += [f"--{name}", Path(value).name if declared[name].is_path else str(value)]
+        words += [f"--{name}", Path(value).name if declared[name].is_path else as_word(value)]
     return {
         "command": shlex.join(words),
         "data": {

@@ -125,7 +125,7 @@ class PreprocessingConfig:
     """The grid and the scale that a network was trained on."""
 
     voxel_mm: tuple[float, float, float] = flag(
-        DEFAULT_VOXEL_MM, "voxel size along X Y Z", Role.NETWORK, metavar="MM MM MM"
+        DEFAULT_VOXEL_MM, "voxel size along X, Y, Z, three numbers", Role.NETWORK, metavar="MM"
     )
     axis_codes: str = flag(DEFAULT_AXIS_CODES, "directions, of R L A P S I, that X, Y and Z grow to", Role.NETWORK)
     suv_max: float = flag(

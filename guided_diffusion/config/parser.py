@@ -2,7 +2,7 @@
 
 import argparse
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -79,6 +79,34 @@ def read_flags(config: type[T], given: Mapping[str, Any]) -> T:
     return config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
+def as_word(value: object) -> str:
+    """A value as a command line has it, in one word: numbers that belong together as a comma list."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+class _Numbers(argparse.Action):
+    """A fixed count of numbers, as words of their own or as a comma list."""
+
+    def __init__(self, *args: Any, kind: type, count: int, **options: Any):
+        super().__init__(*args, **options)
+        self._kind, self._count = kind, count
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Sequence[str],
+        _option: str | None = None,
+    ) -> None:
+        try:
+            numbers = tuple(self._kind(part) for word in values for part in word.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != self._count:
+            raise argparse.ArgumentError(self, f"{' '.join(values)!r} is not {self._count} numbers")
+        setattr(namespace, self.dest, numbers)
+
+
 def _form(declared: Flag) -> dict[str, Any]:
     """How argparse reads the values of a flag: its type, how many, which, and what stands for them in the help."""
     if declared.choices is not None:
@@ -88,7 +116,7 @@ def _form(declared: Flag) -> dict[str, Any]:
     kind, *others = typing.get_args(declared.kind)
     if others == [...]:
         return {"action": "append"} | _of_kind(kind, declared.metavar)
-    return {"type": kind, "nargs": 1 + len(others), "metavar": declared.metavar and tuple(declared.metavar.split())}
+    return {"action": _Numbers, "nargs": "+", "kind": kind, "count": 1 + len(others), "metavar": declared.metavar}
 
 
 def _of_kind(kind: type, metavar: str | None) -> dict[str, Any]:

@@ -21,16 +21,12 @@ def _differences(config: Any) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if value != getattr(type(config)(), name)}
 
 
-def _comma_list(numbers: tuple[float, ...]) -> str:
-    return ",".join(f"{number:g}" for number in numbers)
-
-
 TRAINING_PRESETS: dict[str, dict[str, Any]] = {
     "released": _differences(RELEASED_MODEL) | _differences(RELEASED_DIFFUSION),
     "demo": _differences(DEMO_MODEL)
     | _differences(DEMO_DIFFUSION)
     | {
-        "voxel_mm": _comma_list(DEMO_PREPROCESSING.voxel_mm),
+        "voxel_mm": ",".join(f"{size:g}" for size in DEMO_PREPROCESSING.voxel_mm),
         # Whole planes, as in inference: the statistics of the norms depend on how much of a crop is air.
         "crop_size": "96,144,16",
         "loss_weighting": "balanced",
@@ -77,19 +73,6 @@ class DataFlags:
         "folder of validation pairs; empty: the manifest's validation subjects, if any",
         Role.TRAINING,
         metavar="DIR",
-    )
-    voxel_mm: str = flag(
-        _comma_list(PreprocessingConfig.voxel_mm),
-        "voxel size X,Y,Z of the pairs, kept in the checkpoint's header",
-        Role.NETWORK,
-    )
-    suv_max: float = flag(
-        PreprocessingConfig.suv_max, "SUV are clipped to 0 and this, and divided by it, as inference does", Role.NETWORK
-    )
-    linear_transfer: bool = flag(
-        PreprocessingConfig.linear_transfer,
-        "values below 0 reach the network, and inference replaces the scan instead of adding a change to it",
-        Role.NETWORK,
     )
     crop_size: str = flag("96,96,96", "random crops X,Y,Z in voxels", Role.TRAINING)
 
@@ -162,9 +145,10 @@ class RunFlags:
 
 TRAINING_GROUPS = {
     "data": DataFlags,
+    "grid and scale of the pairs": PreprocessingConfig,
     "optimisation": OptimisationFlags,
     "run": RunFlags,
     "network": ModelConfig,
     "diffusion": DiffusionConfig,
 }
-"""The groups of flags of `scripts/train.py`, by their titles in its help."""
+"""The groups of flags of `scripts/train.py`, by their titles in its help; those of sampling are none of its own."""

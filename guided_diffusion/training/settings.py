@@ -1,5 +1,6 @@
 """What a run of training is: the settings that follow from its flags."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,7 +11,9 @@ from guided_diffusion.config import (
     DiffusionConfig,
     ModelConfig,
     PreprocessingConfig,
+    Role,
     SamplerConfig,
+    flags_with,
 )
 from guided_diffusion.config.parser import read_flags
 from guided_diffusion.config.training_flags import (
@@ -54,12 +57,7 @@ def training_settings(given: dict[str, Any]) -> TrainSettings:
     data, optimisation, run = (read_flags(kind, flags) for kind in (DataFlags, OptimisationFlags, RunFlags))
     model, diffusion = configs_from_flags(flags)
     sampled = method_named(optimisation.method, "--method").sampled
-    preprocessing = replace(
-        _RECOMMENDED_PATCHES.get(preset, PreprocessingConfig()),
-        voxel_mm=_three(data.voxel_mm, float, "voxel_mm"),
-        suv_max=data.suv_max,
-        linear_transfer=data.linear_transfer,
-    )
+    preprocessing = _preprocessing(_RECOMMENDED_PATCHES.get(preset, PreprocessingConfig()), flags)
     settings = TrainSettings(
         data=data,
         optimisation=optimisation,
@@ -85,10 +83,18 @@ def without_half_precision(settings: TrainSettings) -> TrainSettings:
     )
 
 
-def _three(text: str, kind: type, flag: str) -> tuple:
-    """Three positive numbers from a comma list."""
+def _preprocessing(recommended: PreprocessingConfig, flags: dict[str, Any]) -> PreprocessingConfig:
+    """The grid and scale of the pairs, and the recommended patches."""
+    given = {name: flags[name] for name in flags_with([Role.NETWORK], PreprocessingConfig) if name in flags}
+    if "voxel_mm" in given:
+        given["voxel_mm"] = _three(given["voxel_mm"], float, "voxel_mm")
+    return replace(recommended, **given)
+
+
+def _three(text: str | Sequence[float], kind: type, flag: str) -> tuple:
+    """Three positive numbers, or from a comma list of them."""
     try:
-        numbers = tuple(kind(part) for part in text.split(","))
+        numbers = tuple(kind(part) for part in (text.split(",") if isinstance(text, str) else text))
     except ValueError:
         numbers = ()
     if len(numbers) != 3 or not all(number > 0 for number in numbers):
@@ -102,7 +108,6 @@ def _check(settings: TrainSettings) -> None:
     for group, positive in (
         (settings.optimisation, ("batch_size", "lr")),
         (settings.run, ("log_interval", "save_interval", "validation_crops")),
-        (settings.data, ("suv_max",)),
     ):
         for name in positive:
             if not getattr(group, name) > 0:

@@ -31,7 +31,7 @@ from guided_diffusion.config.inference_flags import (
     ReportFlags,
     Sampling,
 )
-from guided_diffusion.config.parser import Parser, add_flags, read_flags
+from guided_diffusion.config.parser import Parser, add_flags, as_word, read_flags
 from guided_diffusion.config.training_flags import TRAINING_GROUPS, TrainingPreset
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.presets import inference_settings
@@ -62,6 +62,7 @@ OTHER_VALUES = {
     "channel_mult": "1,2",
     "attention_resolutions": "8",
     "voxel_mm": "2,2,2",
+    "axis_codes": "LPS",
     "method": "unet3d",
     "dims": 2,
     "crop_size": "32,32,32",
@@ -194,6 +195,9 @@ def parsed(words, *configs, **options):
 def test_values_of_every_kind():
     words = "--size 3 4 --names p --names q --alone --out there --kind b"
     assert read_flags(Example, parsed(words, Example)) == Example((3.0, 4.0), ("p", "q"), True, Path("there"), "b")
+    assert parsed("--size 3,4", Example)["size"] == (3.0, 4.0)
+    assert parsed("--size -3 4e0", Example)["size"] == (-3.0, 4.0)
+    assert [as_word(value) for value in ((3.0, 4.5), "a", True)] == ["3.0,4.5", "a", "True"]
     assert read_flags(Example, parsed("--alone False", Example)) == Example()
     assert parsed("--alone False", Example, given_only=True) == {"alone": False}
     assert parsed("", Example, roles=[Role.MACHINE]) == {"alone": False}
@@ -206,7 +210,8 @@ def test_values_of_every_kind():
         ("", "the following arguments are required: --needed; see --help"),
         ("--needed 1 --alone maybe", "argument --alone: 'maybe' is neither True nor False; see --help"),
         ("--needed 1 --kind c", "argument --kind: invalid choice: 'c'"),
-        ("--needed 1 --size 1", "argument --size: expected 2 arguments"),
+        ("--needed 1 --size 1", "argument --size: '1' is not 2 numbers"),
+        ("--needed 1 --size 1,a", "argument --size: '1,a' is not 2 numbers"),
     ],
 )
 def test_mistakes_are_one_line(words, complaint):
