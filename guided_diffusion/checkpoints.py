@@ -6,6 +6,7 @@ A checkpoint is either a plain state dict (the published layout) or a dictionary
 """
 
 import hashlib
+import io
 import os
 import pickle
 import re
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -25,42 +26,31 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
 from guided_diffusion.gate import check_memory, check_zip, open_regular
 from guided_diffusion.pet.text import printable
-
-StateDict = dict[str, Tensor]
+from guided_diffusion.wrapped_weights import StateDict, find_weights, has_weights
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights, and the header of our own checkpoints (None for a plain state dict)."""
+    """Weights, and the header of our own checkpoints (None for a plain state dict).
+
+    sha256: of the bytes that they were read from. notices: what the user should be told of how they were found.
+    """
 
     state_dict: StateDict
     header: Header | None
+    sha256: str = ""
+    notices: tuple[str, ...] = ()
 
 
-def read_plain(path: str) -> dict:
-    """Whatever dictionary of tensors and plain values a file holds; local or remote, nothing in it is executed.
-
-    Raises InputError for a missing, truncated or foreign file, and for one that its own checksums say is damaged.
-    """
-    with _open(path) as file, warnings.catch_warnings():
-        size = file.seek(0, os.SEEK_END)
+def read_bytes(path: str) -> bytes:
+    """The bytes of a file, a regular one if it is local. Raises InputError where it is missing or cannot be fetched."""
+    with _open(path) as file:
+        check_memory(file.seek(0, os.SEEK_END), path)
         file.seek(0)
-        check_memory(size, path)
-        is_zip = file.read(2) == b"PK"
-        file.seek(0)
-        if is_zip:
-            check_zip(file, size, path, "not a readable PyTorch checkpoint (its checksums do not fit)")
-            file.seek(0)
         try:
-            warnings.simplefilter("ignore")  # PyTorch says much about other programs' files
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            raise InputError(f"{path}: holds more than tensors and plain values, so it is not loaded") from None
-        except Exception as error:  # PyTorch's readers trip over damaged files in many ways
-            raise InputError(f"{path}: not a readable PyTorch checkpoint ({_first_line(error)})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not a state dict")
-    return content
+            return file.read()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({_first_line(error)})") from None
 
 
 @contextmanager
@@ -83,25 +73,60 @@ def _open(path: str) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: cannot be fetched ({_first_line(error)})") from None
 
 
-def load_checkpoint(path: str) -> Checkpoint:
-    """Weights, as stored, and header of a checkpoint.
+def parse_plain(content: bytes, path: str, map_location: torch.device | str = "cpu") -> dict:
+    """Whatever dictionary of tensors and plain values a file's bytes hold; nothing in them is executed.
 
-    Raises InputError as `read_plain` does, for entries that are no weights or have no names, and for a header that
+    Raises InputError for a truncated or foreign file, and for one that its own checksums say is damaged.
+    """
+    if content.startswith(b"PK"):
+        damaged = "not a readable PyTorch checkpoint (its checksums do not fit)"
+        check_zip(io.BytesIO(content), len(content), path, damaged)
+    with warnings.catch_warnings():
+        try:
+            warnings.simplefilter("ignore")  # PyTorch says much about other programs' files
+            plain = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
+        except pickle.UnpicklingError:
+            raise InputError(f"{path}: holds more than tensors and plain values, so it is not loaded") from None
+        except Exception as error:  # PyTorch's readers trip over damaged files in many ways
+            raise InputError(f"{path}: not a readable PyTorch checkpoint ({_first_line(error)})") from None
+    if not isinstance(plain, dict):
+        raise InputError(f"{path}: holds a {type(plain).__name__}, not a state dict")
+    return plain
+
+
+def read_plain(path: str) -> dict:
+    """`parse_plain` of a local or remote file. Raises InputError as it does, and for a missing file."""
+    return parse_plain(read_bytes(path), path)
+
+
+def parse_checkpoint(content: bytes, path: str) -> Checkpoint:
+    """Weights, as stored, and header of a checkpoint, taken out of what training programs wrap them in.
+
+    Raises InputError as `parse_plain` does, for entries that are no weights or have no names, and for a header that
     makes no sense.
     """
-    content = read_plain(path)
+    plain = parse_plain(content, path)
     header = None
-    if "header" in content:
-        check_header(content["header"], path)
-        header = Header.from_dict(content["header"], path)
-    state_dict = content.get("state_dict", content)
-    if not isinstance(state_dict, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state_dict.items()
-    ):
-        raise InputError(f"{path}: not a state dict: some of its entries are no tensors or have no names")
+    if "header" in plain:
+        check_header(plain["header"], path)
+        header = Header.from_dict(plain["header"], path)
+    state_dict, notices = find_weights(plain, path)
     for name, value in state_dict.items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"{path}: not a state dict: {printable(name)} is no tensor")
         _check_weights(name, value, path)
-    return Checkpoint(state_dict, header)
+    return Checkpoint(state_dict, header, hashlib.sha256(content).hexdigest(), notices)
+
+
+def load_checkpoint(path: str) -> Checkpoint:
+    """`parse_checkpoint` of a local or remote file."""
+    return parse_checkpoint(read_bytes(path), path)
+
+
+def parse_state_dict(content: bytes, path: str, map_location: torch.device | str) -> dict[str, Any]:
+    """A file's weights, or its whole content where it holds none, as the state of an optimiser."""
+    plain = parse_plain(content, path, map_location)
+    return find_weights(plain, path)[0] if has_weights(plain) else plain
 
 
 def _check_weights(name: str, value: Tensor, path: str) -> None:
@@ -126,12 +151,6 @@ def save_plain(path: Path, content: dict) -> None:
     """Write a dictionary of tensors and plain values, atomically."""
     with atomic_write(path) as temporary:
         torch.save(content, temporary)
-
-
-def digest(path: str) -> str:
-    """SHA-256 of a checkpoint's bytes, local or remote."""
-    with _open(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_weights(model: nn.Module, state_dict: StateDict, path: str) -> None:

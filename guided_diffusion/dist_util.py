@@ -3,26 +3,36 @@
 Everything that talks MPI goes through `communicator()`, which is mpi4py's world or, without an MPI library, a world of
 one rank. A mistake found on rank 0 is raised on every rank, so that all leave with the same exit code and one line is
 printed; anything unforeseen aborts the whole run at once instead of leaving the other ranks waiting.
+
+`setup_dist`, `dev` and `load_state_dict` are what scripts written for the published implementation call.
 """
 
+import atexit
 import functools
 import os
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar
 
+import numpy as np
 import torch
+import torch.distributed as dist
 
+from guided_diffusion import checkpoints
 from guided_diffusion.errors import Failure, InputError
+from guided_diffusion.launchers import how_to_start, launch
 
 T = TypeVar("T")
 
-# How launchers (MPICH, Open MPI, Slurm) tell a process how many they started.
-_LAUNCHER_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _POLL_SECONDS = 0.005
+INTERRUPTED = 130  # the exit code of a process that was interrupted, as shells have it
+_CHUNK_BYTES = 2**28  # of a message; MPI counts in 32 bits
+_LEAVING_SECONDS = 3  # what the first of several processes without MPI has to print its line
 
 
 class Tag(IntEnum):
@@ -52,25 +62,40 @@ class SingleRank:
         return [value]
 
 
+class SharedError(InputError):
+    """An InputError that every rank raises, so that nobody waits for a rank that has left."""
+
+
+class LaunchError(InputError):
+    """Several processes were started that cannot reach each other; `rank` is this one's number by its launcher."""
+
+    def __init__(self, message: str, rank: int):
+        super().__init__(message)
+        self.rank = rank
+
+
 @functools.cache
 def communicator() -> Any:
     """mpi4py's COMM_WORLD, or a `SingleRank` where mpi4py or an MPI library is missing.
 
-    Raises InputError if a launcher started several ranks that cannot reach each other: each would do the whole job.
+    Raises LaunchError if a launcher started several ranks that cannot reach each other: each would do the whole job.
     """
-    launched = max(int(os.environ.get(name, "1")) for name in _LAUNCHER_SIZE_VARIABLES)
+    found = launch(os.environ)
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        if launched > 1:
-            raise InputError(
-                f"started as {launched} ranks, but MPI cannot be used ({error}): install mpi4py and an MPI library"
+        if found is not None:
+            raise LaunchError(
+                f"{found.launcher} started {found.size} processes, but MPI cannot be used"
+                f" ({str(error).strip().splitlines()[0]}): install mpi4py and an MPI library",
+                found.rank,
             ) from None
         return SingleRank()
-    if launched > 1 and MPI.COMM_WORLD.size == 1:
-        raise InputError(
-            f"started as {launched} ranks that cannot see each other: mpi4py uses another MPI library than the launcher"
-            f" ({MPI.get_vendor()[0]}); install mpi4py against the launcher's"
+    if found is not None and MPI.COMM_WORLD.size == 1:
+        raise LaunchError(
+            f"started as {found.size} ranks that cannot see each other by {found.launcher} (mpi4py uses"
+            f" {MPI.get_vendor()[0]}): {how_to_start(found)}",
+            found.rank,
         )
     return MPI.COMM_WORLD
 
@@ -125,8 +150,67 @@ def share_cores(threads: int = 0) -> int:
     return threads
 
 
-class SharedError(InputError):
-    """An InputError that every rank raises, so that nobody waits for a rank that has left."""
+def start_process_group(place: torch.device) -> None:
+    """Make the MPI ranks PyTorch's process group, gloo for tensors on the CPU and NCCL for those on GPUs.
+
+    Rank 0 listens on a port that the system picks, and tells the others which. All ranks call this together.
+    """
+    comm = communicator()
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    host = "localhost" if ranks_per_node() == comm.size else socket.gethostname()
+    listening = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False) if comm.rank == 0 else None
+    host, port = comm.bcast((host, listening.port) if listening else None)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo",
+        store=listening or dist.TCPStore(host, port, is_master=False),
+        rank=comm.rank,
+        world_size=comm.size,
+    )
+
+
+def setup_dist() -> None:
+    """Make the MPI ranks a process group of PyTorch's, as scripts for the published implementation expect.
+
+    The ranks share the cores, and from here on an exception on one of them ends all. All ranks call this together.
+    """
+    if dist.is_initialized():
+        return
+    sys.excepthook = _end_all_of_script
+    share_cores()
+    start_process_group(device())
+    atexit.register(_end_process_group)
+
+
+def dev() -> torch.device:
+    """This rank's device, under its published name."""
+    return device()
+
+
+def load_state_dict(path: str, **kwargs: Any) -> dict[str, Any]:
+    """The state dict of a file, local or remote, that rank 0 reads for all. All ranks call this together.
+
+    kwargs: as of `torch.load`. `map_location` is heeded; nothing but tensors and plain values is loaded in any case.
+    Weights come without what they are wrapped in. Raises InputError for a file that cannot be used.
+    """
+    content = read_once(path)
+    return root_first(checkpoints.parse_state_dict, content, path, kwargs.get("map_location", "cpu"))
+
+
+def read_once(path: str) -> bytes:
+    """The bytes of a checkpoint on every rank, read by rank 0 alone, so that all have the same.
+
+    All ranks call this together. Raises InputError where rank 0 cannot read it.
+    """
+    comm = communicator()
+    content = on_root(checkpoints.read_bytes, path)
+    if comm.size == 1:
+        return content
+    size = comm.bcast(len(content) if content is not None else None)
+    buffer = np.frombuffer(content, np.uint8) if content is not None else np.empty(size, np.uint8)
+    for first in range(0, size, _CHUNK_BYTES):
+        wait_until(comm.Ibcast(buffer[first : first + _CHUNK_BYTES]).Test)
+    return content if content is not None else buffer.tobytes()
 
 
 class SharedFailure(Failure):
@@ -173,7 +257,7 @@ def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
     return result
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """One line about a failure. Prints its traceback unless it is one that the user can mend."""
     if isinstance(error, Failure):
         return str(error)
@@ -200,11 +284,13 @@ def root_first(function: Callable[..., T], *args: Any) -> T:
 def run_main(main: Callable[[], None]) -> None:
     """Run a script's `main` and end all ranks together.
 
-    Exit code 2 and one line for an InputError, 1 and a traceback for a failure of the program.
+    Exit code 2 and one line for an InputError, 1 and a traceback for a failure of the program, 130 for an interrupt.
     """
     try:
         main()
         meet()
+    except SystemExit:
+        raise
     except SharedError as error:
         if communicator().rank == 0:
             print(f"error: {error}", file=sys.stderr, flush=True)
@@ -213,15 +299,34 @@ def run_main(main: Callable[[], None]) -> None:
         if communicator().rank == 0:
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        _leave(2)
-    except Exception as error:
-        print(f"error: {told(error)}", file=sys.stderr, flush=True)
-        _leave(1)
+    except BaseException as error:
+        _end_all(error)
 
 
-def _leave(code: int) -> None:
+def _end_all(error: BaseException) -> NoReturn:
+    """Say why this rank cannot go on, and end with it all others, which may be waiting for it."""
+    if isinstance(error, LaunchError) and error.rank:
+        time.sleep(_LEAVING_SECONDS)  # launchers end all processes with the first that leaves
+        sys.exit(2)
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr, flush=True)
+        _leave(INTERRUPTED)
+    message = str(error) if isinstance(error, InputError) else told(error)
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    _leave(2 if isinstance(error, InputError) else 1)
+
+
+def _end_all_of_script(_kind: type, error: BaseException, _trace: TracebackType | None) -> None:
+    """What becomes of an exception that a script does not catch."""
+    _end_all(error)
+
+
+def _end_process_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _leave(code: int) -> NoReturn:
     """Exit, taking along the other ranks, which may be waiting for this one."""
     try:
         comm = communicator()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guided_diffusion import logger
-from guided_diffusion.checkpoints import digest
 from guided_diffusion.commands.input_flags import overrides_from
 from guided_diffusion.config.inference_flags import ReportFlags
 from guided_diffusion.config.parser import Parser, read_flags
@@ -71,7 +70,7 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
             logger.log(f"notice: {notice}")
         if loaded.compile_seconds is not None:
             logger.log(f"compiled the network's norms in {loaded.compile_seconds:.1f} s")
-        run = Run(flags, loaded, on_root(digest, flags["model_path"]) or "", threads)
+        run = Run(flags, loaded, threads)
         if len(subjects) == 1:
             _denoise_alone(subjects[0], run)
         else:
@@ -202,7 +201,7 @@ def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
     in_suv_basis(volume, run.flags["suv_basis"])
     settings = run.loaded.settings
     check_space(subject.folder, planning.bytes_on_disk(volume, settings.sampling, settings.preprocessing))
-    key = run_key(fingerprint(volume), run.weights, run.loaded.settings.as_dict(), run.flags, device().type)
+    key = run_key(fingerprint(volume), run.loaded.sha256, run.loaded.settings.as_dict(), run.flags, device().type)
     finished = FinishedPatches.of_run(subject.folder, key)
     subject.check_not_overwritten()
     if not run.flags["resume"]:

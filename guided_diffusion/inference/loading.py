@@ -1,13 +1,13 @@
 """A checkpoint made ready to run: the network in the right precision on the right device, and how to sample it."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, load_weights
-from guided_diffusion.dist_util import device, root_first
+from guided_diffusion.checkpoints import Checkpoint, load_weights, parse_checkpoint
+from guided_diffusion.dist_util import device, read_once, root_first
 from guided_diffusion.errors import InputError
 from guided_diffusion.fast.compiled import compiled_norm_silu
 from guided_diffusion.fast.fast_unet import FastUNet
@@ -20,12 +20,13 @@ from guided_diffusion.methods.registry import METHODS, Process
 class LoadedModel:
     """A network in evaluation mode on this rank's device, its (shortened) process, and the settings behind both.
 
-    compile_seconds: how long compiling took, where it was asked for.
+    compile_seconds: how long compiling took, where it was asked for. sha256: of the file that the weights are from.
     """
 
     model: FastUNet
     diffusion: Process
     settings: Settings
+    sha256: str
     compile_seconds: float | None = None
 
 
@@ -37,14 +38,16 @@ def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
     other flags, on all ranks alike.
     """
     root_first(_check_names, flags or {})
-    checkpoint = root_first(load_checkpoint, path)
+    checkpoint = root_first(parse_checkpoint, read_once(path), path)
     settings = root_first(inference_settings, flags or {}, checkpoint.header, device().type == "cuda")
+    settings = replace(settings, notices=(*checkpoint.notices, *settings.notices))
     create_process = METHODS[settings.method].create_process
     diffusion = root_first(create_process, settings.diffusion, settings.sampling.start_step)
     if not (flags or {}).get("compile", False):
-        return LoadedModel(root_first(_fill, checkpoint, settings, path, norm_silu), diffusion, settings)
+        model = root_first(_fill, checkpoint, settings, path, norm_silu)
+        return LoadedModel(model, diffusion, settings, checkpoint.sha256)
     model = root_first(_fill, checkpoint, settings, path, root_first(compiled_norm_silu))
-    return LoadedModel(model, diffusion, settings, warm_up(model))
+    return LoadedModel(model, diffusion, settings, checkpoint.sha256, warm_up(model))
 
 
 def _check_names(flags: dict[str, Any]) -> None:
@@ -58,7 +61,7 @@ def _fill(checkpoint: Checkpoint, settings: Settings, path: str, norm: NormSilu)
     method = METHODS[settings.method]
     with torch.device("meta"):
         model = method.create_model(settings.model, settings.diffusion)
-    load_weights(model, checkpoint.state_dict, path)
+    load_weights(model, checkpoint.state_dict, "; ".join([*checkpoint.notices, path]))
     return method.make_fast(model.to(device()).eval(), settings.dtype, norm).eval()
 
 

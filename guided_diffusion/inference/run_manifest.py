@@ -20,12 +20,11 @@ _PACKAGES = ("pet-3d-ddpm", "torch", "numpy", "scipy", "nibabel", "pydicom", "mp
 class Run:
     """What all subjects of a run share.
 
-    flags: of the command line. weights: the checkpoint's digest, on rank 0. threads: of the CPU, on every rank.
+    flags: of the command line. threads: of the CPU, on every rank.
     """
 
     flags: dict[str, Any]
     loaded: LoadedModel
-    weights: str
     threads: int
 
 
@@ -45,7 +44,7 @@ def describe_run(
             "source": dict(volume.source),
             "above_suv_max": above_cap(volume, settings.preprocessing.suv_max),
         },
-        "checkpoint": {"name": Path(run.flags["model_path"]).name, "sha256": run.weights},
+        "checkpoint": {"name": Path(run.flags["model_path"]).name, "sha256": run.loaded.sha256},
         "flags": run.flags,
         "settings": settings.as_dict(),
         "model_grid": {"shape": list(denoised.samples.shape), "voxel_mm": list(settings.preprocessing.voxel_mm)},

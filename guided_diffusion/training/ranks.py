@@ -4,7 +4,6 @@ MPI starts the ranks, finds out where they are and spreads mistakes; gradients g
 sum with the backward pass and knows the GPUs' own links.
 """
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,30 +12,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from guided_diffusion.dist_util import communicator, meet, ranks_per_node
+from guided_diffusion.dist_util import communicator, meet, start_process_group
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Within the block the ranks are a process group, gloo for tensors on the CPU and NCCL for those on GPUs.
-
-    Rank 0 listens on a port that the system picks, and tells the others which. One rank alone needs no group.
-    """
+    """Within the block the ranks are a process group. One rank alone needs none."""
     comm = communicator()
     if comm.size == 1:
         yield
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    host = "localhost" if ranks_per_node() == comm.size else socket.gethostname()
-    listening = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False) if comm.rank == 0 else None
-    host, port = comm.bcast((host, listening.port) if listening else None)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=listening or dist.TCPStore(host, port, is_master=False),
-        rank=comm.rank,
-        world_size=comm.size,
-    )
+    start_process_group(device)
     yield
     # Not after an exception: a rank that waits for this one would fail on the closed connection and hide the reason.
     meet()

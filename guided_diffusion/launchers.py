@@ -1,0 +1,100 @@
+"""Which launcher started this process as one of several, told from its variables of the environment.
+
+A launcher counts as recognised where it states a size and a rank of its own that are numbers; of MPI launchers, whose
+variables nobody else sets, the size suffices. What is empty, no number, or stated by half is a leftover.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a launcher says of this process: its number among `size` of them."""
+
+    launcher: str
+    size: int
+    rank: int
+
+
+# Launchers that start MPI programs: the variables of size and rank. The inner ones come first, since a batch system
+# around them states its own numbers.
+_MPI_LAUNCHERS = (
+    ("Open MPI's mpirun", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("MVAPICH's launcher", "MVP_COMM_WORLD_SIZE", "MVP_COMM_WORLD_RANK"),
+    ("MVAPICH's launcher", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
+    ("LSF's jsrun", "JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_RANK"),
+    ("Flux", "FLUX_JOB_SIZE", "FLUX_TASK_RANK"),
+    ("an MPI launcher", "PMI_SIZE", "PMI_RANK"),  # MPICH, Intel MPI, Cray PALS, Slurm with PMI or PMI-2
+    ("an MPI launcher", "PMI2_SIZE", "PMI2_RANK"),
+)
+
+# Launchers of other kinds of ranks.
+_OTHER_LAUNCHERS = (
+    ("torchrun or accelerate", "WORLD_SIZE", "RANK"),
+    ("horovodrun", "HOROVOD_SIZE", "HOROVOD_RANK"),
+)
+
+_SLURM = ("Slurm", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
+
+# Launchers that give a rank without a size: only the ranks after the first can tell that they are not alone.
+_RANKS_ALONE = (
+    ("a PMIx launcher", "PMIX_RANK"),
+    ("Cray PALS", "PALS_RANKID"),
+    ("Cray ALPS", "ALPS_APP_PE"),
+)
+
+# What Slurm sets in the shell that `srun --pty` opens, which is one process whatever the size of its step.
+_SLURM_TERMINAL = "SLURM_PTY_PORT"
+
+
+def launch(environment: Mapping[str, str]) -> Launch | None:
+    """The launch of several processes that this one belongs to; None where it seems to be alone."""
+    step = _stated(environment, *_SLURM)
+    if step is not None and environment.get(_SLURM_TERMINAL):
+        # Slurm's own PMI states the size of the step in this shell too.
+        environment = {name: value for name, value in environment.items() if value != str(step.size)}
+    for launcher in _MPI_LAUNCHERS:
+        if (found := _stated(environment, *launcher, only_rank=0)) is not None:
+            # One MPI rank, whatever a batch system around it says; but torchrun may have started it several times.
+            return found if found.size > 1 else _several(environment, _OTHER_LAUNCHERS)
+    return _several(environment, (*_OTHER_LAUNCHERS, _SLURM)) or _by_rank_alone(environment)
+
+
+def how_to_start(found: Launch) -> str:
+    """What to do instead, for processes of a launch that cannot see each other."""
+    if any(found.launcher == launcher for launcher, *_ in _OTHER_LAUNCHERS):
+        return f"ranks are those of MPI here: mpiexec -n {found.size} python SCRIPT starts them"
+    if found.launcher == _SLURM[0]:
+        return (
+            "start ranks with mpiexec, or with srun --mpi=TYPE for a type of `srun --mpi=list` that the MPI library"
+            f" knows; for one rank in an interactive shell of that step, unset {_SLURM[1]}"
+        )
+    return "use the launcher of the MPI library that mpi4py is installed against"
+
+
+def _stated(
+    environment: Mapping[str, str], launcher: str, size: str, rank: str, only_rank: int | None = None
+) -> Launch | None:
+    """What a launcher's variables say; only_rank: the rank where they do not name one."""
+    processes, own = _number(environment, size), _number(environment, rank)
+    own = only_rank if own is None else own
+    return None if processes is None or own is None else Launch(launcher, processes, own)
+
+
+def _several(environment: Mapping[str, str], launchers: tuple[tuple[str, str, str], ...]) -> Launch | None:
+    launches = [_stated(environment, *launcher) for launcher in launchers]
+    return next((found for found in launches if found is not None and found.size > 1), None)
+
+
+def _by_rank_alone(environment: Mapping[str, str]) -> Launch | None:
+    for launcher, name in _RANKS_ALONE:
+        rank = _number(environment, name)
+        if rank:
+            return Launch(launcher, rank + 1, rank)
+    return None
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    text = environment.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() else None

@@ -1,0 +1,91 @@
+"""Weights taken out of what training programs wrap them in.
+
+DistributedDataParallel and torch.compile put "module." and "_orig_mod." into names, programs save a dictionary whose
+entry "model", "state_dict" or "ema" holds the weights, and a module around the network puts its attribute's name before
+them. Which entry or prefix it is, is told from the names of the network's own parameters, not from a list.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from guided_diffusion.errors import InputError
+
+StateDict = dict[str, Tensor]
+
+# A parameter of every network here, whatever its flags.
+_LANDMARK = "time_embed.0.weight"
+
+# Parts of names that wrappers put in and no network has.
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+_DEPTH = 3  # of dictionaries in each other
+
+
+def find_weights(plain: dict, path: str) -> tuple[StateDict, tuple[str, ...]]:
+    """A network's weights by their plain names, and notices that say where in the file they were.
+
+    Of several, the one that is called a moving average ("ema") is taken. Raises InputError for entries that are no
+    tensors or have no names, and where there are several and none or more than one is an average.
+    """
+    found = dict(_weights_in(plain, ()))
+    if not found:
+        return _as_they_are(plain, path), ()
+    place = _chosen(list(found), path)
+    notices = []
+    if place not in ((), ("state_dict",)):
+        notices.append(f"{path}: the weights are those of its entry {'.'.join(place)!r}")
+    if len(found) > 1:
+        others = ", ".join(repr(".".join(other)) for other in found if other != place)
+        notices.append(f"{path}: of several weights the average {'.'.join(place)!r} is used, not {others}")
+    return found[place], tuple(notices)
+
+
+def has_weights(plain: dict) -> bool:
+    """Whether weights of a network are in a file's content."""
+    return any(_weights_in(plain, ()))
+
+
+def _weights_in(entries: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], StateDict]]:
+    """Every set of weights in nested dictionaries, and the keys and prefixes that lead to it."""
+    if not isinstance(entries, dict) or len(place) > _DEPTH:
+        return
+    names = {name: _plain_name(name) for name in entries if isinstance(name, str)}
+    landmarks = [plain for plain in names.values() if plain == _LANDMARK or plain.endswith(f".{_LANDMARK}")]
+    for prefix in dict.fromkeys(plain.removesuffix(_LANDMARK) for plain in landmarks):
+        weights = {
+            plain.removeprefix(prefix): entries[name]
+            for name, plain in names.items()
+            if plain.startswith(prefix) and (prefix or isinstance(entries[name], Tensor))
+        }
+        yield (*place, *prefix.split(".")[:-1]), weights
+    if not landmarks:
+        for name, value in entries.items():
+            if isinstance(name, str):
+                yield from _weights_in(value, (*place, name))
+
+
+def _plain_name(name: str) -> str:
+    """A parameter's name without what wrappers put into it."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _chosen(places: list[tuple[str, ...]], path: str) -> tuple[str, ...]:
+    """The only one, or the only average."""
+    averages = [place for place in places if "ema" in ".".join(place).lower()]
+    candidates = places if len(places) == 1 else averages
+    if len(candidates) != 1:
+        listed = ", ".join(repr(".".join(place)) for place in places)
+        raise InputError(f"{path}: holds several weights ({listed}): save the one that is meant into a file of its own")
+    return candidates[0]
+
+
+def _as_they_are(plain: dict, path: str) -> StateDict:
+    """Weights of something else, for which it is said elsewhere what does not fit."""
+    state_dict = plain.get("state_dict", plain)
+    if not isinstance(state_dict, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state_dict.items()
+    ):
+        raise InputError(f"{path}: not a state dict: some of its entries are no tensors or have no names")
+    return {_plain_name(name): value for name, value in state_dict.items()}
