@@ -3,15 +3,18 @@
 import io
 import logging
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from guided_diffusion.dist_util import communicator
+from guided_diffusion.dist_util import communicator, on_root
 from guided_diffusion.errors import one_line
-from guided_diffusion.files import open_appending
+from guided_diffusion.files import open_appending, writable_folder
 
 _LOGGER = logging.getLogger("guided_diffusion")
+_stack = ExitStack()
+_folder = ""
 
 
 class _FileHandler(logging.StreamHandler):
@@ -32,6 +35,26 @@ class _FileHandler(logging.StreamHandler):
 def log(message: str) -> None:
     """Say something to the user; only rank 0 is heard."""
     _LOGGER.info("%s", one_line(message))
+
+
+def configure(dir: str | None = None, **_others: object) -> None:
+    """Log into a folder from here on, as scripts for the published code begin; without one into a temporary folder.
+
+    All ranks call this together.
+    """
+    global _folder
+    _stack.close()
+    _folder = communicator().bcast(on_root(_make_folder, dir))
+    _stack.enter_context(to_folder(_folder))
+
+
+def get_dir() -> str:
+    """The folder that `configure` was given or made; "" before."""
+    return _folder
+
+
+def _make_folder(wanted: str | None) -> str:
+    return str(writable_folder(wanted)) if wanted else tempfile.mkdtemp(prefix="guided_diffusion-")
 
 
 @contextmanager

@@ -240,6 +240,15 @@ class UNetModel(nn.Module):
         """Precision of the weights."""
         return self.input_blocks[0][0].weight.dtype
 
+    def convert_to_fp16(self) -> None:
+        """Halve the precision of the weights: float16 on a GPU, bfloat16 on a CPU, as `use_fp16` means elsewhere."""
+        on_gpu = self.input_blocks[0][0].weight.device.type == "cuda" or torch.cuda.is_available()
+        self.to(torch.float16 if on_gpu else torch.bfloat16)
+
+    def convert_to_fp32(self) -> None:
+        """Back to single precision, up to the rounding."""
+        self.float()
+
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
         dtype = self.dtype
         emb = self.time_embed(timestep_embedding(timesteps, self.config.num_channels).to(dtype))
