@@ -1,7 +1,6 @@
 """What `scripts/prepare.py` does: an image in, SUV on the model's grid or a table of what the image is out."""
 
 import sys
-import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 
@@ -13,13 +12,12 @@ from guided_diffusion.config import (
     Role,
     flag,
 )
-from guided_diffusion.config.inference_flags import InputFlags
+from guided_diffusion.config.inference_flags import InputFlags, suv_basis_flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.patches import plan_axial_patches
 from guided_diffusion.pet.preparation import ModelGrid, describe, load, on_model_grid, prepare, table, times
-from guided_diffusion.pet.suv_bases import SUVBasis
 
 # One pass of the released network over a patch of 96 x 192 x 288 voxels takes 118.1 TFLOP; it has convolutions only, so
 # the work goes with the number of voxels.
@@ -42,7 +40,7 @@ class PreparationFlags:
         metavar="PATH",
     )
     info: bool = flag(False, "print a table of the image", Role.FILES)
-    suv_basis: str = flag("bw", "basis of the written SUV", Role.IMAGES, choices=typing.get_args(SUVBasis))
+    suv_basis: str = suv_basis_flag()
 
 
 @dataclass(frozen=True)

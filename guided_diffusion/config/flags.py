@@ -89,6 +89,11 @@ def flag(
     return field(default=default, metadata=declared)
 
 
+def threads_flag() -> Any:
+    """The flag of every command that computes over ranks."""
+    return flag(0, "CPU threads per rank; 0: the ranks of a node share its cores", Role.MACHINE)
+
+
 def flags_of(*configs: type) -> dict[str, Flag]:
     """The declared flags of configurations by name, in their order; fields that are no flags are left out."""
     return {item.name: _flag(item) for config in configs for item in fields(config) if _ROLE in item.metadata}

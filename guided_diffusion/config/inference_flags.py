@@ -2,8 +2,9 @@
 
 import typing
 from dataclasses import dataclass
+from typing import Any
 
-from guided_diffusion.config.flags import Role, flag, flags_of
+from guided_diffusion.config.flags import Role, flag, flags_of, threads_flag
 from guided_diffusion.config.model import DiffusionConfig, ModelConfig, PreprocessingConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.suv_bases import SUVBasis
@@ -13,6 +14,12 @@ PUBLISHED_SEED = 10
 FUSIONS = ("end", "each_step")
 PRECISIONS = ("float32", "bfloat16", "float16")
 _BY_PRESET = "the preset's"
+
+
+def suv_basis_flag() -> Any:
+    """The flag of every command that writes SUV."""
+    meaning = "body mass that the written SUV refer to: weight, lean mass or surface"
+    return flag("bw", meaning, Role.IMAGES, choices=typing.get_args(SUVBasis))
 
 
 @dataclass(frozen=True)
@@ -28,12 +35,7 @@ class OutputFlags:
         Role.IMAGES,
         choices=("keep", "clip"),
     )
-    suv_basis: str = flag(
-        "bw",
-        "body mass that the written SUV refer to: weight, lean mass or surface",
-        Role.IMAGES,
-        choices=typing.get_args(SUVBasis),
-    )
+    suv_basis: str = suv_basis_flag()
     write_dicom: bool = flag(
         False, "for a DICOM input, also write a derived DICOM series into the folder denoised_dicom", Role.IMAGES
     )
@@ -195,7 +197,7 @@ class ExecutionFlags:
     info: bool = flag(
         False, "only say how the volume would be cut into patches and what memory they would take", Role.FILES
     )
-    threads: int = flag(0, "CPU threads per rank", Role.MACHINE, shown="cores / ranks")
+    threads: int = threads_flag()
 
 
 INFERENCE_FLAGS = flags_of(

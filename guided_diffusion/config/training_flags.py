@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from guided_diffusion.config.flags import Role, flag
+from guided_diffusion.config.flags import Role, flag, threads_flag
 from guided_diffusion.config.known_models import (
     DEMO_DIFFUSION,
     DEMO_MODEL,
@@ -140,7 +140,7 @@ class RunFlags:
     max_minutes: float = flag(
         0.0, "end, saving, after this long; the same command then continues; 0: no limit", Role.MACHINE
     )
-    threads: int = flag(0, "CPU threads per rank; 0: the ranks of a node share its cores", Role.MACHINE)
+    threads: int = threads_flag()
 
 
 TRAINING_GROUPS = {
