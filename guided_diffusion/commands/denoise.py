@@ -31,7 +31,7 @@ from guided_diffusion.inference.subjects import (
     write_volumes,
 )
 from guided_diffusion.memory import keep_freed_memory
-from guided_diffusion.pet.formats.dicom_writer import save_dicom_series
+from guided_diffusion.pet.formats.dicom_writer import check_derivable, save_dicom_series
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import in_suv_basis, load_volume
@@ -198,6 +198,8 @@ def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
         logger.log(f"notice: {notice}")
     if run.flags["write_dicom"] and volume.source.get("format") != "DICOM":
         raise InputError(f"{subject.path}: --write_dicom needs a DICOM input, whose headers the new series takes over")
+    if run.flags["write_dicom"]:
+        check_derivable(volume.series, subject.folder / DICOM_FOLDER, _overrides(run.flags))
     in_suv_basis(volume, run.flags["suv_basis"])
     settings = run.loaded.settings
     check_space(subject.folder, planning.bytes_on_disk(volume, settings.sampling, settings.preprocessing))
@@ -228,10 +230,9 @@ def _write(
             written.append(aside.folder / DICOM_FOLDER)
             save_dicom_series(
                 denoised.volume,
-                subject.path,
+                denoised.volume.series,
                 written[-1],
                 model_description=model,
-                series=flags["series"],
                 overrides=_overrides(flags),
             )
         if report is not None:

@@ -29,12 +29,14 @@ class Volume:
     affine: float64 4x4, voxel index -> mm in RAS+ (nibabel's convention).
     unit: 'SUV', 'SUVlbm', 'SUVbsa', 'BQML', 'CNTS', ...
     source: where it came from and how its values became SUV, ready for JSON; names no patient.
+    series: the DICOM series that it was read from, whose headers a derived series takes over; stays in memory.
     """
 
     data: np.ndarray
     affine: np.ndarray
     unit: str = "SUV"
     source: Mapping[str, object] = field(default_factory=dict)
+    series: object | None = field(default=None, repr=False)
 
     @property
     def voxel_mm(self) -> tuple[float, float, float]:

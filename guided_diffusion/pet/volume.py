@@ -45,7 +45,7 @@ def load_volume(
         found = single_scan(local) if series is None else Contents((local,))
         (scan,) = found.scans
         if scan.is_dir() or (volume_formats.format_of(scan) is None and is_archive(scan)):
-            return _checked(Volume(*dicom.load_suv(scan, series=series, overrides=overrides)), str(path))
+            return _checked(dicom.load_suv(scan, series=series, overrides=overrides), str(path))
         stored = volume_formats.read(scan, Request(overrides=overrides))
     return _checked(_placed(stored, bare_voxel_mm, bare_axis_codes), str(path), found.notices)
 

@@ -6,7 +6,7 @@ Headers are read first, pixels slice by slice. Nothing here puts a patient's nam
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +21,22 @@ from guided_diffusion.pet.formats.dicom_files import DicomFile, open_files, quie
 from guided_diffusion.pet.formats.series_checks import is_pet_image, why_no_image
 from guided_diffusion.pet.formats.slices import SliceStack, stack_slices
 from guided_diffusion.pet.formats.stored_values import rescaled
-from guided_diffusion.pet.grid import check_size
+from guided_diffusion.pet.grid import Volume, check_size
 from guided_diffusion.pet.suv import SUVConversion, SUVError, SUVOverrides, suv_conversion
 from guided_diffusion.pet.suv_bases import ratios_to_suvbw
 from guided_diffusion.pet.text import printable
 
 LARGEST_SLICE = 4096
 
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
 
 @dataclass(frozen=True)
 class Series:
     """The slices of one series, sorted along the normal.
 
-    headers: data sets without pixels, in the order of `files`. notices: what the user should know of how it was found.
+    headers: data sets without pixels, in the order of `files`: what reading needs of them, or all. notices: what the
+    user should know of how it was found.
     """
 
     files: tuple[DicomFile, ...]
@@ -42,16 +45,22 @@ class Series:
     name: str
     notices: tuple[str, ...] = ()
 
-    def pixels(self, k: int) -> np.ndarray:
-        """Slice k as float32 [column, row] in the header's Units: stored x RescaleSlope + RescaleIntercept.
+    def read(self, k: int) -> tuple[np.ndarray, Dataset]:
+        """Slice k as float32 [column, row] in the header's Units, and its whole header without the pixels.
+
+        The values are stored x RescaleSlope + RescaleIntercept.
 
         Raises:
-            InputError: the pixel data are truncated, compressed in a way that no installed decoder reads, or absent.
+            InputError: the pixel data are truncated, compressed in a way that no installed decoder reads, or absent; or
+                the file is not the one whose header was read before.
         """
         name, header = self.files[k].name, self.headers[k]
         damaged = f"{name}: its pixel data are missing or truncated; copy the series again"
         with damage_as(damaged, RuntimeError, NotImplementedError):
             dataset = self.files[k].read()
+            unchanged = all(element.tag in dataset and dataset[element.tag] == element for element in header)
+        if not unchanged:
+            raise InputError(f"{name}: was replaced by another file while the series was read; start again")
         try:
             with damage_as(damaged, RuntimeError, NotImplementedError), quiet_pydicom():
                 stored = dataset.pixel_array
@@ -63,31 +72,42 @@ class Series:
         if stored.shape != (header.Rows, header.Columns):
             raise InputError(f"{name}: is no single greyscale slice; give a classic PET series, one slice per file")
         with damage_as(damaged), quiet_pydicom():
-            return rescaled(stored, dataset, name).T
+            values = rescaled(stored, dataset, name).T
+        for keyword in PIXELS:
+            if keyword in dataset:
+                delattr(dataset, keyword)
+        return values, dataset
 
 
-def load_suv(
-    path: Path, *, series: str | None = None, overrides: SUVOverrides | None = None
-) -> tuple[np.ndarray, np.ndarray, str, dict[str, object]]:
-    """Reads the PET series under `path` -> data float32 [column, row, slice] in SUV, affine (mm, RAS+), unit, source.
+def load_suv(path: Path, *, series: str | None = None, overrides: SUVOverrides | None = None) -> Volume:
+    """Reads the PET series under `path`: float32 [column, row, slice] in SUV, with its headers, for a derived series.
 
-    Slices at unequal distances are resampled to equal ones by position.
+    Slices at unequal distances are resampled to equal ones by position. Every file is read whole once.
 
     Raises:
         InputError: no PET series, several without `series`, or damaged, missing, doubled or inconsistent slices.
         SUVError: no SUV factor follows from the header.
     """
     with open_series(path, series=series) as found:
-        return read_suv(found, overrides)
+        conversion = conversion_of(found, overrides)
+        whole: dict[int, Dataset] = {}
+
+        def read(k: int) -> np.ndarray:
+            values, whole[k] = found.read(k)
+            return values * np.float32(conversion.factors[k])
+
+        data = found.stack.resample(read)
+        kept = replace(found, headers=tuple(whole[k] for k in range(len(found.files))))
+        return Volume(data, found.stack.affine, "SUV", _source(found, conversion, overrides), kept)
 
 
-def read_suv(
-    found: Series, overrides: SUVOverrides | None = None
-) -> tuple[np.ndarray, np.ndarray, str, dict[str, object]]:
-    """As `load_suv`, for a series that is open."""
-    conversion = conversion_of(found, overrides)
-    data = found.stack.resample(lambda k: found.pixels(k) * np.float32(conversion.factors[k]))
-    return data, found.stack.affine, "SUV", _source(found, conversion, overrides)
+def with_whole_headers(found: Series) -> Series:
+    """A series that is open, with its headers whole but for the pixels, as those of a loaded volume are."""
+    headers = []
+    for file in found.files:
+        with damage_as(f"{file.name}: is a damaged or encrypted DICOM file; copy it again"):
+            headers.append(file.read(stop_before_pixels=True))
+    return replace(found, headers=tuple(headers))
 
 
 def conversion_of(found: Series, overrides: SUVOverrides | None = None) -> SUVConversion:

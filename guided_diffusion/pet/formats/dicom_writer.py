@@ -1,6 +1,8 @@
 """A derived DICOM PET series: what was computed, in the headers of the series it was computed from."""
 
+import copy
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -18,7 +20,15 @@ from guided_diffusion.gate import open_regular
 from guided_diffusion.pet import remote
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
-from guided_diffusion.pet.formats.dicom import DicomFile, Series, conversion_of, open_series, quiet_pydicom
+from guided_diffusion.pet.formats.dicom import (
+    DicomFile,
+    Series,
+    conversion_of,
+    open_series,
+    quiet_pydicom,
+    with_whole_headers,
+)
+from guided_diffusion.pet.formats.dicom_choice import PROGRAM
 from guided_diffusion.pet.grid import Volume, same_grid
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv.drug import drug_of
@@ -26,7 +36,6 @@ from guided_diffusion.pet.text import printable
 
 SERIES_NUMBER_OFFSET = 1000
 LARGEST_STORED = 32767
-VERSION_NAME = "PET-3D-DDPM"
 # They describe the pixels, or the making, of the original only.
 DROPPED = (
     "SmallestImagePixelValue",
@@ -52,7 +61,7 @@ DROPPED = (
 
 def save_dicom_series(
     volume: Volume,
-    template: str | Path,
+    template: str | Path | Series,
     out_dir: str | Path,
     *,
     model_description: str,
@@ -67,7 +76,8 @@ def save_dicom_series(
 
     Args:
         volume: SUV (body weight) on the grid that `load_volume` gives for the template.
-        template: folder or `.zip` of the original series, local or remote.
+        template: the original series, as a volume that was loaded from it has it; or its folder or `.zip`, local or
+            remote, which is read again.
         out_dir: made anew; a folder with anything but such a series in it is left alone.
         model_description: the model's plain name, e.g. 'demo_ddpm3d.pt'; goes into SeriesDescription and
             DerivationDescription.
@@ -75,22 +85,45 @@ def save_dicom_series(
         overrides: those with which the volume was loaded.
 
     Raises:
-        InputError: the grids differ, the volume is no SUV, or the folder cannot be written.
+        InputError: the grids differ, the volume is no SUV, the headers lack what a derived series needs, or the folder
+            cannot be written.
     """
+    if not isinstance(template, Series):
+        with remote.local_copy(template) as local, open_series(local, series=series) as found:
+            template = with_whole_headers(found)
     if volume.unit != "SUV":
         raise InputError(f"a DICOM PET series holds SUV by body weight; this volume is in {volume.unit}")
-    with remote.local_copy(template) as local, open_series(local, series=series) as original:
-        if not same_grid(volume.data.shape, volume.affine, original.stack.shape, original.stack.affine):
-            raise InputError(f"{template}: the volume does not lie on the grid of this series")
-        _write_folder(
-            Path(out_dir), lambda folder: _write_slices(folder, volume, original, model_description, overrides)
-        )
+    if not same_grid(volume.data.shape, volume.affine, template.stack.shape, template.stack.affine):
+        raise InputError(f"{template.name}: the volume does not lie on the grid of this series")
+    check_derivable(template, out_dir, overrides)
+    _write_folder(Path(out_dir), lambda folder: _write_slices(folder, volume, template, model_description, overrides))
+
+
+def check_derivable(template: Series, out_dir: str | Path, overrides: SUVOverrides | None = None) -> None:
+    """Refuses, before any work, headers from which no derived series can be written, and a folder that stays.
+
+    Every header is made that of a derived image and encoded, with one voxel in place of the image.
+
+    Raises:
+        InputError: names the slice and what is wrong with its header; or the folder.
+    """
+    _check_replaceable(Path(out_dir))
+    way_out = "export the series again, or leave out --write_dicom"
+    for file, header in zip(template.files, template.headers, strict=True):
+        for keyword in ("SOPClassUID", "SOPInstanceUID"):
+            if not tags.text(header, keyword):
+                raise InputError(
+                    f"{file.name}: {tags.state(header, keyword)}, which a derived series refers to; {way_out}"
+                )
+        with damage_as(f"{file.name}: its header cannot be written into a derived series; {way_out}"), quiet_pydicom():
+            dataset = copy.deepcopy(header)
+            _describe(dataset, "2.25.1", "model", overrides)
+            _set_pixels(dataset, np.ones((1, 1)))
+            pydicom.dcmwrite(io.BytesIO(), dataset, enforce_file_format=True)
 
 
 def _write_folder(out_dir: Path, write: Callable[[Path], None]) -> None:
     """Fills a temporary folder, then puts it in the place of `out_dir`."""
-    if out_dir.exists() and (not out_dir.is_dir() or any(not _is_ours(path) for path in out_dir.iterdir())):
-        raise InputError(f"{out_dir}: exists and holds something else; choose a new folder for the DICOM series")
     temporary = out_dir.with_name(f".{os.getpid()}-{out_dir.name}")
     try:
         temporary.mkdir(parents=True)
@@ -104,13 +137,18 @@ def _write_folder(out_dir: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _check_replaceable(out_dir: Path) -> None:
+    if out_dir.exists() and (not out_dir.is_dir() or any(not _is_ours(path) for path in out_dir.iterdir())):
+        raise InputError(f"{out_dir}: exists and holds something else; choose a new folder for the DICOM series")
+
+
 def _is_ours(path: Path) -> bool:
     """Whether a file is a slice that this module wrote, so that a later run may replace it."""
     try:
         with damage_as(f"{path}: is no DICOM file, or damaged"):
             file = DicomFile(str(path), lambda: open_regular(path))
             meta = file.read(stop_before_pixels=True, specific_tags=[]).file_meta
-            return meta.get("ImplementationVersionName") == VERSION_NAME
+            return meta.get("ImplementationVersionName") == PROGRAM
     except InputError:
         return False
 
@@ -123,8 +161,8 @@ def _write_slices(
     model = printable(model_description)
     voxels = hashlib.sha256(np.ascontiguousarray(data)).hexdigest()
     series_uid = generate_uid(entropy_srcs=[str(original.headers[0].SeriesInstanceUID), model, voxels])
-    for k, file in enumerate(original.files):
-        dataset = file.read()
+    for k, header in enumerate(original.headers):
+        dataset = copy.deepcopy(header)
         with quiet_pydicom():
             _describe(dataset, series_uid, model, overrides)
             _set_pixels(dataset, data[..., k].T / factors[k])
@@ -147,7 +185,7 @@ def _describe(dataset: Dataset, series_uid: str, model: str, overrides: SUVOverr
     dataset.SeriesDescription = f"DENOISED ({model}) {original}"[:64].strip()
     given = f" SUV tags given by the user: {', '.join(overrides.given())}." if overrides and overrides.given() else ""
     dataset.DerivationDescription = (
-        f"Denoised by {VERSION_NAME} with the model {model}. Computed, not acquired: this is not the original image."
+        f"Denoised by {PROGRAM} with the model {model}. Computed, not acquired: this is not the original image."
         f" Values are in the Units of the original.{given}"
     )
     dataset.ImageType = ["DERIVED", "SECONDARY", *tags.texts(dataset, "ImageType")[2:]]
@@ -161,7 +199,7 @@ def _describe(dataset: Dataset, series_uid: str, model: str, overrides: SUVOverr
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.file_meta.ImplementationClassUID = pydicom.uid.PYDICOM_IMPLEMENTATION_UID
-    dataset.file_meta.ImplementationVersionName = VERSION_NAME
+    dataset.file_meta.ImplementationVersionName = PROGRAM
 
 
 def _set_overrides(dataset: Dataset, overrides: SUVOverrides) -> None:

@@ -254,4 +254,4 @@ def _slices(folder: Path):
     """SUV of the slices as they are stored, without any resampling, and their headers."""
     with open_series(folder) as series:
         factors = conversion_of(series).factors
-        return np.stack([series.pixels(k) * factors[k] for k in range(len(factors))], -1), series.headers
+        return np.stack([series.read(k)[0] * factors[k] for k in range(len(factors))], -1), series.headers
