@@ -17,7 +17,7 @@ from guided_diffusion.report.projections import coarser
 
 KNEE = 1.0  # SUV
 STEPS = (0.002, 0.005, 0.01, 0.02)
-BLOCKS = (1, 2, 3, 4)
+BLOCKS = (1, 2, 3, 4, 6, 8)
 TEXT_LIMIT = 12_000_000  # characters of all volumes of a page, so that a page stays below 15 MB
 SAMPLED_PLANES = 16
 _SAFETY = 1.1

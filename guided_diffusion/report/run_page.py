@@ -173,6 +173,7 @@ def _metrics(images: RunImages) -> list[dict[str, Any]]:
     if images.reference is None:
         return []
     reference = np.clip(images.reference.data, *SUV_RANGE)
+    has_windows = min(reference.shape) >= image_quality.SSIM_WINDOW
     rows = []
     for title, volume in (("Input", images.scan), ("Denoised", images.denoised)):
         image = np.clip(volume.data, *SUV_RANGE)
@@ -180,7 +181,7 @@ def _metrics(images: RunImages) -> list[dict[str, Any]]:
             {
                 "title": title,
                 "psnr": image_quality.psnr(reference, image, SUV_RANGE[1]),
-                "ssim": image_quality.ssim(reference, image, SUV_RANGE[1]),
+                "ssim": image_quality.ssim(reference, image, SUV_RANGE[1]) if has_windows else None,
             }
         )
     return rows

@@ -41,6 +41,7 @@ def test_the_page_shows_what_was_written(small, tmp_path):
         assert near(turned(path)[:, :, :30], stored)  # slices of 3 mm, ten are cut off
     assert np.allclose(np.diag(layout["affine"])[2], 3)
     assert "standard deviation of 2 volumes" in text
+    assert "The interval is the mean of the realisations" in text
     assert "report.html" in json.loads((tmp_path / "run.json").read_text())["files"]
 
 
@@ -50,6 +51,10 @@ def test_the_page_of_an_array_with_its_partner(small, tmp_path):
     low, normal = np.load(small / "scan.npz")["arr_0"]
     for values, title in ((low, "Input"), (samples_in(tmp_path) * 16, "Denoised"), (normal, "Reference")):
         assert near(values.clip(0), shown[title])
+    denoise(small / "scan.npz", small / "small.pt", tmp_path, "--resume", True, "--report", True)
+    _, _, renewed = page_of(tmp_path)
+    assert list(renewed) == ["Input", "Denoised"]
+    assert np.array_equal(renewed["Denoised"], shown["Denoised"])
 
 
 def test_a_finished_subject_gets_its_page_without_being_denoised_again(small, tmp_path):

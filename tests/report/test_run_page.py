@@ -10,8 +10,9 @@ import pytest
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import image_quality
 from guided_diffusion.pet.foci import contrast_map, foci
+from guided_diffusion.pet.grid import Volume
 from guided_diffusion.report.findings import find, peaks_near
-from guided_diffusion.report.run_page import write_run_page
+from guided_diffusion.report.run_page import RunImages, write_run_page
 from tests.report_runs import AFFINE, KEPT, LOST, NEW, SHAPE, VOXEL_MM, manifest, run
 
 
@@ -160,3 +161,14 @@ def test_peaks_near_places_are_those_of_the_foci():
     found = foci(*maps)
     peaks = peaks_near(images.denoised.data, [focus.voxel for focus in found], VOXEL_MM)
     assert peaks == pytest.approx([focus.suv_peak_elsewhere for focus in found], rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (1, 9, 9), (30, 2, 4)])
+def test_a_scan_of_a_few_voxels_gets_a_page_too(tmp_path, shape):
+    """After hours of sampling nothing may fail on the last step."""
+    scan = Volume(np.random.default_rng(0).gamma(2, 1, shape).astype(np.float32), AFFINE, "SUV", {"format": "npz"})
+    images = RunImages(scan, scan, Volume(0 * scan.data, AFFINE), scan)
+    write_run_page(tmp_path / "report.html", images, manifest(images, 2))
+    page = Page((tmp_path / "report.html").read_text())
+    assert "No sphere of 30 mm fits" in page.text
+    assert "Reference" in page.text
