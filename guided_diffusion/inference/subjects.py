@@ -18,6 +18,7 @@ from guided_diffusion.gate import open_regular, read_small
 from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.pet.contents import contents_of, names_of
 from guided_diffusion.pet.formats import volume_formats
+from guided_diffusion.pet.geometry import back_to_input_grid
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv_bases import SUVBasis, ratio_of
 from guided_diffusion.pet.trial_manifest import is_trial, read_cases
@@ -181,19 +182,27 @@ def write_volumes(subject: Subject, denoised: Denoised, description: str, suv_ba
 
 
 def load_results(subject: Subject, scan: Volume, manifest: Mapping[str, Any]) -> tuple[Volume, Volume | None]:
-    """A finished subject's denoised volume and its standard deviation, where there is one, in SUV by body weight."""
+    """A finished subject's denoised volume and its standard deviation, where there is one, in SUV by body weight.
+
+    Of an array on the model's grid, what was denoised is carried to the scan again. Negative samples then count as 0
+    in the mean of several realisations, not in each.
+    """
     basis = manifest["flags"]["suv_basis"]
     ratio = 1.0 if basis == "bw" else ratio_of(basis, scan.source.get("suv_basis_ratios", {}))
     suv_max = manifest["settings"]["preprocessing"]["suv_max"]
+    shape = "x".join(map(str, manifest["model_grid"]["shape"]))
 
-    def load(name: str, array: str) -> Volume | None:
-        on_model_grid = subject.folder / array.format("x".join(map(str, manifest["model_grid"]["shape"])))
-        for path, factor in ((subject.folder / name, 1 / ratio), (on_model_grid, suv_max)):
-            if path.is_file():
-                return replace(scan, data=volume_formats.read(path).data * np.float32(factor))
-        return None
+    def load(name: str, factor: float) -> Volume | None:
+        path = subject.folder / name
+        return replace(scan, data=volume_formats.read(path).data * np.float32(factor)) if path.is_file() else None
 
-    return load(DENOISED_NAME, "samples_{}.npz"), load(UNCERTAINTY_NAME, "uncertainty_{}.npz")
+    denoised, deviation = load(DENOISED_NAME, 1 / ratio), load(UNCERTAINTY_NAME, 1 / ratio)
+    if denoised is None:
+        samples = load(f"samples_{shape}.npz", suv_max)
+        positive = replace(samples, data=np.maximum(samples.data, 0))
+        denoised = back_to_input_grid(positive, scan, scan, above_cap=manifest["flags"]["above_cap"], suv_max=suv_max)
+        deviation = load(f"uncertainty_{shape}.npz", suv_max)
+    return denoised, deviation
 
 
 def _write_array(folder: Path, name: str, array: np.ndarray) -> Path:
