@@ -65,6 +65,8 @@ def result_path(case: Case, folder: Path) -> Path:
 def _on_grid_of(scan: Volume, path: Path) -> Volume:
     """The image in a file. Raises InputError where it cannot be read or lies on another grid."""
     volume = load_volume(path)
+    if volume.unit != "SUV":
+        raise InputError(f"{path}: is in {volume.unit}; denoise with --suv_basis bw to compare")
     if not on_one_grid(volume, scan):
         raise InputError(f"{path}: lies on another grid than the low dose; the result is of another scan")
     return volume

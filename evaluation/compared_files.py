@@ -45,8 +45,8 @@ def read_pair(subject: SubjectFiles, gtr_units: str, gen_units: str) -> tuple[np
     Negative generated values are set to 0, as published. Raises InputError where a file can't be read or the two can't
     be compared.
     """
-    reference, reference_affine = _read(subject.reference, channel=1, channels=2)
-    generated, generated_affine = _read(subject.generated, channel=0)
+    reference, reference_affine = _read(subject.reference, gtr_units, channel=1, channels=2)
+    generated, generated_affine = _read(subject.generated, gen_units, channel=0)
     if reference.shape != generated.shape:
         raise InputError(
             f"{subject.generated}: shape {generated.shape}, but the reference {subject.reference} is "
@@ -88,9 +88,13 @@ def to_suv(volume: np.ndarray, units: str, path: Path, flag: str) -> np.ndarray:
     return clip_suv(volume)
 
 
-def _read(path: Path, channel: int, channels: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Data float32 and, where the file places its voxels in space, the affine."""
+def _read(path: Path, units: str, channel: int, channels: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Data float32 and, where the file places its voxels in space, the affine. A unit that it states is believed."""
     stored = volume_formats.read(path, Request(channel, channels))
+    if stored.unit != "SUV":
+        raise InputError(f"{path}: is in {stored.unit}; SUV by body weight is compared (--suv_basis bw)")
+    if stored.source.get("unit_stated") and units == "normalised":
+        raise InputError(f"{path}: says that it is in SUV; pass --gtr_units suv or --gen_units suv")
     if not np.isfinite(stored.data).all():
         raise InputError(f"{path}: has NaN or infinite voxels; repair the image first")
     return stored.data, stored.affine

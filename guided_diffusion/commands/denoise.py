@@ -181,14 +181,17 @@ def _plan_report(scan: Volume, run: Run) -> "PlannedReport | None":
 
 
 def _load(subject: Subject, run: Run) -> Volume:
-    """The subject's scan."""
-    return load_volume(
+    """The subject's scan, in SUV by body weight."""
+    volume = load_volume(
         subject.path,
         bare_voxel_mm=run.loaded.settings.preprocessing.voxel_mm,
         bare_axis_codes=run.loaded.settings.preprocessing.axis_codes,
         series=run.flags["series"],
         overrides=_overrides(run.flags),
     )
+    if volume.unit != "SUV":
+        raise InputError(f"{subject.path}: is in {volume.unit}, but the network knows SUV by body weight only")
+    return volume
 
 
 def _open_subject(subject: Subject, run: Run) -> OpenedSubject:

@@ -34,7 +34,9 @@ def check_suv(data: np.ndarray, name: object, *, stated: bool = False, advice: s
         )
     if high <= 0:
         raise InputError(f"{name}: no voxel is above zero; this is no PET image")
-    typical = typical_of(data)
+    typical, mean = typical_of(data), _sample(data).mean()
+    if mean <= 0:
+        raise InputError(f"{name}: the mean of its voxels is {mean:.3g}, as of standardised values; give SUV itself")
     if typical >= LARGEST_SUV or (not stated and (high >= LARGEST_SUV or typical >= LARGEST_TYPICAL_SUV)):
         raise InputError(
             f"{name}: values up to {high:.4g} can't be SUV, they are probably Bq/mL; convert them to SUV"
@@ -63,7 +65,12 @@ def check_normalised(data: np.ndarray, name: object, *, advice: str) -> None:
 
 def typical_of(data: np.ndarray) -> float:
     """The 99th percentile of the voxels above zero, of a regular sample of a large volume; 0 where none is."""
-    step = max(1, int(np.ceil((data.size / SAMPLED_VOXELS) ** (1 / data.ndim))))
-    sample = np.asarray(data[(slice(None, None, step),) * data.ndim], dtype=np.float64)
+    sample = _sample(data)
     sample = sample[sample > 0]
     return float(np.percentile(sample, TYPICAL_PERCENTILE)) if sample.size else 0.0
+
+
+def _sample(data: np.ndarray) -> np.ndarray:
+    """float64 voxels at equal distances, at most about SAMPLED_VOXELS."""
+    step = max(1, int(np.ceil((data.size / SAMPLED_VOXELS) ** (1 / data.ndim))))
+    return np.asarray(data[(slice(None, None, step),) * data.ndim], dtype=np.float64)

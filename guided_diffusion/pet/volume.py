@@ -101,5 +101,10 @@ def _placed(stored: StoredArray, voxel_mm: float | tuple[float, float, float], a
 def _checked(volume: Volume, name: str, found: tuple[str, ...] = ()) -> Volume:
     """The volume, with notices on its values in its source. Raises InputError for values that are no SUV."""
     stated = volume.source.get("format") == "DICOM" or volume.source.get("unit_stated", False)
+    if volume.source.get("whole_numbers") and not stated:
+        raise InputError(
+            f"{name}: holds whole numbers, as masks, labels and counts do; give an image in SUV, or --weight_kg and"
+            " --dose_bq for one in Bq/mL"
+        )
     notices = [*found, *volume.source.get("notices", []), *check_suv(volume.data, name, stated=stated)]
     return replace(volume, source={**volume.source, "notices": notices})

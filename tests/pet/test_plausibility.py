@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import scipy.io
 
-from evaluation.compared_files import published_peak, to_suv
+from evaluation.compared_files import SubjectFiles, published_peak, read_pair, to_suv
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet.grid import Volume, centred_affine
 from guided_diffusion.pet.plausibility import check_suv, typical_of
-from guided_diffusion.pet.volume import load_volume
+from guided_diffusion.pet.suv import SUVOverrides
+from guided_diffusion.pet.volume import load_volume, save_volume
 from tests.dicom_series import write_series
 
 
@@ -91,6 +93,45 @@ def test_no_header_vouches_for_the_impossible(tmp_path, scale, message):
     write_series(tmp_path / "s", stored, slopes=np.full(16, scale / 3000 / 4e-4))
     with pytest.raises(InputError, match=message):
         load_volume(tmp_path / "s")
+
+
+def test_standardised_values_and_hounsfield_units_are_no_suv(tmp_path):
+    standardised = (body() - body().mean()) / body().std()
+    for name, data in (("z", standardised), ("ct", body(900.0) - 1000)):
+        DOORS["nii"](tmp_path / f"{name}.nii", data.astype(np.float32))
+        with pytest.raises(
+            InputError, match=rf"{name}\.nii: (the mean of its voxels is .*, as of standardised|.*can't be)"
+        ):
+            load_volume(tmp_path / f"{name}.nii")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+def test_masks_and_labels_are_no_suv(tmp_path, dtype):
+    labels = np.rint(body()).astype(dtype)
+    nib.save(nib.Nifti1Image(labels, np.diag([-4.0, 4, 4, 1])), tmp_path / "v.nii.gz")
+    with pytest.raises(InputError, match=r"v\.nii\.gz: holds whole numbers, as masks, labels and counts do"):
+        load_volume(tmp_path / "v.nii.gz")
+    counts = nib.Nifti1Image((5000 * body()).astype(np.int16), np.diag([-4.0, 4, 4, 1]))
+    nib.save(counts, tmp_path / "bqml.nii")
+    volume = load_volume(tmp_path / "bqml.nii", overrides=SUVOverrides(weight_kg=70, dose_bq=350e6))
+    np.testing.assert_allclose(volume.data, body(), rtol=1e-5)
+
+
+def test_the_evaluation_believes_a_stated_unit(tmp_path):
+    affine = centred_affine((24, 20, 16), 3.3, "PLS")
+    for unit, units, message in (
+        ("SUVlbm", "suv", r"reference\.nii\.gz: is in SUVlbm; SUV by body weight is compared"),
+        ("SUV", "normalised", r"reference\.nii\.gz: says that it is in SUV; pass --gtr_units suv"),
+        ("SUV", "suv", None),
+    ):
+        save_volume(Volume(body(), affine, unit), tmp_path / "reference.nii.gz")
+        save_volume(Volume(body(), affine), tmp_path / "generated.nii.gz")
+        files = SubjectFiles("a", tmp_path / "reference.nii.gz", tmp_path / "generated.nii.gz", None)
+        if message is None:
+            np.testing.assert_array_equal(read_pair(files, units, "suv")[0], body())
+        else:
+            with pytest.raises(InputError, match=message):
+                read_pair(files, units, "suv")
 
 
 def test_a_hot_spot_in_dicom_is_told_and_taken():

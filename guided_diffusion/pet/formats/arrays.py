@@ -14,7 +14,7 @@ from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import matlab
 from guided_diffusion.pet.formats.declaration import Format, Request, StoredArray
 from guided_diffusion.pet.formats.stated_units import quoted, suv_unit
-from guided_diffusion.pet.grid import check_size
+from guided_diffusion.pet.grid import check_size, check_voxel_mm
 from guided_diffusion.pet.text import printable
 
 DAMAGED = "is no complete .npz file (its checksums may not fit); copy or make it again"
@@ -127,6 +127,7 @@ def _checked_affine(affine: np.ndarray, path: Path) -> np.ndarray:
         raise InputError(f"{path}: its affine is no 4x4 matrix of finite numbers")
     if not np.array_equal(affine[3], [0, 0, 0, 1]) or abs(np.linalg.det(affine)) < 1e-9:
         raise InputError(f"{path}: its affine is no invertible map of voxels to mm with the last row 0 0 0 1")
+    check_voxel_mm(tuple(np.linalg.norm(affine[:3, :3], axis=0)), str(path))
     return affine.astype(np.float64)
 
 

@@ -70,6 +70,8 @@ def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarr
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused with the other values
         data *= np.float32(factor)
     source = {"format": type(image).__name__.removesuffix("Image"), **source}
+    if _are_whole(image):
+        source["whole_numbers"] = True
     if not says_orientation(image):
         source["orientation"] = "assumed: the header has none"
         source["notices"] = [
@@ -225,6 +227,14 @@ def _read_slices(image: nib.spatialimages.SpatialImage, shape: tuple[int, ...], 
             raise InputError(f"{path}: holds {part.dtype} values, not real numbers")
         data[..., k] = part
     return data
+
+
+def _are_whole(image: nib.spatialimages.SpatialImage) -> bool:
+    """Whether the voxels are stored as integers that nothing scales."""
+    if isinstance(image, nib.ecat.EcatImage | nib.Minc1Image):  # their scales are per frame, or per slice
+        return False
+    slope, intercept = getattr(image.dataobj, "slope", 1.0), getattr(image.dataobj, "inter", 0.0)
+    return image.get_data_dtype().kind in "iu" and (slope, intercept) == (1.0, 0.0)
 
 
 def _check_end(image: nib.spatialimages.SpatialImage, path: Path) -> None:

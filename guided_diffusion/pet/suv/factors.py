@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pydicom import Dataset
 
 from guided_diffusion.pet.formats import dicom_tags as tags
-from guided_diffusion.pet.suv import times
 from guided_diffusion.pet.suv.agreement import check_slices_agree
 from guided_diffusion.pet.suv.drug import SEQUENCE, dose_bq, drug_of, half_life_s
+from guided_diffusion.pet.suv.injection import delay_s, doubts, growth
 from guided_diffusion.pet.suv.overrides import (
     SUVError,
     SUVOverrides,
@@ -23,6 +23,8 @@ from guided_diffusion.pet.suv.overrides import (
     refuse_unused,
     suvbw_of_bqml,
 )
+from guided_diffusion.pet.suv.scan_start import GE_CREATOR, GE_SCAN_DATE_TIME, decay_reference
+from guided_diffusion.pet.suv.slice_times import mean_rate_moments
 
 PHILIPS_SUV_FACTOR = (0x7053, 0x1000)
 PHILIPS_BQML_FACTOR = (0x7053, 0x1009)
@@ -46,8 +48,8 @@ SUV_TAGS = [
     "DecayCorrection",
     "CorrectedImage",
     SEQUENCE,
-    times.GE_CREATOR,
-    times.GE_SCAN_DATE_TIME,
+    GE_CREATOR,
+    GE_SCAN_DATE_TIME,
     PHILIPS_SUV_FACTOR,
     PHILIPS_BQML_FACTOR,
 ]
@@ -127,6 +129,8 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
     remark += overrides.remark
     at_injection = suvbw_of_bqml(_weight_kg(first, overrides), dose_bq(drug, overrides))
     correction = tags.text(first, "DecayCorrection")
+    if correction is None and overrides.scan_start is not None:
+        correction = "START"
     if correction == "ADMIN":
         _require_decay_corrected(first)
         needless = ("injection_time", "half_life_s", "scan_start")
@@ -135,23 +139,24 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
     if correction == "START":
         _require_decay_corrected(first)
         half_life = half_life_s(drug, overrides)
-        reference = times.decay_reference(datasets, half_life, overrides)
-        delay = times.delay_s(datasets, drug, reference, half_life, overrides)
-        factor = at_injection * times.growth(delay, half_life)
+        reference = decay_reference(datasets, half_life, overrides)
+        delay = delay_s(datasets, drug, reference, half_life, overrides)
+        factor = at_injection * growth(delay, half_life)
         when = f"{abs(delay):.0f} s {'after' if delay >= 0 else 'before'} the injection"
-        notices = times.doubts(datasets, drug, reference, delay, overrides)
+        notices = doubts(datasets, drug, reference, delay, overrides)
         return SUVConversion((factor,) * len(datasets), f"{when}, by {reference.how}{remark}", notices)
     if correction == "NONE":
         _require_not_decay_corrected(first)
         refuse_unused(overrides, ("scan_start",), "the image is not decay-corrected to it")
         half_life = half_life_s(drug, overrides)
         delays = [
-            times.delay_s([dataset], drug, moment, half_life, overrides)
-            for dataset, moment in zip(datasets, times.mean_rate_moments(datasets, half_life), strict=True)
+            delay_s([dataset], drug, moment, half_life, overrides)
+            for dataset, moment in zip(datasets, mean_rate_moments(datasets, half_life), strict=True)
         ]
-        factors = tuple(at_injection * times.growth(delay, half_life) for delay in delays)
+        factors = tuple(at_injection * growth(delay, half_life) for delay in delays)
         return SUVConversion(factors, f"not decay-corrected by the scanner: corrected here per slice{remark}")
-    raise refusal(first, "DecayCorrection", "only START, ADMIN and NONE are known")
+    advice = "; give --scan_start if the image is corrected to that" if correction is None else ""
+    raise refusal(first, "DecayCorrection", f"only START, ADMIN and NONE are known{advice}")
 
 
 def _weight_kg(dataset: Dataset, overrides: SUVOverrides) -> float:

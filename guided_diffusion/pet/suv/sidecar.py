@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from guided_diffusion.pet.formats.stated_units import activity_bq, quoted
-from guided_diffusion.pet.suv import nuclides, times
+from guided_diffusion.pet.suv import injection, nuclides
 from guided_diffusion.pet.suv.factors import SUVConversion
 from guided_diffusion.pet.suv.overrides import SUVError, SUVOverrides, suvbw_of_bqml
 
@@ -27,10 +27,10 @@ def sidecar_conversion(content: Mapping[str, object], overrides: SUVOverrides) -
     at_injection = suvbw_of_bqml(weight, dose)
     delay = _delay_s(content, overrides)
     half_life = _half_life_s(content, overrides) if delay else 1.0
-    if delay and not -times.LONGEST_LEAD_S <= delay <= times.MAX_DELAY_HALF_LIVES * half_life:
+    if delay and not -injection.LONGEST_LEAD_S <= delay <= injection.MAX_DELAY_HALF_LIVES * half_life:
         raise SUVError(f"no SUV: by the sidecar the image is corrected to {delay:g} s after the injection; repair it")
     when = f"corrected to {delay:g} s after the injection" if delay else "corrected to the injection"
-    return SUVConversion((at_injection * times.growth(delay, half_life),), f"sidecar: {when}{overrides.remark}")
+    return SUVConversion((at_injection * injection.growth(delay, half_life),), f"sidecar: {when}{overrides.remark}")
 
 
 def _dose_bq(content: Mapping[str, object]) -> float:
@@ -55,14 +55,14 @@ def _delay_s(content: Mapping[str, object], overrides: SUVOverrides) -> float:
         raise SUVError("no SUV: by the sidecar the image is not decay-corrected; give the DICOM series")
     if kind == "ADMIN":
         return 0.0
-    reference, injection = _number(content, "ImageDecayCorrectionTime"), _number(content, "InjectionStart")
+    reference, injected = _number(content, "ImageDecayCorrectionTime"), _number(content, "InjectionStart")
     if reference is None and kind == "START":
         reference = _number(content, "ScanStart")
-    if reference is not None and injection is not None:
-        return reference - injection
+    if reference is not None and injected is not None:
+        return reference - injected
     if overrides.weight_kg is not None and overrides.dose_bq is not None:
         return 0.0
-    missing = "InjectionStart" if injection is None else "ImageDecayCorrectionTime"
+    missing = "InjectionStart" if injected is None else "ImageDecayCorrectionTime"
     raise SUVError(
         f"no SUV: the sidecar has no {missing}; give --weight_kg and --dose_bq if the image is corrected to the"
         " injection"

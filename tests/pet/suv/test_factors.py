@@ -171,7 +171,7 @@ def test_without_decay_correction_each_slice_is_corrected_to_its_own_time():
         ({"AcquisitionDate": "10.1.2024"}, r"AcquisitionDate \(0008,0022\) is '10\.1\.2024'"),
         ({"AcquisitionTime": "noon"}, r"AcquisitionTime \(0008,0032\) is no value of its kind \(4 characters\)"),
         ({"Units": "GML", "CorrectedImage": ["ATTN"]}, r"CorrectedImage \(0028,0051\) is .*DECY"),
-        ({"DecayCorrection": None}, r"DecayCorrection \(0054,1102\) is missing"),
+        ({"DecayCorrection": None}, r"DecayCorrection \(0054,1102\) is missing; .*--scan_start"),
         ({"DecayCorrection": "LATER"}, r"DecayCorrection \(0054,1102\) is 'LATER'"),
         ({"CorrectedImage": ["DECY"]}, r"CorrectedImage \(0028,0051\) is .*ATTN"),
         ({"CorrectedImage": ["ATTN"]}, r"CorrectedImage \(0028,0051\) is .*DECY"),

@@ -176,6 +176,7 @@ def test_an_image_that_begins_with_the_injection_is_told_of():
         (NO_DATES, "20240110120000"),
         ({"SeriesTime": "113000"}, "2024-01-10T12:00:00"),
         ({"RadionuclideHalfLife": None}, "120000"),
+        ({"DecayCorrection": None}, "120000"),
     ],
 )
 def test_what_the_user_says_of_the_scans_start_counts(changes, said):
