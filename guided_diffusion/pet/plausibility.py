@@ -14,6 +14,8 @@ SMALLEST_PEAK_SUV = 1.0
 # Below this not even air is told from tissue, whatever a header says.
 SMALLEST_STATED_PEAK_SUV = 0.1
 TYPICAL_PERCENTILE = 99.0
+# Noise alone is half below zero; a body adds to what is above.
+LARGEST_NEGATIVE_SHARE = 0.95
 LARGEST_NORMALISED = 1.001  # 1, and the rounding of half precision
 SAMPLED_VOXELS = 2**20
 
@@ -34,9 +36,10 @@ def check_suv(data: np.ndarray, name: object, *, stated: bool = False, advice: s
         )
     if high <= 0:
         raise InputError(f"{name}: no voxel is above zero; this is no PET image")
-    typical, mean = typical_of(data), _sample(data).mean()
-    if mean <= 0:
-        raise InputError(f"{name}: the mean of its voxels is {mean:.3g}, as of standardised values; give SUV itself")
+    typical = typical_of(data)
+    sample = _sample(data)
+    if -sample.clip(max=0).sum() > LARGEST_NEGATIVE_SHARE * sample.clip(min=0).sum():
+        raise InputError(f"{name}: is as much below zero as above, like standardised values; give SUV itself")
     if typical >= LARGEST_SUV or (not stated and (high >= LARGEST_SUV or typical >= LARGEST_TYPICAL_SUV)):
         raise InputError(
             f"{name}: values up to {high:.4g} can't be SUV, they are probably Bq/mL; convert them to SUV"

@@ -99,9 +99,7 @@ def test_standardised_values_and_hounsfield_units_are_no_suv(tmp_path):
     standardised = (body() - body().mean()) / body().std()
     for name, data in (("z", standardised), ("ct", body(900.0) - 1000)):
         DOORS["nii"](tmp_path / f"{name}.nii", data.astype(np.float32))
-        with pytest.raises(
-            InputError, match=rf"{name}\.nii: (the mean of its voxels is .*, as of standardised|.*can't be)"
-        ):
+        with pytest.raises(InputError, match=rf"{name}\.nii: is as much below zero as above, like standardised values"):
             load_volume(tmp_path / f"{name}.nii")
 
 
