@@ -7,10 +7,20 @@ from pathlib import Path
 import torch
 
 from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
-from guided_diffusion.config import DEMO_PREPROCESSING, DEMO_SAMPLER, Header, Role, flag
+from guided_diffusion.config import (
+    DEMO_PREPROCESSING,
+    DEMO_SAMPLER,
+    LOCAL_PREPROCESSING,
+    Header,
+    PreprocessingConfig,
+    Role,
+    flag,
+)
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.errors import InputError
 from guided_diffusion.methods.registry import METHODS
+
+_PATCHES = {"demo": DEMO_PREPROCESSING, "local": LOCAL_PREPROCESSING}
 
 
 @dataclass(frozen=True)
@@ -19,7 +29,9 @@ class ExportFlags:
 
     checkpoint: str = flag(MISSING, "an ema_<rate>_######.pt or model######.pt of training", Role.FILES, metavar="FILE")
     out: Path = flag(MISSING, "the file to write", Role.FILES, metavar="FILE")
-    preset: str | None = flag(None, "recommend this preset's patches and sampler", Role.SAMPLING, choices=("demo",))
+    preset: str | None = flag(
+        None, "recommend this preset's patches and sampler", Role.SAMPLING, choices=tuple(_PATCHES)
+    )
 
 
 def create_parser(description: str) -> Parser:
@@ -32,14 +44,14 @@ def create_parser(description: str) -> Parser:
 def export(parser: Parser, arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and export one checkpoint. arguments: instead of the process's own."""
     flags = read_flags(ExportFlags, vars(parser.parse_args(arguments)))
-    change = export_half(flags.checkpoint, flags.out, recommend_demo=flags.preset == "demo")
+    change = export_half(flags.checkpoint, flags.out, recommended=flags.preset)
     print(f"wrote {flags.out}; weights changed by at most {change:.1e} of the largest of their tensor")
 
 
-def export_half(checkpoint: str, out: Path, recommend_demo: bool = False) -> float:
+def export_half(checkpoint: str, out: Path, recommended: str | None = None) -> float:
     """Write a checkpoint of ours with float16 weights and the same header.
 
-    recommend_demo: let the header recommend what the demo's preset does, whatever was known of it when the run began.
+    recommended: a preset whose patches and sampler the header shall recommend, whatever was known when the run began.
     Returns the largest change of a weight, relative to the largest weight of its tensor. Raises InputError for weights
     without a header, or beyond float16's range.
     """
@@ -50,15 +62,15 @@ def export_half(checkpoint: str, out: Path, recommend_demo: bool = False) -> flo
     beyond = [name for name, value in halves.items() if not value.isfinite().all()]
     if beyond:
         raise InputError(f"{checkpoint}: {beyond[0]} has weights beyond the range of float16")
-    save_checkpoint(out, halves, _as_demo(loaded.header) if recommend_demo else loaded.header)
+    save_checkpoint(out, halves, _recommending(loaded.header, _PATCHES[recommended]) if recommended else loaded.header)
     return max(
         ((halves[name].float() - value).abs().max() / value.abs().max().clamp(min=1e-30)).item()
         for name, value in loaded.state_dict.items()
     )
 
 
-def _as_demo(header: Header) -> Header:
-    """The header with the demo's patches, and its sampler if the method samples at all."""
-    patches = {"patch_size": DEMO_PREPROCESSING.patch_size, "overlap": DEMO_PREPROCESSING.overlap}
+def _recommending(header: Header, grid: PreprocessingConfig) -> Header:
+    """The header with a preset's patches, and the demo's sampler if the method samples at all."""
+    patches = {"patch_size": grid.patch_size, "overlap": grid.overlap}
     sampler = DEMO_SAMPLER if METHODS[header.method].sampled else header.sampler
     return replace(header, preprocessing=replace(header.preprocessing, **patches), sampler=sampler)

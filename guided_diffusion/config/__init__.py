@@ -11,6 +11,8 @@ from guided_diffusion.config.known_models import (
     DEMO_PREPROCESSING,
     DEMO_SAMPLER,
     FAST_SAMPLER,
+    LOCAL_MODEL,
+    LOCAL_PREPROCESSING,
     RELEASED_DIFFUSION,
     RELEASED_MODEL,
 )
@@ -22,6 +24,8 @@ __all__ = [
     "DEMO_PREPROCESSING",
     "DEMO_SAMPLER",
     "FAST_SAMPLER",
+    "LOCAL_MODEL",
+    "LOCAL_PREPROCESSING",
     "RELEASED_DIFFUSION",
     "RELEASED_MODEL",
     "DiffusionConfig",

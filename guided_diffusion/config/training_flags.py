@@ -8,6 +8,8 @@ from guided_diffusion.config.known_models import (
     DEMO_DIFFUSION,
     DEMO_MODEL,
     DEMO_PREPROCESSING,
+    LOCAL_MODEL,
+    LOCAL_PREPROCESSING,
     RELEASED_DIFFUSION,
     RELEASED_MODEL,
 )
@@ -38,6 +40,23 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "precision": "bfloat16",
         "save_interval": 200,
         "validation_interval": 100,
+    },
+    "local": _differences(LOCAL_MODEL)
+    | {
+        "method": "local3d",
+        "voxel_mm": ",".join(f"{size:g}" for size in LOCAL_PREPROCESSING.voxel_mm),
+        "suv_max": LOCAL_PREPROCESSING.suv_max,
+        "linear_transfer": LOCAL_PREPROCESSING.linear_transfer,
+        # Nothing depends on the air of a crop, so that small ones from inside the body will do.
+        "crop_size": "40,40,40",
+        "batch_size": 2,
+        "lr": 5e-4,
+        "lr_warmup_steps": 50,
+        "grad_clip": 1.0,
+        "ema_rate": "0.995",
+        "precision": "bfloat16",
+        "save_interval": 250,
+        "validation_interval": 50,
     },
 }
 """Flags that a preset sets; everything else keeps its default, and flags that are given go first."""

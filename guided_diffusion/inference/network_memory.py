@@ -5,15 +5,18 @@ times its input and so many times its output, for normed copies, sums of convolu
 again at once. The two factors are measured (see `tests/inference/test_network_memory.py`); everything else is counted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 
 from guided_diffusion.config import ModelConfig
+from guided_diffusion.local_unet import SUB_IMAGES
 
 INPUT_COPIES = 3.0  # of a block's input, itself included
 OUTPUT_COPIES = 2.5  # of a block's output
+# Of a local network, measured for widths of 32 and 64: copies of its widest map, and single values beside them.
+LOCAL_COPIES, LOCAL_BYTES = 7.0, 40.0
 # What may be planned with: the rest is for the state of the walk and for what the allocator cannot use.
 _USABLE = 0.8
 
@@ -41,6 +44,12 @@ def network_bytes(config: ModelConfig, patch: tuple[int, int, int], dtype: torch
     return round(most * depth * x * y * dtype.itemsize)
 
 
+def local_network_bytes(config: ModelConfig, patch: tuple[int, int, int], dtype: torch.dtype) -> int:
+    """The same for a `LocalUNet`, which works on an eighth of the positions."""
+    depth, x, y = patch
+    return round((LOCAL_COPIES * config.num_channels * dtype.itemsize + LOCAL_BYTES) * depth * x * y / SUB_IMAGES)
+
+
 def shorter(patch_size: int, overlap: int) -> int | None:
     """Half the length, or None where patches of that length could not overlap by as much."""
     half = patch_size // 2
@@ -55,9 +64,10 @@ def fitting_patch_size(
     free_bytes: float,
     patch_size: int,
     overlap: int,
+    needed: Callable[[ModelConfig, tuple[int, int, int], torch.dtype], int] = network_bytes,
 ) -> int:
     """`patch_size`, halved until a network call fits the free memory, or until patches can become no shorter."""
-    while network_bytes(config, (patch_size, *in_plane), dtype) > _USABLE * free_bytes:
+    while needed(config, (patch_size, *in_plane), dtype) > _USABLE * free_bytes:
         half = shorter(patch_size, overlap)
         if half is None:
             return patch_size

@@ -5,15 +5,22 @@ Only a noise field lets patches be shortened where memory is short. What it give
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 
 from guided_diffusion import logger
-from guided_diffusion.config import PreprocessingConfig
+from guided_diffusion.config import ModelConfig, PreprocessingConfig
 from guided_diffusion.dist_util import communicator, ranks_per_device
 from guided_diffusion.errors import InputError
-from guided_diffusion.inference.network_memory import fitting_patch_size, network_bytes, shorter
+from guided_diffusion.inference.network_memory import (
+    fitting_patch_size,
+    local_network_bytes,
+    network_bytes,
+    shorter,
+)
 from guided_diffusion.inference.patch_sampling import Sampling
+from guided_diffusion.local_unet import LocalUNet
 from guided_diffusion.memory import free_bytes
 from guided_diffusion.methods.registry import Network
 from guided_diffusion.pet.geometry import to_model_grid
@@ -69,6 +76,7 @@ def make_plan(
         free_bytes=free,
         patch_size=plan.patch_size,
         overlap=preprocessing.overlap,
+        needed=_bytes_of(model),
     )
     return plan if size == plan.patch_size else _shortened(length, size, preprocessing)
 
@@ -101,12 +109,17 @@ def describe(model_input: Volume, plan: PatchPlan, model: Network, sampling: Sam
     """One line for the user: what a network call is expected to take, and what there is."""
     together = min(sampling.batch_size, len(plan.starts))
     x, y = network_plane(model_input, model)
-    needed = network_bytes(model.config, (plan.patch_size, x, y), model.dtype)
+    needed = _bytes_of(model)(model.config, (plan.patch_size, x, y), model.dtype)
     left = "unknown" if free is None else f"{free / 2**30:.1f} GiB"
     return (
         f"{len(plan.starts)} patches of {plan.patch_size} x {x} x {y}, {together} at a time: a network call takes about"
         f" {needed / 2**30:.2f} GiB; free for each rank: {left}"
     )
+
+
+def _bytes_of(model: Network) -> Callable[[ModelConfig, tuple[int, int, int], torch.dtype], int]:
+    """How the memory of a network's call is worked out."""
+    return local_network_bytes if isinstance(model, LocalUNet) else network_bytes
 
 
 def network_plane(model_input: Volume, model: Network) -> tuple[int, int]:

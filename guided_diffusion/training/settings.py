@@ -8,6 +8,7 @@ from guided_diffusion.config import (
     DEMO_PREPROCESSING,
     DEMO_SAMPLER,
     FAST_SAMPLER,
+    LOCAL_PREPROCESSING,
     DiffusionConfig,
     ModelConfig,
     PreprocessingConfig,
@@ -30,7 +31,7 @@ from guided_diffusion.script_util import configs_from_flags
 
 # What checkpoints of a chain of steps recommend for sampling, where it is not what all recommend.
 _RECOMMENDED_SAMPLERS = {"demo": DEMO_SAMPLER}
-_RECOMMENDED_PATCHES = {"demo": DEMO_PREPROCESSING}
+_RECOMMENDED_PATCHES = {"demo": DEMO_PREPROCESSING, "local": LOCAL_PREPROCESSING}
 _ONE_CALL = SamplerConfig(bfloat16=True)
 
 

@@ -12,10 +12,14 @@ from guided_diffusion.config import (
     DEMO_MODEL,
     DEMO_PREPROCESSING,
     DEMO_SAMPLER,
+    LOCAL_MODEL,
+    DiffusionConfig,
     Header,
+    PreprocessingConfig,
     SamplerConfig,
 )
 from guided_diffusion.errors import InputError
+from guided_diffusion.methods.registry import METHODS
 
 HEADER = Header("ddpm3d", DEMO_MODEL, DEMO_DIFFUSION, DEMO_PREPROCESSING, DEMO_SAMPLER, {"step": 3})
 
@@ -50,7 +54,18 @@ def test_what_the_demo_recommends(tmp_path, method, sampler):
     of_the_run = replace(DEMO_PREPROCESSING, patch_size=96, overlap=4, suv_max=20.0)
     header = replace(HEADER, method=method, preprocessing=of_the_run, sampler=SamplerConfig(bfloat16=True))
     save_checkpoint(tmp_path / "full.pt", {"a": torch.ones(3)}, header)
-    export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt", recommend_demo=True)
+    export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt", recommended="demo")
     patches = {"patch_size": DEMO_PREPROCESSING.patch_size, "overlap": DEMO_PREPROCESSING.overlap}
     exported = load_checkpoint(str(tmp_path / "half.pt")).header
     assert exported == replace(header, preprocessing=replace(of_the_run, **patches), sampler=sampler)
+
+
+def test_what_the_local_preset_recommends(tmp_path):
+    config = replace(LOCAL_MODEL, num_channels=32, channel_mult="1")
+    model = METHODS["local3d"].create_model(config, DiffusionConfig())
+    ours = Header("local3d", config, DiffusionConfig(), PreprocessingConfig(), SamplerConfig(bfloat16=True), {})
+    save_checkpoint(tmp_path / "full.pt", model.state_dict(), ours)
+    export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt", recommended="local")
+    found = load_checkpoint(str(tmp_path / "half.pt")).header
+    assert (found.preprocessing.patch_size, found.preprocessing.overlap) == (96, 24)
+    assert found.sampler == SamplerConfig(bfloat16=True)

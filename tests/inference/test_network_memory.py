@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from guided_diffusion.config import DEMO_MODEL, RELEASED_MODEL
-from guided_diffusion.inference.network_memory import fitting_patch_size, network_bytes, shorter
+from guided_diffusion.config import DEMO_MODEL, LOCAL_MODEL, RELEASED_MODEL
+from guided_diffusion.inference.network_memory import fitting_patch_size, local_network_bytes, network_bytes, shorter
 
 PROBE = """
 import re, sys
@@ -84,3 +84,45 @@ def test_patches_are_halved_until_they_fit():
     assert fitting(0, overlap=0) == 1
     assert shorter(39, 10) is None
     assert shorter(40, 10) == 20
+
+
+LOCAL_PROBE = """
+import re
+from pathlib import Path
+import torch
+from guided_diffusion.config import LOCAL_MODEL
+from guided_diffusion.inference.network_memory import local_network_bytes
+from guided_diffusion.local_unet import LocalUNet
+
+def status(name):
+    return 1024 * int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+model = LocalUNet(LOCAL_MODEL).to(torch.bfloat16).eval()
+scan = torch.rand(1, 1, 96, 128, 128)
+with torch.no_grad():
+    model(scan[..., :8, :8, :8], None, low_res=scan[..., :8, :8, :8])
+    before = status("VmRSS")
+    model(scan, None, low_res=scan)
+print(status("VmHWM") - before, local_network_bytes(LOCAL_MODEL, (96, 128, 128), torch.bfloat16))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_the_local_network_takes_what_is_estimated():
+    done = subprocess.run([sys.executable, "-c", LOCAL_PROBE], capture_output=True, text=True, check=True)
+    took, estimated = map(int, done.stdout.split())
+    assert 0.75 * estimated < took < 1.2 * estimated
+
+
+def test_patches_of_the_local_network_are_shortened_by_its_own_estimate():
+    needed = local_network_bytes(LOCAL_MODEL, (96, 128, 192), torch.bfloat16)
+    assert needed < network_bytes(LOCAL_MODEL, (96, 128, 192), torch.bfloat16) / 4
+
+    def size(free: float) -> int:
+        return fitting_patch_size(
+            LOCAL_MODEL, (128, 192), torch.bfloat16, free_bytes=free, patch_size=96, overlap=24,
+            needed=local_network_bytes,
+        )  # fmt: skip
+
+    assert size(1.3 * needed) == 96
+    assert size(0.7 * needed) == 48

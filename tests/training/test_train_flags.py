@@ -11,6 +11,8 @@ from guided_diffusion.config import (
     DEMO_MODEL,
     DEMO_PREPROCESSING,
     DEMO_SAMPLER,
+    LOCAL_MODEL,
+    LOCAL_PREPROCESSING,
     DiffusionConfig,
     ModelConfig,
 )
@@ -96,3 +98,11 @@ class TestCommand:
         explained = {part.split()[0]: " ".join(part.split()) for part in text.split("\n  --")[1:]}
         for flag, default in (("lr", "0.0001"), ("resume_checkpoint", "''"), ("num_channels", "128")):
             assert explained[flag].endswith(f"(default: {default})")
+
+
+def test_the_local_preset_is_the_network_and_grid_that_are_shipped():
+    settings = training_settings({"preset": "local", "data_dir": "pairs"})
+    assert settings.optimisation.method == "local3d"
+    assert settings.model == LOCAL_MODEL
+    assert settings.preprocessing == LOCAL_PREPROCESSING
+    assert settings.crop_size == (40, 40, 40)
