@@ -21,7 +21,7 @@ from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, writable_folder
+from guided_diffusion.files import atomic_write, open_table, writable_folder
 from guided_diffusion.pet.trial_manifest import Case, read_cases
 
 
@@ -134,7 +134,7 @@ def choose(cases: Sequence[Case], split: str, doses: Sequence[float] | None, tri
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, open_table(temporary) as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -1,5 +1,6 @@
 """Which files are compared: one reference, one generated volume and, if wanted, one unclipped scan per subject."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from evaluation.metrics import SUV_MAX, clip_suv
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import arrays, volume_formats
 from guided_diffusion.pet.formats.declaration import Request
+from guided_diffusion.pet.formats.folder_walk import LeftOut, notices
 from guided_diffusion.pet.grid import same_grid
 from guided_diffusion.pet.plausibility import check_normalised, check_suv
 
@@ -37,6 +39,18 @@ def find_subject_files(gtr_dir: Path, gen_dir: Path, matfile_dir: Path | None) -
         SubjectFiles(name, reference, _generated_volume(gen_dir / name, reference), _scan(matfile_dir, name))
         for name, reference in sorted(_references(gtr_dir).items())
     ]
+
+
+def left_out_of(gtr_dir: Path, gen_dir: Path, subjects: Sequence[SubjectFiles]) -> list[str]:
+    """A line for each reason why files of the two folders are not compared, with their names."""
+    compared = {subject.reference for subject in subjects}
+    used = {*compared, *(other for path in compared for other in volume_formats.companions_of(path))}
+    references = [LeftOut(str(path), "no reference") for path in sorted(gtr_dir.iterdir()) if path not in used]
+    names = {subject.name for subject in subjects}
+    generated = [
+        LeftOut(str(path), "no reference of that name") for path in sorted(gen_dir.iterdir()) if path.name not in names
+    ]
+    return [*notices(references, gtr_dir), *notices(generated, gen_dir)]
 
 
 def read_pair(subject: SubjectFiles, gtr_units: str, gen_units: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,18 +1,19 @@
 """SSIM and PSNR of generated volumes against their normal-dose references; evaluation/README.md explains them."""
 
 import csv
+import sys
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from evaluation.compared_files import UNITS, SubjectFiles, find_subject_files, published_peak, read_pair
+from evaluation.compared_files import UNITS, SubjectFiles, find_subject_files, left_out_of, published_peak, read_pair
 from evaluation.metrics import psnr, ssim
 from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import run_main
-from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, writable_folder
+from guided_diffusion.errors import InputError, one_line
+from guided_diffusion.files import atomic_write, open_table, writable_folder
 
 COLUMNS = {  # title, width and decimals in the printed table
     "ssim": ("SSIM", 6, 4),
@@ -59,9 +60,11 @@ def main() -> None:
     if args.csv is not None:
         check_csv(args.csv)
     subjects = find_subject_files(args.gtr_dir, args.gen_dir, args.matfile_dir)
+    for notice in left_out_of(args.gtr_dir, args.gen_dir, subjects):
+        print(f"notice: {notice}", file=sys.stderr)
 
     columns = [column for column in COLUMNS if column != "psnr_published" or args.matfile_dir is not None]
-    width = max(len(name) for name in (DEVIATION, *(subject.name for subject in subjects)))
+    width = max(len(one_line(name)) for name in (DEVIATION, *(subject.name for subject in subjects)))
     print(format_header(columns, width))
     table: dict[str, Numbers] = {}
     for subject in subjects:
@@ -115,7 +118,7 @@ def format_row(name: str, numbers: Numbers, width: int) -> str:
     for column, value in numbers.items():
         _, cell, decimals = COLUMNS[column]
         cells.append(f"{value:{cell}.{decimals}f}")
-    return "  ".join([name.ljust(width), *cells])
+    return "  ".join([one_line(name).ljust(width), *cells])
 
 
 def check_csv(path: Path) -> None:
@@ -127,7 +130,7 @@ def check_csv(path: Path) -> None:
 
 def write_csv(path: Path, table: dict[str, Numbers], columns: list[str]) -> None:
     """One row per subject, numbers in full precision."""
-    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
+    with atomic_write(path) as temporary, open_table(temporary) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["subject", *columns])
         for name, numbers in table.items():

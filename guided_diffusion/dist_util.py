@@ -9,6 +9,7 @@ printed; anything unforeseen aborts the whole run at once instead of leaving the
 
 import atexit
 import functools
+import io
 import os
 import socket
 import sys
@@ -285,7 +286,11 @@ def run_main(main: Callable[[], None]) -> None:
     """Run a script's `main` and end all ranks together.
 
     Exit code 2 and one line for an InputError, 1 and a traceback for a failure of the program, 130 for an interrupt.
+    A name that the terminal cannot show, as of a folder in Latin-1, is printed with escapes.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
         meet()

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from guided_diffusion.errors import Failure, InputError
 
@@ -69,6 +70,11 @@ def check_space(folder: Path, needed: int) -> None:
             f"{folder}: about {needed / 2**20:.0f} MiB will be written, and {free / 2**20:.0f} MiB are free;"
             " make room, or choose another folder"
         )
+
+
+def open_table(path: Path) -> TextIO:
+    """A CSV file opened for writing, in UTF-8. What of a name cannot be encoded, as in Latin-1, becomes an escape."""
+    return open(path, "w", newline="", encoding="utf-8", errors="backslashreplace")
 
 
 def writable_folder(path: str | os.PathLike[str], within: str | os.PathLike[str] | None = None) -> Path:

@@ -17,7 +17,16 @@ from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.patches import plan_axial_patches
-from guided_diffusion.pet.preparation import ModelGrid, describe, load, on_model_grid, prepare, table, times
+from guided_diffusion.pet.preparation import (
+    ModelGrid,
+    check_output,
+    describe,
+    load,
+    on_model_grid,
+    prepare,
+    table,
+    times,
+)
 
 # One pass of the released network over a patch of 96 x 192 x 288 voxels takes 118.1 TFLOP; it has convolutions only, so
 # the work goes with the number of voxels.
@@ -74,6 +83,8 @@ def prepare_image(parser: Parser, arguments: Sequence[str] | None = None) -> Non
     flags = read_flags(PreparationFlags, given)
     if not (flags.info or flags.output):
         raise InputError("nothing to do: give --output or --info")
+    if flags.output:
+        check_output(flags.output, [flags.input, flags.normal_dose])
     grid = _grid(read_flags(PreprocessingConfig, given), read_flags(GridFlags, given))
     volume = _tell(load(flags.input, grid, read_flags(InputFlags, given).series, overrides_from(parsed)))
     if flags.info:

@@ -1,7 +1,7 @@
 """Any PET image -> the model's grid, as a file to train or test on; and a table of what an image is."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +9,13 @@ import nibabel as nib
 import numpy as np
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write
+from guided_diffusion.files import atomic_write, writable_folder
 from guided_diffusion.pet.geometry import above_cap, resample_like, to_model_grid
 from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_VOXEL_MM, Volume
 from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv_bases import SUVBasis
-from guided_diffusion.pet.volume import in_suv_basis, load_volume, save_pair, save_volume
+from guided_diffusion.pet.volume import check_suffix, in_suv_basis, load_volume, save_pair, save_volume
 
 # Peak beside the interpreter and its libraries, in float32 copies of the larger grid; measured on a GE series.
 PREPARATION_COPIES = 2
@@ -46,6 +46,21 @@ def load(path: str, grid: ModelGrid, series: str | None = None, overrides: SUVOv
         series=series,
         overrides=overrides,
     )
+
+
+def check_output(output: str, inputs: Sequence[str | None]) -> None:
+    """Refuses, before anything is read, what could not be written afterwards; inputs: the image, and its partner.
+
+    Raises:
+        InputError: the name has another suffix than the formats that are written, the folder cannot be written, or an
+            input would be replaced.
+    """
+    check_suffix(output)
+    if len([path for path in inputs if path]) > 1 and Path(output).suffix != ".npz":
+        raise InputError(f"cannot write {output}: a pair of low and normal dose needs the suffix .npz")
+    writable_folder(Path(output).parent)
+    if any(path and "://" not in path and Path(path).resolve() == Path(output).resolve() for path in inputs):
+        raise InputError(f"cannot write {output}: it would replace the input; choose another name")
 
 
 def prepare(

@@ -57,11 +57,20 @@ def save_volume(volume: Volume, path: str | Path, *, description: str = "guided_
         InputError: another suffix, or a folder that cannot be written.
     """
     path = Path(path)
+    check_suffix(path)
     if path.name.endswith((".nii", ".nii.gz")):
         nifti.write(path, volume.data, volume.affine, description=description, unit=volume.unit)
-    elif path.suffix == ".npz":
-        arrays.write(path, arr_0=volume.data, affine=volume.affine, unit=np.array(volume.unit))
     else:
+        arrays.write(path, arr_0=volume.data, affine=volume.affine, unit=np.array(volume.unit))
+
+
+def check_suffix(path: str | Path) -> None:
+    """Refuses the name of a file in a format that is not written.
+
+    Raises:
+        InputError: another suffix than those of `save_volume`.
+    """
+    if not Path(path).name.endswith((".nii", ".nii.gz", ".npz")):
         raise InputError(f"cannot write {path}: the name must end in .nii, .nii.gz or .npz")
 
 

@@ -20,7 +20,7 @@ def write_page(path: Path, template: str, content: dict[str, Any]) -> None:
     """
     text = _environment().get_template(template).render(content)
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @cache
