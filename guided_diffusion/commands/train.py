@@ -21,14 +21,15 @@ from guided_diffusion.config.parser import Parser, add_flags, as_word
 from guided_diffusion.config.training_flags import TRAINING_GROUPS, TrainingPreset
 from guided_diffusion.dist_util import communicator, device, on_root, raise_together, root_first, share_cores
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import writable_folder
+from guided_diffusion.files import check_space, writable_folder
+from guided_diffusion.folder_lock import one_writer
 from guided_diffusion.image_datasets import CropSource, Pair, find_pairs
 from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.training.history import history_of_run
 from guided_diffusion.training.loop import TrainLoop
 from guided_diffusion.training.ranks import process_group
-from guided_diffusion.training.run_files import Start, find_start
+from guided_diffusion.training.run_files import Start, find_start, read_start
 from guided_diffusion.training.settings import TrainSettings, training_settings, without_half_precision
 from guided_diffusion.training.validation import Validator
 from guided_diffusion.unet import UNetModel
@@ -48,7 +49,7 @@ def train(parser: Parser) -> None:
     """Parse the command line and train until a limit is reached."""
     settings = root_first(lambda: training_settings(vars(parser.parse_args())))
     folder = root_first(writable_folder, settings.run.save_dir)
-    with logger.to_folder(folder), logging_redirect_tqdm([logging.getLogger("guided_diffusion")]):
+    with one_writer(folder), logger.to_folder(folder), logging_redirect_tqdm([logging.getLogger("guided_diffusion")]):
         train_with(settings, folder)
 
 
@@ -63,8 +64,9 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
     pairs = root_first(find_pairs, settings.data.data_dir, "train", settings.preprocessing.voxel_mm)
     source = _crops(pairs, settings)
     _check_pairs(source, settings)
-    start = root_first(_find_start, settings, folder)
+    start = _find_start(settings, folder)
     model = root_first(_create_model, settings, start, place)
+    on_root(_check_space, model, settings, folder)
     validator = on_root(_validator, settings)
     with process_group(place):
         provenance = _provenance(settings, pairs, threads, start)
@@ -92,11 +94,20 @@ def _check_pairs(source: CropSource, settings: TrainSettings) -> None:
 
 
 def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
-    """Where to begin; the moving averages are on rank 0 only. Raises InputError for weights that do not fit."""
-    rates = settings.ema_rates if communicator().rank == 0 else ()
-    start = find_start(folder, settings.run.resume_checkpoint, rates)
-    check_same_network(settings, start)
-    return start
+    """Where to begin, as rank 0 finds; the moving averages are on rank 0 only. All ranks call this together.
+
+    Raises InputError for weights that do not fit, on all ranks.
+    """
+
+    def find() -> Start | None:
+        start = find_start(folder, settings.run.resume_checkpoint, settings.ema_rates)
+        check_same_network(settings, start)
+        return start
+
+    comm = communicator()
+    start = on_root(find)
+    path = comm.bcast(start and start.weights_path)
+    return start if comm.rank == 0 or path is None else read_start(path, ())
 
 
 def _create_model(settings: TrainSettings, start: Start | None, place: torch.device) -> UNetModel:
@@ -106,6 +117,12 @@ def _create_model(settings: TrainSettings, start: Start | None, place: torch.dev
     if start is not None:
         load_weights(model, start.weights.state_dict, str(start.weights_path))
     return model.to(device=place, dtype=torch.float32)
+
+
+def _check_space(model: UNetModel, settings: TrainSettings, folder: Path) -> None:
+    """Raises Failure unless a set of checkpoints has room: weights, their averages and two moments, in float32."""
+    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    check_space(folder, size * (3 + len(settings.ema_rates)))
 
 
 def _crops(pairs: list[Pair], settings: TrainSettings) -> CropSource:

@@ -153,6 +153,7 @@ class RunFlags:
     )
     log_interval: int = flag(10, "steps per row of progress.csv", Role.FILES)
     save_interval: int = flag(10000, "steps between checkpoints; the last step is always saved", Role.FILES)
+    keep_sets: int = flag(10, "sets of checkpoints to keep: older ones of the run are removed; 0: all", Role.FILES)
     validation_interval: int = flag(1000, "steps between validations of the first moving average; 0: none", Role.FILES)
     validation_crops: int = flag(8, "fixed crops that validation denoises", Role.FILES)
     max_steps: int = flag(0, "end, saving, once this many steps are done in all; 0: no limit", Role.MACHINE)

@@ -26,8 +26,16 @@ from guided_diffusion.training.averages import MovingAverages
 from guided_diffusion.training.batches import Batch, batches
 from guided_diffusion.training.progress import PROGRESS_COLUMNS, VALIDATION_COLUMNS, Interval, progress_bar
 from guided_diffusion.training.ranks import gathered
-from guided_diffusion.training.run_files import ProgressTable, Start, ema_path, model_path, optimiser_path
+from guided_diffusion.training.run_files import ProgressTable, Start
 from guided_diffusion.training.run_pictures import draw_curves, draw_example
+from guided_diffusion.training.saved_sets import (
+    digests_path,
+    ema_path,
+    model_path,
+    optimiser_path,
+    prune,
+    write_digests,
+)
 from guided_diffusion.training.settings import TrainSettings
 from guided_diffusion.training.step import TrainStep
 from guided_diffusion.training.stop import Stop, stop_on_signals
@@ -65,6 +73,8 @@ class TrainLoop:
         self.minutes_before = 0.0
         self.best = -math.inf
         self._last_score: Score | None = None
+        self._began_from = start.began_from if start else ""
+        self._start_step: int | None = None
         if start is not None and start.optimiser is not None:
             self._continue_from(start)
         self._began = time.monotonic()
@@ -81,7 +91,7 @@ class TrainLoop:
         for rate in self.averages.by_rate:
             self.averages.load(rate, start.averages[rate].state_dict)
         self.trainer.load_state_dict(state)
-        self.step = state["step"]
+        self.step = self._start_step = state["step"]
         self.minutes_before = state["minutes"]
         self.best = state["best"]
         # Sets that were saved before there were several ranks do not know their number.
@@ -222,7 +232,8 @@ class TrainLoop:
         )
 
     def _save(self) -> None:
-        """Write model, moving averages and, last, what continuing takes."""
+        """Write model, moving averages, what continuing takes, and their digests; then remove what is too old."""
+        digests_path(self.folder, self.step).unlink(missing_ok=True)  # where a run goes on from an older set
         save_checkpoint(model_path(self.folder, self.step), self.model.state_dict(), self._header(None))
         for rate, average in self.averages.by_rate.items():
             save_checkpoint(ema_path(self.folder, rate, self.step), average, self._header(rate))
@@ -231,8 +242,11 @@ class TrainLoop:
             "minutes": self.minutes,
             "best": self.best,
             "ranks": communicator().size,
+            "began_from": self._began_from,
         }
         save_plain(optimiser_path(self.folder, self.step), state | self.trainer.state_dict())
+        write_digests(self.folder, self.step, tuple(self.averages.by_rate))
+        prune(self.folder, self.settings.run.keep_sets, self.step, self._start_step)
         logger.log(f"step {self.step}: saved {model_path(self.folder, self.step)}")
 
 

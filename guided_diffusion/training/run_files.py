@@ -1,93 +1,131 @@
-"""The files of a training run: `model######.pt`, `ema_<rate>_######.pt` and `opt######.pt` of every save, and progress.
-
-The number is that of finished steps. `opt` is written last, so where it stands the set is complete.
-"""
+"""Where a run of training begins, and the tables in its folder."""
 
 import csv
-import re
+import hashlib
+import io
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from guided_diffusion import logger
 from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, read_plain
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
+from guided_diffusion.training.saved_sets import (
+    check_set,
+    ema_path,
+    model_path,
+    optimiser_path,
+    saved_steps,
+    step_of,
+)
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins: weights to start from, and what is needed to continue where they were left."""
+    """Where a run begins: weights to start from, and what is needed to continue where they were left.
+
+    began_from: SHA-256 of the weights that the run was begun from, empty if from none.
+    """
 
     weights_path: Path
     weights: Checkpoint
     averages: dict[str, Checkpoint]
     optimiser: dict[str, Any] | None
-
-
-def model_path(folder: Path, step: int) -> Path:
-    """Weights as trained."""
-    return folder / f"model{step:06d}.pt"
-
-
-def ema_path(folder: Path, rate: str, step: int | str) -> Path:
-    """A moving average of the weights; `step` may be "best"."""
-    return folder / (f"ema_{rate}_{step:06d}.pt" if isinstance(step, int) else f"ema_{rate}_{step}.pt")
-
-
-def optimiser_path(folder: Path, step: int) -> Path:
-    """Everything else that continuing takes."""
-    return folder / f"opt{step:06d}.pt"
+    began_from: str = ""
 
 
 def find_start(save_dir: Path, resume_checkpoint: str, rates: Iterable[str]) -> Start | None:
     """Where to begin: at the run in `save_dir` if it holds one, else at `resume_checkpoint`, else anew (None).
 
-    A `resume_checkpoint` inside `save_dir` goes before its newest. Weights with `opt######.pt` beside them are
-    continued, others only give the first weights. Raises InputError for files that are remote, missing or unreadable,
-    and for an `opt######.pt` of another program.
+    A `resume_checkpoint` inside `save_dir` goes before its newest set. Elsewhere, weights with `opt######.pt` beside
+    them are continued, and others only give the first weights of a new run. Damaged sets at the end of the run in
+    `save_dir` are passed over with a notice. Raises InputError for files that are remote, missing or unreadable, for an
+    `opt######.pt` of another program, and where `save_dir` holds a run that the command does not continue.
     """
     if "://" in resume_checkpoint:
         raise InputError(
             f"--resume_checkpoint {resume_checkpoint}: training begins with local files; copy it here, and to continue"
             " its run the ema_* and opt* beside it"
         )
-    newest = _newest(save_dir)
-    path = Path(resume_checkpoint) if resume_checkpoint else newest
-    if newest is not None and path.resolve().parent != save_dir.resolve():
-        path = newest
-    if path is None:
-        return None
-    weights = load_checkpoint(str(path))
+    path = Path(resume_checkpoint) if resume_checkpoint else None
+    is_inside = path is not None and path.resolve().parent == save_dir.resolve()
+    if not saved_steps(save_dir):
+        return None if path is None else read_start(path, rates)
+    if not is_inside:
+        start = _newest_intact(save_dir, rates)
+        if path is not None:
+            _check_same_beginning(path, start, save_dir)
+        return start
+    if not path.exists():
+        raise InputError(f"{path}: no such checkpoint")
+    step = step_of(path)
+    if step is None or not optimiser_path(save_dir, step).exists():
+        raise InputError(
+            f"--resume_checkpoint {path}: does not continue the run in {save_dir}, whose files a new run would replace;"
+            " choose another --save_dir for a new run, or to continue a model######.pt with its opt######.pt beside it"
+        )
+    check_set(save_dir, step)
+    return read_start(path, rates)
+
+
+def read_start(path: Path, rates: Iterable[str]) -> Start:
+    """The set of a `model######.pt`, or weights alone where no `opt######.pt` stands beside them.
+
+    Raises InputError for files that are missing, damaged or of another program.
+    """
     step = step_of(path)
     if step is None or not optimiser_path(path.parent, step).exists():
-        return Start(path, weights, {}, None)
+        weights = load_checkpoint(str(path))
+        return Start(path, weights, {}, None, _digest(path))
+    weights = load_checkpoint(str(path))
     optimiser = read_plain(str(optimiser_path(path.parent, step)))
     if "step" not in optimiser:
         raise InputError(
             f"{optimiser_path(path.parent, step)}: of another program, as the published one; to begin a new run with"
             f" the weights beside it, copy {path.name} into a folder of its own"
         )
+    if optimiser["step"] != step:
+        raise InputError(f"{optimiser_path(path.parent, step)}: holds the state of step {optimiser['step']}")
     averages = {rate: load_checkpoint(str(ema_path(path.parent, rate, step))) for rate in rates}
-    return Start(path, weights, averages, optimiser)
+    return Start(path, weights, averages, optimiser, optimiser.get("began_from", ""))
 
 
-def step_of(path: Path) -> int | None:
-    """The number in `model######.pt`, None for another name."""
-    match = re.fullmatch(r"model(\d{6,})\.pt", path.name)
-    return int(match[1]) if match else None
+def _newest_intact(folder: Path, rates: Iterable[str]) -> Start:
+    """The newest set of the run in a folder that is whole. Raises InputError, about the newest, if none is."""
+    mistakes = []
+    for step in saved_steps(folder):
+        try:
+            check_set(folder, step)
+            return read_start(model_path(folder, step), rates)
+        except InputError as mistake:
+            mistakes.append(mistake)
+            logger.log(f"notice: {mistake}; looking for an older set")
+    raise InputError(f"{mistakes[0]}; no older set in {folder} is whole: choose another --save_dir to begin a new run")
 
 
-def _newest(folder: Path) -> Path | None:
-    """The model of the newest complete set of files."""
-    steps = [int(match[1]) for path in folder.glob("opt*.pt") if (match := re.fullmatch(r"opt(\d{6,})\.pt", path.name))]
-    return model_path(folder, max(steps)) if steps else None
+def _check_same_beginning(path: Path, start: Start, folder: Path) -> None:
+    """Raises InputError where a run was begun from other weights than those that its command names now."""
+    begun = start.optimiser.get("began_from") if start.optimiser else None
+    if begun is not None and path.exists() and _digest(path) != begun:
+        what = "other weights" if begun else "no weights"
+        raise InputError(
+            f"--resume_checkpoint {path}: the run in {folder} was begun from {what}; choose another --save_dir"
+        )
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ProgressTable:
     """A CSV file that grows by a row at a time.
 
-    Opened by a run that continues at `step`, it first loses the rows that will be computed again.
+    Opened by a run that continues at `step`, it first loses the rows that will be computed again, and those after a
+    damaged one.
     """
 
     def __init__(self, path: Path, columns: Iterable[str], step: int):
@@ -100,17 +138,35 @@ class ProgressTable:
             writer.writerows(kept)
 
     def read(self) -> list[dict[str, str]]:
-        """The rows as text; none where there is no file. Raises InputError for another kind of file."""
+        """The rows as text; none where there is no file. Raises InputError for another kind of file.
+
+        What a crash of the machine left at the end, of zeros or half a row, is passed over with a notice.
+        """
         if not self._path.exists():
             return []
-        with open(self._path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        if rows and not str(rows[0].get("step", "")).isdigit():
+        text = self._path.read_text(encoding="utf-8", errors="replace")
+        if text and not text.startswith("step,"):
             raise InputError(f"{self._path}: not a table of a training run; choose another --save_dir")
-        return rows
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        whole = list(itertools.takewhile(_is_whole, rows))
+        if len(whole) < len(rows):
+            logger.log(f"notice: {self._path}: damaged from row {len(whole) + 1} on, which is left out")
+        return whole
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a row; columns that it lacks stay empty, numbers keep six digits."""
         rounded = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
         with open(self._path, "a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns, lineterminator="\n").writerow(rounded)
+
+
+def _is_whole(row: dict[str | None, Any]) -> bool:
+    """Whether a row has a step, as many values as the table has columns, and numbers only."""
+    if None in row or None in row.values() or not row["step"].isdecimal():
+        return False
+    try:
+        for value in row.values():
+            float(value or 0)
+    except ValueError:
+        return False
+    return True

@@ -65,6 +65,7 @@ class TestHistory:
         old = load_checkpoint(str(begun / "model000002.pt"))
         training = {name: value for name, value in old.header.training.items() if name != "history"}
         save_checkpoint(begun / "model000002.pt", old.state_dict, replace(old.header, training=training))
+        (begun / "digests000002.json").unlink()
         with caplog.at_level("INFO", "guided_diffusion"):
             run(data_dir, begun, max_steps=3, lr=1e-4)
         (entry,) = history(begun / "model000003.pt")
@@ -143,5 +144,6 @@ class TestRefused:
         saved = load_checkpoint(str(path))
         shorter = replace(saved.header, preprocessing=replace(saved.header.preprocessing, patch_size=32, overlap=4))
         save_checkpoint(path, saved.state_dict, shorter)
+        (begun / "digests000002.json").unlink()
         run(data_dir, begun, max_steps=3, lr_anneal_steps=10)
         assert load_checkpoint(str(begun / "model000003.pt")).header.preprocessing.patch_size == 96

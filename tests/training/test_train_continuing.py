@@ -48,6 +48,7 @@ class TestContinuing:
         state["optimiser"]["param_groups"][0] |= {"fused": None, "foreach": None}
         del state["ranks"]
         save_plain(tmp_path / "run" / "opt000002.pt", state)
+        (tmp_path / "run" / "digests000002.json").unlink()
         run(data_dir, tmp_path / "run", max_steps=3, resume_checkpoint=str(tmp_path / "run" / "model000002.pt"))
         again = weights(tmp_path / "run" / "model000003.pt")
         assert all(torch.equal(again[name], expected[name]) for name in expected)

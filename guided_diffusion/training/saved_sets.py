@@ -1,0 +1,99 @@
+"""The sets of files that training saves: `model######.pt`, `ema_<rate>_######.pt` and `opt######.pt` of one step.
+
+The number is that of finished steps. `digests######.json` is written last and has the SHA-256 of every file of its set,
+so that a set is known to be whole. Sets of versions before 0.2.0 have none.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_write
+
+_STEP = re.compile(r"(?:model|opt)(\d{6,})\.pt")
+
+
+def model_path(folder: Path, step: int) -> Path:
+    """Weights as trained."""
+    return folder / f"model{step:06d}.pt"
+
+
+def ema_path(folder: Path, rate: str, step: int | str) -> Path:
+    """A moving average of the weights; `step` may be "best"."""
+    return folder / (f"ema_{rate}_{step:06d}.pt" if isinstance(step, int) else f"ema_{rate}_{step}.pt")
+
+
+def optimiser_path(folder: Path, step: int) -> Path:
+    """Everything else that continuing takes."""
+    return folder / f"opt{step:06d}.pt"
+
+
+def digests_path(folder: Path, step: int) -> Path:
+    """The SHA-256 of every other file of the set."""
+    return folder / f"digests{step:06d}.json"
+
+
+def step_of(path: Path) -> int | None:
+    """The number in `model######.pt`, None for another name."""
+    match = _STEP.fullmatch(path.name)
+    return int(match[1]) if match and path.name.startswith("model") else None
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of which a folder has weights or the optimiser's state, newest first."""
+    return sorted({int(match[1]) for path in folder.iterdir() if (match := _STEP.fullmatch(path.name))}, reverse=True)
+
+
+def write_digests(folder: Path, step: int, rates: tuple[str, ...]) -> None:
+    """Complete a set whose other files stand."""
+    paths = [model_path(folder, step), *(ema_path(folder, rate, step) for rate in rates), optimiser_path(folder, step)]
+    with atomic_write(digests_path(folder, step)) as temporary:
+        temporary.write_text(json.dumps({path.name: _digest(path) for path in paths}, indent=2) + "\n")
+
+
+def has_digests(folder: Path, step: int) -> bool:
+    """Whether the set can be checked."""
+    return digests_path(folder, step).is_file()
+
+
+def check_set(folder: Path, step: int) -> None:
+    """Raises InputError for a set of which a file is missing or is not what was saved."""
+    for path in (model_path(folder, step), optimiser_path(folder, step)):
+        if not path.is_file():
+            raise InputError(f"{path}: is missing, and without it the run does not go on from step {step}")
+    if not has_digests(folder, step):
+        return
+    record = digests_path(folder, step)
+    try:
+        digests = {str(name): str(digest) for name, digest in json.loads(record.read_text()).items()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        raise InputError(f"{record}: is damaged") from None
+    for name, digest in digests.items():
+        path = folder / Path(name).name
+        if not path.is_file():
+            raise InputError(f"{path}: is missing, and without it the run does not go on from step {step}")
+        if _digest(path) != digest:
+            raise InputError(f"{path}: is damaged: its bytes are not those that were saved")
+
+
+def prune(folder: Path, kept: int, step: int, start: int | None) -> None:
+    """Remove the oldest sets of a run that has just saved `step`, until `kept` of them are left; 0 keeps all.
+
+    Sets without digests are not known to be this program's and stay, as do those after `step` and that of `start`,
+    which the run's command may name.
+    """
+    steps = [saved for saved in saved_steps(folder) if saved <= step and has_digests(folder, saved)]
+    for old in steps[kept:] if kept else ():
+        if old == start:
+            continue
+        digests_path(folder, old).unlink()
+        optimiser_path(folder, old).unlink(missing_ok=True)
+        for path in (model_path(folder, old), *folder.glob(f"ema_*_{old:06d}.pt")):
+            path.unlink(missing_ok=True)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
