@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 Damage = Callable[[Path, random.Random], None]
@@ -90,7 +91,8 @@ def _npz(path: Path, value: float) -> None:
 
 
 def _bomb(path: Path, _rng: random.Random) -> None:
-    path.with_suffix(".nii.gz").write_bytes(gzip.compress(bytes(2**28), 1))
+    image = nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4))
+    path.with_suffix(".nii.gz").write_bytes(gzip.compress(image.to_bytes() + bytes(2**28), 1))
 
 
 # Makers of inputs that cannot be used, each for a path ending in .npz.
