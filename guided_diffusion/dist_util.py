@@ -177,9 +177,9 @@ def setup_dist() -> None:
     """
     if dist.is_initialized():
         return
-    sys.excepthook = _end_all_of_script
     share_cores()
     start_process_group(device())
+    sys.excepthook = _end_all_of_script  # now, since a process group puts a hook of its own before it
     atexit.register(_end_process_group)
 
 

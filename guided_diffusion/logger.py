@@ -1,5 +1,6 @@
 """A run's log: lines on the terminal of rank 0, and with their times in a file."""
 
+import atexit
 import io
 import logging
 import sys
@@ -14,6 +15,7 @@ from guided_diffusion.files import open_appending, writable_folder
 
 _LOGGER = logging.getLogger("guided_diffusion")
 _stack = ExitStack()
+atexit.register(_stack.close)
 _folder = ""
 
 

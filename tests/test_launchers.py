@@ -1,0 +1,69 @@
+"""Which launcher started this process, and how many times, by the variables that launchers set."""
+
+import pytest
+
+from guided_diffusion.launchers import Launch, how_to_start, launch
+from tests.denoising import arguments_of
+from tests.mpi import run_script
+
+SEVERAL = [
+    ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"}, 4, 3),
+    ({"MV2_COMM_WORLD_SIZE": "2", "MV2_COMM_WORLD_RANK": "0"}, 2, 0),
+    ({"MVP_COMM_WORLD_SIZE": "2", "MVP_COMM_WORLD_RANK": "1"}, 2, 1),
+    ({"PMI_SIZE": "8", "PMI_RANK": "5"}, 8, 5),
+    ({"PMI_SIZE": "8"}, 8, 0),
+    ({"JSM_NAMESPACE_SIZE": "6", "JSM_NAMESPACE_RANK": "2"}, 6, 2),
+    ({"FLUX_JOB_SIZE": "3", "FLUX_TASK_RANK": "1"}, 3, 1),
+    ({"WORLD_SIZE": "2", "RANK": "1"}, 2, 1),
+    ({"HOROVOD_SIZE": "2", "HOROVOD_RANK": "1"}, 2, 1),
+    ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "7"}, 8, 7),
+    ({"PMIX_RANK": "3"}, 4, 3),
+    ({"PALS_RANKID": "1"}, 2, 1),
+    ({"ALPS_APP_PE": "1"}, 2, 1),
+    # torchrun inside one MPI rank
+    ({"PMI_SIZE": "1", "PMI_RANK": "0", "WORLD_SIZE": "4", "RANK": "2"}, 4, 2),
+]
+ALONE = [
+    {},
+    {"PMI_SIZE": ""},
+    {"PMI_SIZE": "four"},
+    {"PMI_SIZE": "-3"},
+    {"SLURM_STEP_NUM_TASKS": "4(x2)", "SLURM_PROCID": "0"},
+    {"SLURM_STEP_NUM_TASKS": "8"},
+    {"WORLD_SIZE": "8"},
+    {"PMIX_RANK": "0"},
+    {"OMPI_COMM_WORLD_SIZE": "1", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "0"},
+    {"PMI_SIZE": "1", "PMI_RANK": "0"},
+]
+
+
+@pytest.mark.parametrize(("environment", "size", "rank"), SEVERAL)
+def test_one_of_several(environment, size, rank):
+    found = launch(environment)
+    assert isinstance(found, Launch)
+    assert (found.size, found.rank) == (size, rank)
+
+
+@pytest.mark.parametrize("environment", ALONE)
+def test_alone(environment):
+    assert launch(environment) is None
+
+
+def test_advice_names_a_way_that_works():
+    assert "mpiexec -n 2 python" in how_to_start(launch({"WORLD_SIZE": "2", "RANK": "1"}))
+    assert "srun --mpi=" in how_to_start(launch({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "0"}))
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"},
+        {"FLUX_JOB_SIZE": "2", "FLUX_TASK_RANK": "0"},
+    ],
+)
+def test_copies_that_cannot_see_each_other_do_nothing(small, tmp_path, variables):
+    files = arguments_of(small / "scan.npz", small / "small.pt", tmp_path / "out")
+    done = run_script("scripts/test.py", *files, **variables)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
