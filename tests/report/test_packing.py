@@ -50,7 +50,7 @@ def test_the_finest_packing_that_fits_is_chosen():
     assert chosen.block == 2
     assert 2 * sizes[2, chosen.step] <= sizes[1, STEPS[-1]]
     with pytest.raises(PageTooLarge):
-        choose_packing([volume], limit=100)
+        choose_packing([volume], limit=20)
 
 
 def test_blocks_hold_means():
