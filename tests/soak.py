@@ -286,17 +286,21 @@ def training_round(stage: Stage) -> Round:
 
 
 def reading_round(stage: Stage) -> Round:
-    """Single bits of weights and pairs, read in this process."""
+    """Single bits of weights and pairs, read in this process: refused, or of the padding between them."""
     round_, rng = Round(), stage.rng
-    for source, read in ((stage.model, lambda p: load_checkpoint(str(p))), (stage.pairs / "one.npz", open_pair)):
+
+    def read_weights(path: Path) -> np.ndarray:
+        return np.concatenate([value.flatten().numpy() for value in load_checkpoint(str(path)).state_dict.values()])
+
+    for source, read in ((stage.model, read_weights), (stage.pairs / "one.npz", open_pair)):
         for _ in range(3):
             copy = stage.folder / f"flipped{source.suffix}"
             shutil.copy(source, copy)
             faults.flip_inside(copy, rng)
             round_.faults.append("weights: bit flipped" if source.suffix == ".pt" else "pair: bit flipped")
             try:
-                read(copy)
-                round_.note("wrong", f"a flipped bit in {source.name} was taken")
+                if not np.array_equal(read(copy), read(source)):
+                    round_.note("wrong", f"a flipped bit in {source.name} was taken")
             except InputError:
                 pass
     return round_
@@ -315,6 +319,8 @@ def soak(seconds: float, seed: int, wanted: int = 0) -> tuple[Counter, list[str]
             )
             counts.update((kind, "survived") for kind in round_.faults[1:])
             counts.update((kind, round_.end) for kind in round_.faults[:1])
+            for detail in round_.details:
+                print(f"{', '.join(round_.faults)}: {detail}", file=sys.stderr, flush=True)
             found += [f"{', '.join(round_.faults)}: {detail}" for detail in round_.details]
             print(f"{sum(counts.values())} faults, {len(found)} findings", file=sys.stderr, flush=True)
     if left := set(os.listdir("/dev/shm")) - shared:
