@@ -22,6 +22,9 @@ class Bucket:
     def isdir(self, url):
         return self.local(url).is_dir()
 
+    def exists(self, url):
+        return self.local(url).exists()
+
     def copy(self, url, target):
         shutil.copy(self.local(url), target)
 

@@ -41,11 +41,27 @@ def _fetch(url: str, folder: Path) -> Path:
     if not blobfile.isdir(url):
         target = folder / blobfile.basename(url)
         blobfile.copy(url, str(target))
+        _fetch_sidecar(url, target)
         return target
+    numbers: dict[tuple[str, str], int] = {}
     for parent, _, names in blobfile.walk(url):
         for name in names:
-            # Numbered, with plain letters only: what a server calls its files shall not decide where we write.
-            number = sum(1 for _ in folder.iterdir())
+            # Numbered, with plain letters only: what a server calls its files shall not decide where we write. Files of
+            # one name with different suffixes, such as a volume and its sidecar, share a number.
+            number = numbers.setdefault((parent, name.split(".")[0]), len(numbers))
             plain = re.sub("[^A-Za-z0-9._-]", "_", name)[-MAX_NAME:]
-            blobfile.copy(blobfile.join(parent, name), str(folder / f"{number:06d}_{plain}"))
+            target = folder / f"{number:06d}_{plain}"
+            if target.exists():
+                target = folder / f"{number:06d}_{len(list(folder.iterdir()))}_{plain}"
+            blobfile.copy(blobfile.join(parent, name), str(target))
     return folder
+
+
+def _fetch_sidecar(url: str, target: Path) -> None:
+    """The JSON of a volume's name, which says its unit, if there is one beside it."""
+    import blobfile
+
+    stem = target.name.split(".")[0]
+    sidecar = url[: len(url) - len(target.name)] + f"{stem}.json"
+    if sidecar != url and blobfile.exists(sidecar):
+        blobfile.copy(sidecar, str(target.with_name(f"{stem}.json")))

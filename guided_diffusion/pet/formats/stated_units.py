@@ -9,6 +9,8 @@ from guided_diffusion.pet.formats.opening import open_regular
 from guided_diffusion.pet.suv_bases import UNITS
 
 LARGEST_SIDECAR_BYTES = 2**22
+# The folders of a volume in BIDS: pet, session, subject, data set.
+BIDS_LEVELS = 4
 _OWN_DESCRIPTION = re.compile(r"\[(SUV[a-z]*|BQML|CNTS)\]\s*$")
 _BASES = {
     "SUV": ("suv", "suvbw", "suv_bw", "suv(bw)", "g/ml", "gml", "g/ml{suvbw}", "{suvbw}g/ml"),
@@ -50,21 +52,51 @@ def quoted(unit: object) -> str:
     return f"'{text}'" if re.fullmatch(r"[A-Za-z0-9/^*(){}%._ -]{1,24}", text) else f"({len(text)} characters)"
 
 
-def sidecar_of(path: Path) -> tuple[Path, dict[str, object]] | None:
-    """The BIDS sidecar of a volume, `<name>.json` beside it, and what it says; None where there is none.
+def sidecar_of(path: Path) -> tuple[str, dict[str, object]] | None:
+    """What the BIDS sidecars of a volume say together, and the name of the nearest; None where there is none.
+
+    `<name>.json` beside it, and by BIDS' inheritance `pet.json`, `sub-01_pet.json` and the like in its folder and
+    above, up to that of the data set. What is nearer goes first.
 
     Raises:
-        InputError: it is damaged.
+        InputError: one is damaged.
     """
+    found = _sidecars(path)
+    content: dict[str, object] = {}
+    for sidecar in found:
+        content |= _read_sidecar(sidecar, path)
+    return (found[-1].name, content) if found else None
+
+
+def _sidecars(path: Path) -> list[Path]:
+    """The sidecars that hold for a volume, the nearest last."""
     name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    sidecar = name.with_suffix(".json")
-    if not sidecar.is_file():
-        return None
+    own = name.with_suffix(".json")
+    found = [own] if own.is_file() else []
+    *entities, kind = name.stem.split("_")
+    if not name.stem.startswith("sub-"):
+        return found
+    for folder in list(path.absolute().parents)[:BIDS_LEVELS]:
+        above = [
+            other for other in folder.glob("*.json") if other.name != own.name and _holds_for(other, entities, kind)
+        ]
+        found = [*sorted(above, key=lambda other: other.name.count("_")), *found]
+        if (folder / "dataset_description.json").is_file():
+            break
+    return found
+
+
+def _holds_for(sidecar: Path, entities: list[str], kind: str) -> bool:
+    *others, other_kind = sidecar.stem.split("_")
+    return other_kind == kind and set(others) <= set(entities)
+
+
+def _read_sidecar(sidecar: Path, path: Path) -> dict[str, object]:
     with damage_as(f"{sidecar}: is no readable JSON, though it says what {path.name} holds; repair or remove it"):
         with open_regular(sidecar) as file:
             text = file.read(LARGEST_SIDECAR_BYTES)
         content = json.loads(text)
-    return (sidecar, content) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
 
 
 def _plain(unit: str) -> str:

@@ -21,7 +21,7 @@ def to_suv(
     overrides = overrides or SUVOverrides()
     sidecar = stated_units.sidecar_of(path)
     content = sidecar[1] if sidecar else {}
-    where = f"{sidecar[0].name}: Units" if sidecar else "its header"
+    where = f"{sidecar[0]}: Units" if sidecar else "its header"
     unit = content.get("Units") or _header_unit(image)
     if not unit:
         return _by_the_user(path, overrides)

@@ -1,6 +1,7 @@
 """Units that volume files state: BIDS sidecars, our own descriptions, ECAT, intents; and what users say instead."""
 
 import json
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -11,6 +12,7 @@ from guided_diffusion.pet.formats.stated_units import concentration_bqml, suv_un
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import load_volume, save_volume
+from tests.bucket import Bucket
 
 SIDECAR = {
     "Units": "kBq/mL",
@@ -151,6 +153,30 @@ def test_a_sidecar_that_says_nothing_of_units_changes_nothing_and_a_broken_one_i
             load_volume(path)
     (tmp_path / "pet.json").write_text("[1, 2]")
     np.testing.assert_array_equal(load_volume(path).data, suv)
+
+
+@pytest.mark.parametrize(
+    "holder", ["pet.json", "sub-01_pet.json", "sub-01/sub-01_ses-2_pet.json", "sub-01/ses-2/pet/pet.json"]
+)
+def test_a_unit_is_inherited_as_bids_says(tmp_path, suv, holder):
+    folder = tmp_path / "set" / "sub-01" / "ses-2" / "pet"
+    folder.mkdir(parents=True)
+    (tmp_path / "set" / "dataset_description.json").write_text("{}")
+    (tmp_path / "pet.json").write_text(json.dumps({"Units": "counts"}))  # of another data set
+    (tmp_path / "set" / "sub-02_pet.json").write_text(json.dumps({"Units": "counts"}))
+    (tmp_path / "set" / holder).write_text(json.dumps(SIDECAR | {"BodyWeight": 35}))
+    path = saved(folder / "sub-01_ses-2_trc-FDG_pet.nii.gz", suv * 1e-3 / AT_INJECTION)
+    (folder / "sub-01_ses-2_trc-FDG_pet.json").write_text(json.dumps({"BodyWeight": 70}))
+    np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
+
+
+def test_remote_volumes_bring_their_sidecars(tmp_path, suv, monkeypatch):
+    (tmp_path / "one").mkdir()
+    saved(tmp_path / "one" / "pet.nii.gz", suv * 1e-3 / AT_INJECTION, SIDECAR)
+    saved(tmp_path / "bare.nii.gz", suv)
+    monkeypatch.setitem(sys.modules, "blobfile", Bucket(tmp_path))
+    for url in ("gs://bucket/one/pet.nii.gz", "gs://bucket/one", "gs://bucket/bare.nii.gz"):
+        np.testing.assert_allclose(load_volume(url).data, suv, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("unit", "basis"), [("SUV", "SUV"), ("SUVlbm", "SUVlbm"), ("SUVbsa", "SUVbsa")])
