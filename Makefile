@@ -30,11 +30,14 @@ evaluate: .venv/.installed
 	python evaluation/compare.py --trial $(EVALUATION)/test --validation $(EVALUATION)/validation --method ddpm3d=$(EVALUATION)/ddpm3d --out $(EVALUATION)
 	@echo "table: $(EVALUATION)/table.md"
 
+# A worker per core, each on one thread; the tests of a file share what they start from.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
+
 test: .venv/.installed
-	python -m pytest
+	$(PYTEST)
 
 test-slow: .venv/.installed
-	python -m pytest -m slow
+	$(PYTEST) -m slow
 
 # Damaged files for every reader; kills, stops, flips, full disks and second runs for inference and training.
 MINUTES ?= 30
