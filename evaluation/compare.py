@@ -27,7 +27,7 @@ from guided_diffusion.pet.trial_manifest import Case, read_cases
 
 @dataclass(frozen=True)
 class ComparisonFlags:
-    """What is compared, on which trial, and where the tables go."""
+    """The methods that are compared, the trial, and where the tables go."""
 
     trial: Path = flag(MISSING, "virtual trial; its split 'test' is compared", Role.FILES, metavar="DIR")
     validation: Path = flag(

@@ -1,4 +1,4 @@
-"""What `scripts/demo.py` does: one patient simulated, denoised and measured, command by command."""
+"""The work of `scripts/demo.py`: one patient simulated, denoised and measured, command by command."""
 
 import csv
 import shlex

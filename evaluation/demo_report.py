@@ -1,4 +1,4 @@
-"""What the demo shows at its end: was denoising worth it, in numbers and in one picture."""
+"""The end of the demo: was denoising worth it, in numbers and in one picture."""
 
 import json
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class FolderFlags:
-    """What is compared."""
+    """Folders of the volumes that are compared."""
 
     gtr_dir: Path = flag(
         MISSING, "normal dose: <subject>.npz (arr_0 [2,X,Y,Z]), .nii or .nii.gz", Role.FILES, metavar="DIR"
@@ -42,7 +42,7 @@ class FolderFlags:
 
 @dataclass(frozen=True)
 class UnitFlags:
-    """What the values of either side are."""
+    """Units of either side's values."""
 
     gtr_units: str = flag("normalised", "of the normal dose", Role.IMAGES, choices=UNITS)
     gen_units: str = flag("normalised", "of the generated volumes", Role.IMAGES, choices=UNITS)
@@ -50,7 +50,7 @@ class UnitFlags:
 
 @dataclass(frozen=True)
 class TableFlags:
-    """What is written."""
+    """The table that is written."""
 
     csv: Path | None = flag(None, "file for the table, one row per subject", Role.FILES, metavar="FILE")
 

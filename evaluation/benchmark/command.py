@@ -1,4 +1,4 @@
-"""What `scripts/benchmark.py` does: the chosen sections in turn, a Markdown report and JSON."""
+"""The work of `scripts/benchmark.py`: the chosen sections in turn, a Markdown report and JSON."""
 
 import argparse
 import json
@@ -40,7 +40,7 @@ ON_TRIALS = ("samplers", "seams")
 
 @dataclass(frozen=True)
 class BenchmarkFlags:
-    """What is measured, on what, and where the numbers go."""
+    """Sections to measure, the weights, and where the numbers go."""
 
     quick: bool = flag(False, "within five minutes", Role.MACHINE)
     sections: str = flag("", f"of {','.join(SECTIONS)}", Role.FILES, metavar="LIST", shown="all it can")

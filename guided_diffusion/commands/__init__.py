@@ -1,1 +1,1 @@
-"""What each script does: flags in, files out."""
+"""The work of each script: flags in, files out."""

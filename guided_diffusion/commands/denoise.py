@@ -1,4 +1,4 @@
-"""What `scripts/test.py` does: flags in, denoised subjects out."""
+"""The work of `scripts/test.py`: flags in, denoised subjects out."""
 
 import argparse
 import time
@@ -169,7 +169,7 @@ def _inform(subject: Subject, run: Run) -> None:
 
 
 def _plan_report(scan: Volume, run: Run) -> "PlannedReport | None":
-    """What the page about a scan will need, None where no page is wanted.
+    """Plan the page about a scan, None where no page is wanted.
 
     What draws it is imported here: its libraries take half a second.
     """

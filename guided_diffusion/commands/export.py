@@ -1,4 +1,4 @@
-"""What `scripts/export.py` does: a checkpoint of training in, weights of half the size out."""
+"""The work of `scripts/export.py`: a checkpoint of training in, weights of half the size out."""
 
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, replace

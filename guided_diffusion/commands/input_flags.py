@@ -19,6 +19,6 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def overrides_from(args: argparse.Namespace) -> SUVOverrides | None:
-    """What the flags of `add_input_flags` say; None where they say nothing."""
+    """Replacements that the flags of `add_input_flags` give; None where they say nothing."""
     overrides = SUVOverrides(args.weight_kg, args.dose_bq, args.injection_time, args.half_life_s, args.scan_start)
     return overrides if overrides.given() else None

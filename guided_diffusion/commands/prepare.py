@@ -1,4 +1,4 @@
-"""What `scripts/prepare.py` does: an image in, SUV on the model's grid or a table of what the image is out."""
+"""The work of `scripts/prepare.py`: an image in, SUV on the model's grid or a table of what the image is out."""
 
 import sys
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ TFLOP_PER_VOXEL = 118.1 / (96 * 192 * 288)
 
 @dataclass(frozen=True)
 class PreparationFlags:
-    """What is prepared, and what of it is written or told."""
+    """The image, and whether it is written or told of."""
 
     input: str = flag(MISSING, "file or folder, local or remote", Role.FILES, metavar="PATH")
     output: str | None = flag(

@@ -1,4 +1,4 @@
-"""What `scripts/simulate.py` does: a seed in, a virtual trial out."""
+"""The work of `scripts/simulate.py`: a seed in, a virtual trial out."""
 
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass

@@ -1,4 +1,4 @@
-"""What `scripts/train.py` does: flags in, a run of training out."""
+"""The work of `scripts/train.py`: flags in, a run of training out."""
 
 import itertools
 import logging
@@ -180,7 +180,7 @@ def _count(pairs: list[Pair]) -> str:
 
 
 def _provenance(settings: TrainSettings, pairs: list[Pair], threads: int, start: Start | None) -> dict[str, Any]:
-    """What headers say about a run's data and command, plain values only. Of paths only the last part is kept."""
+    """The entries of headers about a run's data and command, plain values only. Of paths only the last part is kept."""
     declared = flags_of(TrainingPreset, *TRAINING_GROUPS.values())
     words = ["scripts/train.py"]
     for name, value in settings.given.items():

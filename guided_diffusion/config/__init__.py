@@ -1,4 +1,4 @@
-"""What a model, a process and a grid are, and the one declaration of every flag.
+"""Descriptions of models, processes and grids, and the one declaration of every flag.
 
 A flag is a field of a frozen dataclass here, or beside the command that alone has it.
 """

@@ -15,7 +15,7 @@ _ROLE, _PATHS = "role", ("FILE", "DIR", "PATH")
 
 
 class Role(Enum):
-    """What a flag decides."""
+    """The thing that a flag decides."""
 
     NETWORK = "what the network is, and the grid and scale that it is trained on; a header fixes it"
     PROCESS = "the diffusion process that the network is trained on; a header fixes it"
@@ -63,7 +63,7 @@ class Flag:
 
     @property
     def explanation(self) -> str:
-        """What `--help` says: the help, what the choices mean, and the default."""
+        """The text of `--help`: the help, what the choices mean, and the default."""
         if self.shown is None and (self.required or self.default is None):
             return self.help
         value = " ".join(map(str, self.default)) if isinstance(self.default, tuple) else self.default

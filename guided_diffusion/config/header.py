@@ -40,7 +40,7 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class Header:
-    """What our own checkpoints say about themselves. `training` is free-form provenance, plain values only."""
+    """The description that our own checkpoints carry. `training` is free-form provenance, plain values only."""
 
     method: str
     model: ModelConfig

@@ -24,7 +24,7 @@ def suv_basis_flag() -> Any:
 
 @dataclass(frozen=True)
 class OutputFlags:
-    """What is denoised, with what, and what is written of it."""
+    """The scan, the weights, and what is written of the result."""
 
     base_samples: str = flag("", "scan, DICOM folder or folder of subjects", Role.FILES, metavar="PATH")
     model_path: str = flag("", "weights: a published state dict or our own", Role.FILES, metavar="FILE")
@@ -80,7 +80,7 @@ class InputFlags:
 
 @dataclass(frozen=True)
 class PresetFlags:
-    """What everything else is taken from, and two flags that published command lines state besides."""
+    """The preset that everything else is taken from, and two flags that published command lines state besides."""
 
     preset: str | None = flag(
         None,
@@ -191,7 +191,7 @@ class PrecisionFlags:
 
 @dataclass(frozen=True)
 class ExecutionFlags:
-    """What is done of the work, and with how many threads."""
+    """How much of the work is done, and with how many threads."""
 
     resume: bool = flag(False, "continue an interrupted run: take over its finished patches and subjects", Role.FILES)
     info: bool = flag(

@@ -1,4 +1,4 @@
-"""What a network, its diffusion process and its images are."""
+"""Descriptions of a network, its diffusion process and its images."""
 
 from dataclasses import dataclass
 from math import inf

@@ -79,7 +79,7 @@ class TrainingPreset:
 
 @dataclass(frozen=True)
 class DataFlags:
-    """What is trained on."""
+    """The pairs that are trained on."""
 
     data_dir: str = flag(
         "",

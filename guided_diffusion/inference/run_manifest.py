@@ -18,7 +18,7 @@ _PACKAGES = ("pet-3d-ddpm", "torch", "numpy", "scipy", "nibabel", "pydicom", "mp
 
 @dataclass(frozen=True)
 class Run:
-    """What all subjects of a run share.
+    """Everything that all subjects of a run share.
 
     flags: of the command line. threads: of the CPU, on every rank.
     """
