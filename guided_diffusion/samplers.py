@@ -6,33 +6,30 @@ every step, and the walk goes on from what it returns. Every step costs one netw
 what can be chosen. Coefficients are worked out in float64.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from guided_diffusion.interfaces import NoisingProcess, Process
 from guided_diffusion.respace import half_log_snr
-
-if TYPE_CHECKING:
-    from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 
 START = -1  # the step number of the noise that a walk starts from
 
 NoiseSource = Callable[[int], Tensor]
 AfterStep = Callable[[Tensor], Tensor]
+AnyProcess = TypeVar("AnyProcess", bound=Process)
 
 
 @dataclass(frozen=True)
-class Predictor:
+class Predictor(Generic[AnyProcess]):
     """A network's view of a process: what x at a step says about the step before and about x_0."""
 
-    diffusion: GaussianDiffusion
+    diffusion: AnyProcess
     model: Callable[..., Tensor]
     model_kwargs: dict[str, Any]
     clip_denoised: bool
@@ -56,7 +53,7 @@ def global_noise(like: Tensor) -> NoiseSource:
     return lambda _step: torch.randn_like(like)
 
 
-def bar(diffusion: GaussianDiffusion, show: bool) -> AfterStep:
+def bar(diffusion: Process, show: bool) -> AfterStep:
     """A callback that moves a progress bar, or does nothing."""
     if not show:
         return _keep
@@ -69,7 +66,7 @@ def bar(diffusion: GaussianDiffusion, show: bool) -> AfterStep:
     return move
 
 
-def ddpm(predict: Predictor, x: Tensor, *, noise_at: NoiseSource, after_step: AfterStep = _keep) -> Tensor:
+def ddpm(predict: Predictor[Process], x: Tensor, *, noise_at: NoiseSource, after_step: AfterStep = _keep) -> Tensor:
     """Ancestral sampling (DDPM algorithm 2). x: the start; returns x_0 of the same shape.
 
     The one sampler here that uses the network's variance: where it is learned it makes up for long steps (IDDPM
@@ -85,7 +82,12 @@ def ddpm(predict: Predictor, x: Tensor, *, noise_at: NoiseSource, after_step: Af
 
 
 def ddim(
-    predict: Predictor, x: Tensor, *, noise_at: NoiseSource, eta: float = 0.0, after_step: AfterStep = _keep
+    predict: Predictor[NoisingProcess],
+    x: Tensor,
+    *,
+    noise_at: NoiseSource,
+    eta: float = 0.0,
+    after_step: AfterStep = _keep,
 ) -> Tensor:
     """Song et al., Denoising Diffusion Implicit Models (2021), eq. 12 and 16.
 
@@ -108,7 +110,7 @@ def ddim(
 
 
 def dpmpp_2m(
-    predict: Predictor,
+    predict: Predictor[NoisingProcess],
     x: Tensor,
     *,
     noise_at: NoiseSource,  # noqa: ARG001 the samplers have one signature
@@ -128,7 +130,9 @@ def dpmpp_2m(
     return _two_step(predict, x, advance, after_step)
 
 
-def dpmpp_2m_sde(predict: Predictor, x: Tensor, *, noise_at: NoiseSource, after_step: AfterStep = _keep) -> Tensor:
+def dpmpp_2m_sde(
+    predict: Predictor[NoisingProcess], x: Tensor, *, noise_at: NoiseSource, after_step: AfterStep = _keep
+) -> Tensor:
     """SDE-DPM-Solver++(2M), the same for the reverse-time stochastic equation (Lu et al. 2022, on diffusion SDEs).
 
     With constant x_0 the equation is solved exactly by drawing from q(x_{t-1} | x_t, x_0), DDPM eq. 6 and 7; the second
@@ -147,7 +151,10 @@ def dpmpp_2m_sde(predict: Predictor, x: Tensor, *, noise_at: NoiseSource, after_
 
 
 def _two_step(
-    predict: Predictor, x: Tensor, advance: Callable[[int, float, Tensor, Tensor], Tensor], after_step: AfterStep
+    predict: Predictor[NoisingProcess],
+    x: Tensor,
+    advance: Callable[[int, float, Tensor, Tensor], Tensor],
+    after_step: AfterStep,
 ) -> Tensor:
     """Walk with x_0 extrapolated to the middle of every step, from its prediction before this step and the last.
 
@@ -176,7 +183,7 @@ def _two_step(
     return x
 
 
-def _signal_and_noise(diffusion: GaussianDiffusion, step: int) -> tuple[float, float]:
+def _signal_and_noise(diffusion: NoisingProcess, step: int) -> tuple[float, float]:
     """alpha and sigma of x_t = alpha x_0 + sigma eps, in the notation of Lu et al."""
     alpha_bar = float(diffusion.alphas_cumprod[step])
     return math.sqrt(alpha_bar), math.sqrt(1.0 - alpha_bar)
@@ -190,19 +197,19 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def _pure_noise(_diffusion: GaussianDiffusion, noise: Tensor, _low_dose: Tensor) -> Tensor:
+def _pure_noise(_diffusion: Process, noise: Tensor, _low_dose: Tensor) -> Tensor:
     """What the process ends in when it runs through all its timesteps."""
     return noise
 
 
-def _noised_low_dose(diffusion: GaussianDiffusion, noise: Tensor, low_dose: Tensor) -> Tensor:
+def _noised_low_dose(diffusion: NoisingProcess, noise: Tensor, low_dose: Tensor) -> Tensor:
     """The low-dose image as the process's noisiest step would make it, were it the image: what it has in common with
     the normal-dose image need not be found again (SDEdit; Meng et al. 2022)."""
     t = torch.full((low_dose.shape[0],), diffusion.num_timesteps - 1, dtype=torch.int64, device=low_dose.device)
     return diffusion.q_sample(low_dose, t, noise)
 
 
-STARTS: dict[str, Callable[[GaussianDiffusion, Tensor, Tensor], Tensor]] = {
+STARTS: dict[str, Callable[[NoisingProcess, Tensor, Tensor], Tensor]] = {
     "noise": _pure_noise,
     "low_dose": _noised_low_dose,
 }

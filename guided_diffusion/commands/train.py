@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from guided_diffusion import logger
@@ -32,7 +33,6 @@ from guided_diffusion.training.ranks import process_group
 from guided_diffusion.training.run_files import Start, find_start, read_start
 from guided_diffusion.training.settings import TrainSettings, training_settings, without_half_precision
 from guided_diffusion.training.validation import Validator
-from guided_diffusion.unet import UNetModel
 
 
 def create_parser(description: str) -> Parser:
@@ -110,7 +110,7 @@ def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
     return start if comm.rank == 0 or path is None else read_start(path, ())
 
 
-def _create_model(settings: TrainSettings, start: Start | None, place: torch.device) -> UNetModel:
+def _create_model(settings: TrainSettings, start: Start | None, place: torch.device) -> nn.Module:
     """The network with its first weights."""
     torch.manual_seed(settings.optimisation.seed)
     model = METHODS[settings.optimisation.method].create_model(settings.model, settings.diffusion)
@@ -149,8 +149,9 @@ def _validator(settings: TrainSettings) -> Validator | None:
     for notice in source.check(range(len(pairs)), voxel_mm, settings.preprocessing.axis_codes):
         logger.log(f"notice: {notice}")
     diffusion = replace(settings.diffusion, timestep_respacing=settings.sampler.timestep_respacing)
-    process = METHODS[settings.optimisation.method].create_process(diffusion, settings.sampler.start_step)
-    return Validator(source, settings.run.validation_crops, process, settings.sampler)
+    method = METHODS[settings.optimisation.method]
+    process = method.create_process(diffusion, settings.sampler.start_step)
+    return Validator(source, settings.run.validation_crops, process, settings.sampler, method.margin(settings.model))
 
 
 def check_same_network(settings: TrainSettings, start: Start | None) -> None:

@@ -10,8 +10,8 @@ from tqdm import tqdm
 from guided_diffusion.dist_util import communicator
 from guided_diffusion.inference.assembly import Assembly
 from guided_diffusion.inference.patch_sampling import PatchResult, PatchTask, Sampling, sample_batch
+from guided_diffusion.interfaces import Network, Process
 from guided_diffusion.memory import PatchesTooLarge, is_out_of_memory
-from guided_diffusion.methods.registry import Network, Process
 from guided_diffusion.pet.patches import PatchPlan
 from guided_diffusion.tasks import share_tasks
 

@@ -17,8 +17,8 @@ from guided_diffusion.inference.assembly import Assembly
 from guided_diffusion.inference.blend_at_end import make_task
 from guided_diffusion.inference.overlaps import Fusion
 from guided_diffusion.inference.patch_sampling import PatchResult, PatchTask, Sampling, sample_batch
+from guided_diffusion.interfaces import Network, Process
 from guided_diffusion.memory import PatchesTooLarge, is_out_of_memory
-from guided_diffusion.methods.registry import Network, Process
 from guided_diffusion.pet.patches import PatchPlan
 from guided_diffusion.tasks import block_of
 

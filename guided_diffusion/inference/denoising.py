@@ -19,8 +19,8 @@ from guided_diffusion.inference.assembly import Assembly
 from guided_diffusion.inference.patch_sampling import PUBLISHED_ORDER, Sampling
 from guided_diffusion.inference.resume import FinishedPatches
 from guided_diffusion.inference.running_statistics import RunningStatistics
+from guided_diffusion.interfaces import Network, Process
 from guided_diffusion.memory import PatchesTooLarge
-from guided_diffusion.methods.registry import Network, Process
 from guided_diffusion.pet.geometry import back_to_input_grid
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.normalisation import denormalise, normalise

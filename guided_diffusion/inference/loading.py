@@ -13,7 +13,8 @@ from guided_diffusion.fast.compiled import compiled_norm_silu
 from guided_diffusion.fast.fast_unet import FastUNet
 from guided_diffusion.fast.layers import NormSilu, norm_silu
 from guided_diffusion.inference.presets import MODEL_FLAGS, Settings, inference_settings
-from guided_diffusion.methods.registry import METHODS, Process
+from guided_diffusion.interfaces import Process
+from guided_diffusion.methods.registry import METHODS
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from guided_diffusion import samplers
 from guided_diffusion.config.inference_flags import Sampling
 from guided_diffusion.dist_util import communicator
-from guided_diffusion.methods.registry import Network, Process
+from guided_diffusion.interfaces import Network, Process
 from guided_diffusion.noise import axial_noise
 
 PUBLISHED_ORDER = Sampling(noise="per_patch")

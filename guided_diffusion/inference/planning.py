@@ -20,9 +20,9 @@ from guided_diffusion.inference.network_memory import (
     shorter,
 )
 from guided_diffusion.inference.patch_sampling import Sampling
+from guided_diffusion.interfaces import Network
 from guided_diffusion.local_unet import LocalUNet
 from guided_diffusion.memory import free_bytes
-from guided_diffusion.methods.registry import Network
 from guided_diffusion.pet.geometry import to_model_grid
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.patches import PatchPlan, plan_axial_patches

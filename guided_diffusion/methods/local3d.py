@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.gaussian_diffusion import mean_flat
+from guided_diffusion.interfaces import Method
 from guided_diffusion.local_unet import LocalUNet, local_scale, sub_images
 from guided_diffusion.methods.unet3d import Regression
 
@@ -66,6 +67,19 @@ def _over_blocks(noise: Tensor, side: int) -> Tensor:
     return F.avg_pool3d(noise, side // 2)
 
 
-def make_fast(model: LocalUNet, dtype: torch.dtype, _norm: object) -> LocalUNet:
-    """The network as inference calls it, its weights in a precision: plain layers already are as fast as they get."""
-    return model.to(dtype)
+class Local3D(Method):
+    """A regression whose layers already are as fast as they get: inference calls the network as it is."""
+
+    name = "local3d"
+    sampled = False
+
+    def create_model(self, model: ModelConfig, diffusion: DiffusionConfig) -> LocalUNet:  # noqa: ARG002
+        """The network."""
+        return LocalUNet(model)
+
+    def create_process(self, diffusion: DiffusionConfig, start_step: int | None = None) -> LocalRegression:
+        """A process of one step."""
+        return LocalRegression(diffusion, start_step)
+
+
+METHOD = Local3D()

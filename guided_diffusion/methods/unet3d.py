@@ -10,6 +10,7 @@ from torch import Tensor
 from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.fast.fast_unet import FastUNet
 from guided_diffusion.gaussian_diffusion import mean_flat
+from guided_diffusion.interfaces import Method
 from guided_diffusion.unet import UNetModel
 
 
@@ -74,3 +75,25 @@ class Regression:
         image = model(x_start, t, **(model_kwargs or {}))
         mse = mean_flat((x_start - image).square())
         return {"loss": mse, "mse": mse}
+
+
+class UNet3DRegression(Method):
+    """The backbone as regression: one call, trained by the mean squared error."""
+
+    name = "unet3d"
+    sampled = False
+
+    def create_model(self, model: ModelConfig, diffusion: DiffusionConfig) -> UNet3D:  # noqa: ARG002
+        """The network."""
+        return UNet3D(model)
+
+    def create_process(self, diffusion: DiffusionConfig, start_step: int | None = None) -> Regression:
+        """A process of one step."""
+        return Regression(diffusion, start_step)
+
+    def make_fast(self, network: UNet3D, dtype: torch.dtype, norm_silu: Callable[..., Tensor]) -> FastUNet3D:
+        """The network rearranged for inference."""
+        return FastUNet3D(network, dtype, norm_silu)
+
+
+METHOD = UNet3DRegression()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from guided_diffusion import logger
@@ -22,9 +23,10 @@ from guided_diffusion.config import Header
 from guided_diffusion.dist_util import communicator, on_root, raise_together
 from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import CropSource
+from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.training.averages import MovingAverages
 from guided_diffusion.training.batches import Batch, batches
-from guided_diffusion.training.progress import PROGRESS_COLUMNS, VALIDATION_COLUMNS, Interval, progress_bar
+from guided_diffusion.training.progress import VALIDATION_COLUMNS, Interval, progress_bar, progress_columns
 from guided_diffusion.training.ranks import gathered
 from guided_diffusion.training.run_files import ProgressTable, Start
 from guided_diffusion.training.run_pictures import draw_curves, draw_example
@@ -40,7 +42,6 @@ from guided_diffusion.training.settings import TrainSettings
 from guided_diffusion.training.step import TrainStep
 from guided_diffusion.training.stop import Stop, stop_on_signals
 from guided_diffusion.training.validation import Score, Validator
-from guided_diffusion.unet import UNetModel
 
 
 class TrainLoop:
@@ -54,7 +55,7 @@ class TrainLoop:
     def __init__(
         self,
         settings: TrainSettings,
-        model: UNetModel,
+        model: nn.Module,
         source: CropSource,
         validator: Validator | None,
         start: Start | None,
@@ -100,7 +101,8 @@ class TrainLoop:
             logger.log(f"{saved} rank(s) until now, {now} from here on")
 
     def _open_tables(self) -> None:
-        self._progress = ProgressTable(self.folder / "progress.csv", PROGRESS_COLUMNS, self.step)
+        method = METHODS[self.settings.optimisation.method]
+        self._progress = ProgressTable(self.folder / "progress.csv", progress_columns(method.terms), self.step)
         self._validations = ProgressTable(self.folder / "validation.csv", VALIDATION_COLUMNS, self.step)
 
     @property

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,13 +10,15 @@ from tqdm import tqdm
 
 from guided_diffusion.dist_util import communicator
 
-PROGRESS_COLUMNS = (
-    "step", "minutes", "loss", "mse", "vb", "loss_q0", "loss_q1", "loss_q2", "loss_q3",
-    "grad_norm", "lr", "voxels_per_s", "waiting_for_data",
-)  # fmt: skip
 VALIDATION_COLUMNS = (
     "step", "minutes", "ema_rate", "psnr_low_dose", "psnr_denoised", "ssim_low_dose", "ssim_denoised",
 )  # fmt: skip
+
+
+def progress_columns(terms: Sequence[str]) -> tuple[str, ...]:
+    """Columns of the progress table of a method that reports these terms besides its loss."""
+    quartiles = [f"loss_q{quartile}" for quartile in range(4)]
+    return ("step", "minutes", "loss", *terms, *quartiles, "grad_norm", "lr", "voxels_per_s", "waiting_for_data")
 
 
 class Interval:

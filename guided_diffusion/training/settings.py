@@ -26,7 +26,7 @@ from guided_diffusion.config.training_flags import (
 )
 from guided_diffusion.errors import InputError
 from guided_diffusion.losses import WEIGHTINGS
-from guided_diffusion.methods.registry import method_named
+from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.script_util import configs_from_flags
 
 # What checkpoints of a chain of steps recommend for sampling, where it is not what all recommend.
@@ -57,16 +57,16 @@ def training_settings(given: dict[str, Any]) -> TrainSettings:
     flags = TRAINING_PRESETS.get(preset, {}) | given
     data, optimisation, run = (read_flags(kind, flags) for kind in (DataFlags, OptimisationFlags, RunFlags))
     model, diffusion = configs_from_flags(flags)
-    sampled = method_named(optimisation.method, "--method").sampled
+    method = method_named(optimisation.method, "--method")
     preprocessing = _preprocessing(_RECOMMENDED_PATCHES.get(preset, PreprocessingConfig()), flags)
     settings = TrainSettings(
         data=data,
         optimisation=optimisation,
         run=run,
-        model=model,
+        model=method.model_config(model),
         diffusion=diffusion,
         preprocessing=preprocessing,
-        sampler=_RECOMMENDED_SAMPLERS.get(preset, FAST_SAMPLER) if sampled else _ONE_CALL,
+        sampler=_RECOMMENDED_SAMPLERS.get(preset, FAST_SAMPLER) if method.sampled else _ONE_CALL,
         crop_size=_three(data.crop_size, int, "crop_size"),
         ema_rates=tuple(rate.strip() for rate in optimisation.ema_rate.split(",")),
         given=given,
@@ -125,6 +125,11 @@ def _check(settings: TrainSettings) -> None:
     if settings.optimisation.loss_weighting not in WEIGHTINGS:
         raise InputError(
             f"--loss_weighting {settings.optimisation.loss_weighting!r} is unknown: choose {' or '.join(WEIGHTINGS)}"
+        )
+    margin = METHODS[settings.optimisation.method].margin(settings.model)
+    if settings.crop_size[2] <= 2 * margin:
+        raise InputError(
+            f"--crop_size {settings.data.crop_size}: Z must be more than {2 * margin} slices, which are only shown"
         )
     multiple = settings.model.in_plane_multiple
     if any(size % multiple for size in settings.crop_size[:2]):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from guided_diffusion import samplers
 from guided_diffusion.config import SamplerConfig
 from guided_diffusion.image_datasets import CropSource
-from guided_diffusion.methods.registry import Process
+from guided_diffusion.interfaces import Process, without_margin
 from guided_diffusion.noise import Stream, generator
 from guided_diffusion.pet.image_quality import SSIM_WINDOW, psnr, ssim
 
@@ -43,14 +43,18 @@ def mean_ssim(truth: Tensor, images: Tensor) -> float:
 class Validator:
     """Denoises `count` fixed crops of a source as the checkpoint's recommended sampler would.
 
-    process: shortened to the sampler's steps.
+    process: shortened to the sampler's steps. margin: slices at both ends of a crop that the network is only shown.
     """
 
-    def __init__(self, source: CropSource, count: int, process: Process, sampler: SamplerConfig):
+    def __init__(self, source: CropSource, count: int, process: Process, sampler: SamplerConfig, margin: int = 0):
         crops = [source.crop(0, item) for item in range(count)]
-        self._low_dose = torch.from_numpy(np.stack([crop.low_dose for crop in crops]))
-        self._normal_dose = torch.from_numpy(np.stack([crop.normal_dose for crop in crops]))
-        self._noise = torch.from_numpy(np.stack([crop.noise for crop in crops]))
+        self._shown, normal_dose, noise = (
+            torch.from_numpy(np.stack([getattr(crop, name) for crop in crops]))
+            for name in ("low_dose", "normal_dose", "noise")
+        )
+        self._low_dose, self._normal_dose, self._noise = (
+            without_margin(images, margin) for images in (self._shown, normal_dose, noise)
+        )
         self._seed = source.seed
         self._process = process
         self._sampler = sampler
@@ -71,10 +75,10 @@ class Validator:
 
     def _denoise(self, model: nn.Module, item: int, device: torch.device) -> Tensor:
         """One crop [1, 1, Z, X, Y], clipped to [0, 1]."""
-        low_res = self._low_dose[item : item + 1].to(device)
-        predict = samplers.Predictor(self._process, model, {"low_res": low_res}, clip_denoised=True)
+        low_dose, shown = (images[item : item + 1].to(device) for images in (self._low_dose, self._shown))
+        predict = samplers.Predictor(self._process, model, {"low_res": shown}, clip_denoised=True)
         noise = self._noise[item : item + 1].to(device)
-        start = samplers.STARTS[self._sampler.start_from](self._process, noise, low_res)
+        start = samplers.STARTS[self._sampler.start_from](self._process, noise, low_dose)
 
         def noise_at(step: int) -> Tensor:
             rng = generator(self._seed, Stream.VALIDATION, step, item)

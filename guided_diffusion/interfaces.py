@@ -1,0 +1,171 @@
+"""What the parts of this package ask of each other: a network, a process, and what a method must offer.
+
+Tensors are [N, C, Z, X, Y], images in them normalised.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from guided_diffusion.config import DiffusionConfig, ModelConfig
+
+
+class Network(Protocol):
+    """What every network is to those who call it.
+
+    x: [N, 1, Z, X, Y]. timesteps: [N]. low_res: [N, 1, Z + 2 x the method's margin, X, Y]. Returns float32
+    [N, channels, Z, X, Y].
+    """
+
+    config: ModelConfig
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision in which it computes."""
+
+    def __call__(self, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:
+        """The network's output."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Its weights, all on one device."""
+
+
+class Process(Protocol):
+    """What a network is walked through: steps 0 to num_timesteps - 1, 0 being the least noisy.
+
+    original_timesteps: int64 [num_timesteps], which timesteps of the whole process these are.
+    """
+
+    config: DiffusionConfig
+    num_timesteps: int
+    original_timesteps: np.ndarray
+
+    def p_mean_variance(
+        self,
+        model: Callable[..., Tensor],
+        x: Tensor,
+        t: Tensor,
+        clip_denoised: bool = True,
+        model_kwargs: dict[str, Any] | None = None,
+    ) -> dict[str, Tensor]:
+        """The step before as the network sees it: "mean", "variance", "log_variance", and "pred_xstart", like x."""
+
+    def training_losses(
+        self,
+        model: Callable[..., Tensor],
+        x_start: Tensor,
+        t: Tensor,
+        model_kwargs: dict[str, Any] | None = None,
+        noise: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss per batch element, each [N]: "loss", and the terms that it is made of."""
+
+
+class NoisingProcess(Process, Protocol):
+    """A process that adds noise: what samplers that walk in terms of signal and noise need besides.
+
+    alphas_cumprod: float64 [num_timesteps]. alphas_cumprod_prev: the same one step before, 1 at first.
+    """
+
+    alphas_cumprod: np.ndarray
+    alphas_cumprod_prev: np.ndarray
+
+    def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
+        """x_t for given x_0 and noise."""
+
+    def predict_eps_from_xstart(self, x_t: Tensor, t: Tensor, x_start: Tensor) -> Tensor:
+        """The noise that x_t and x_0 imply."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a network is trained on: crops [N, 1, Z, X, Y], noise of their shape, and timesteps [N].
+
+    low_dose has the method's margin of further slices at both ends.
+    """
+
+    low_dose: Tensor
+    normal_dose: Tensor
+    noise: Tensor
+    timesteps: Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A network that is trained, by an optimiser of its own, and the loss that it is trained by.
+
+    losses: of (the network, with its gradients averaged over ranks; examples): the terms [N], "loss" among them.
+    """
+
+    name: str
+    network: nn.Module
+    losses: Callable[[nn.Module, Examples], dict[str, Tensor]]
+
+
+class Method(ABC):
+    """A kind of denoiser that can be trained and run: all that is its own.
+
+    name: in flags and headers. sampled: whether it is a chain of steps, not a single call. dims: of its network. terms:
+    what its objectives report besides the first one's loss; those of further objectives begin with their names.
+    """
+
+    name: str
+    sampled = True
+    dims = 3
+    terms: tuple[str, ...] = ("mse", "vb")
+
+    @abstractmethod
+    def create_model(self, model: ModelConfig, diffusion: DiffusionConfig) -> nn.Module:
+        """The network that denoises, to be trained: what a checkpoint holds and moving averages follow."""
+
+    @abstractmethod
+    def create_process(self, diffusion: DiffusionConfig, start_step: int | None = None) -> Process:
+        """The process that the network is walked through, from `start_step` on (None: the last)."""
+
+    def model_config(self, model: ModelConfig) -> ModelConfig:
+        """The network's flags with what the method fixes. Raises InputError for flags that it cannot serve."""
+        return model
+
+    def objectives(self, network: nn.Module, diffusion: DiffusionConfig) -> tuple[Objective, ...]:
+        """What a step of training does, in this order; the first one is `network`'s."""
+        return (Objective(self.name, network, process_losses(self.create_process(diffusion))),)
+
+    def make_fast(
+        self,
+        network: nn.Module,
+        dtype: torch.dtype,
+        norm_silu: Callable[..., Tensor],  # noqa: ARG002
+    ) -> nn.Module:
+        """A trained network's form for inference, in a precision; by default the same network.
+
+        norm_silu: the function of its norms, for forms that have a choice of it.
+        """
+        return network.to(dtype)
+
+    def margin(self, model: ModelConfig) -> int:  # noqa: ARG002
+        """How many further axial slices of the low dose the network is shown at both ends of what it denoises."""
+        return 0
+
+    def slices_at_once(self, model: ModelConfig) -> int | None:  # noqa: ARG002
+        """How many axial slices the network computes together; None: a whole patch, which it sees as one image."""
+        return None
+
+
+def process_losses(process: Process) -> Callable[[nn.Module, Examples], dict[str, Tensor]]:
+    """The losses of an objective that are those of a process."""
+
+    def losses(network: nn.Module, examples: Examples) -> dict[str, Tensor]:
+        given = {"low_res": examples.low_dose}
+        return process.training_losses(network, examples.normal_dose, examples.timesteps, given, examples.noise)
+
+    return losses
+
+
+def without_margin(slices: Tensor, margin: int) -> Tensor:
+    """A tensor [N, C, Z, X, Y] without so many slices at both ends."""
+    return slices[:, :, margin : slices.shape[2] - margin]

@@ -1,0 +1,117 @@
+"""A network that an objective trains: its optimiser, its loss scale, and its gradients over micro-batches and ranks."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guided_diffusion.interfaces import Examples, Objective
+from guided_diffusion.training.ranks import data_parallel
+from guided_diffusion.training.settings import TrainSettings
+
+# Weights [N] of the examples with these numbers in the batch.
+Weigh = Callable[[Tensor, Examples], Tensor]
+
+
+class OptimisedNetwork:
+    """Everything that changes the network of an objective, which is in float32 on `device`.
+
+    Built and called by all ranks alike. The weights of all of them begin as rank 0's and stay equal.
+    """
+
+    def __init__(self, objective: Objective, settings: TrainSettings, device: torch.device):
+        self._objective = objective
+        self._settings = settings
+        self._device = device
+        self.network = objective.network.train()
+        options = settings.optimisation
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True
+        )
+        # The published rule: the scale's binary logarithm grows every step and falls by one at an overflow.
+        self.scaler = torch.amp.GradScaler(
+            device.type,
+            init_scale=2.0**20,
+            growth_factor=2.0**options.fp16_scale_growth,
+            backoff_factor=0.5,
+            growth_interval=1,
+            enabled=settings.model.use_fp16,
+        )
+        self._parallel = data_parallel(self.network)
+
+    @property
+    def name(self) -> str:
+        """The objective's."""
+        return self._objective.name
+
+    def rehearse(self, examples: Examples) -> None:
+        """A backward pass that changes nothing, after which gradients are summed in their final order.
+
+        DistributedDataParallel groups the gradients anew after its first backward pass. That would round the first step
+        of a continued run differently from the same step of a run that was never interrupted.
+        """
+        if self._parallel is not self.network:
+            self._losses(examples)["loss"].sum().backward()
+            self.optimiser.zero_grad(set_to_none=True)
+
+    def accumulate_gradients(self, examples: Examples, weigh: Weigh) -> dict[str, Tensor]:
+        """Gradients of the mean weighted loss over micro-batches and ranks. Returns this rank's terms [N] of the loss.
+
+        The ranks' gradients are averaged once, during the last micro-batch.
+        """
+        count = len(examples.timesteps)
+        size = self._settings.optimisation.microbatch
+        parts = torch.arange(count).split(size if size > 0 else count)
+        collected: dict[str, list[Tensor]] = defaultdict(list)
+        for number, part in enumerate(parts, start=1):
+            here = Examples(*(values[part].to(self._device) for values in vars(examples).values()))
+            with self._without_averaging() if number < len(parts) else nullcontext():
+                terms = self._losses(here)
+                weighted = terms["loss"] * weigh(part, here)
+                self.scaler.scale(weighted.sum() / count).backward()
+            for name, values in terms.items():
+                collected[name].append(values.detach())
+        return {name: torch.cat(values).cpu() for name, values in collected.items()}
+
+    def gradient_norm(self) -> float:
+        """Length of the gradient, which is shortened where the settings say so."""
+        self.scaler.unscale_(self.optimiser)
+        longest = self._settings.optimisation.grad_clip or math.inf
+        return torch.nn.utils.clip_grad_norm_(self.network.parameters(), longest).item()
+
+    def advance(self, rate: float) -> None:
+        """Move the weights along the gradient at a learning rate, and forget the gradient."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def _losses(self, examples: Examples) -> dict[str, Tensor]:
+        """The terms of the loss [N], in the precision of the settings."""
+        half = torch.float16 if self._settings.model.use_fp16 else torch.bfloat16
+        reduced = self._settings.model.use_fp16 or self._settings.optimisation.precision == "bfloat16"
+        with torch.autocast(self._device.type, half, enabled=reduced):
+            return self._objective.losses(self._parallel, examples)
+
+    def _without_averaging(self) -> AbstractContextManager:
+        """Within the block gradients stay on their rank."""
+        return nullcontext() if self._parallel is self.network else self._parallel.no_sync()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What continuing takes besides the weights."""
+        return {"optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`. What the flags say now goes before what they were."""
+        optimiser = state["optimiser"]
+        # Moments saved by the plain implementation serve the fused one too.
+        ours = {"fused": True, "foreach": None, "weight_decay": self._settings.optimisation.weight_decay}
+        groups = [group | ours for group in optimiser["param_groups"]]
+        self.optimiser.load_state_dict(optimiser | {"param_groups": groups})
+        if state["scaler"]:  # empty where the run did without it until now
+            self.scaler.load_state_dict(state["scaler"])
