@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from guided_diffusion.config import DiffusionConfig, ModelConfig
+from guided_diffusion.network_memory import network_bytes
 
 
 class Network(Protocol):
@@ -151,9 +152,9 @@ class Method(ABC):
         """How many further axial slices of the low dose the network is shown at both ends of what it denoises."""
         return 0
 
-    def slices_at_once(self, model: ModelConfig) -> int | None:  # noqa: ARG002
-        """How many axial slices the network computes together; None: a whole patch, which it sees as one image."""
-        return None
+    def call_bytes(self, model: ModelConfig, patch: tuple[int, int, int], dtype: torch.dtype) -> int:
+        """About the memory in bytes that a call of the network takes for a patch (Z, X, Y), without its weights."""
+        return network_bytes(model, patch, dtype)
 
 
 def process_losses(process: Process) -> Callable[[nn.Module, Examples], dict[str, Tensor]]:

@@ -1,5 +1,6 @@
 """`scripts/test.py` in tests: flags, a small network, and ways to run it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import numpy as np
 from guided_diffusion.commands.denoise import denoise_subjects
 from guided_diffusion.commands.denoise_flags import create_parser
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
+from guided_diffusion.inference.loading import LoadedModel
+from guided_diffusion.inference.presets import inference_settings
 from tests.mpi import succeed
 
 GOLDEN_FLAGS = {
@@ -33,6 +36,12 @@ SMALL_HEADER = Header(
     sampler=SamplerConfig(timestep_respacing="3"),
     training={},
 )
+
+
+def loaded_model(model, diffusion, sampling, preprocessing) -> LoadedModel:
+    """Any network, made ready to run."""
+    settings = inference_settings({}, SMALL_HEADER, on_gpu=False)
+    return LoadedModel(model, diffusion, replace(settings, sampling=sampling, preprocessing=preprocessing))
 
 
 def flags_of(arguments: dict) -> list[str]:

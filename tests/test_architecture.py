@@ -41,9 +41,6 @@ CIRCLES: set[str] = set()
 LIMIT_OF_PARAMETERS, LIMIT_OF_LINES = 7, 60
 LARGE_FUNCTIONS = {
     "guided_diffusion.gaussian_diffusion.ddim_sample_loop": "published signature",
-    # To be taken off this list:
-    "guided_diffusion.inference.denoising.denoise_volume": "until it takes a LoadedModel",
-    "guided_diffusion.inference.denoising._denoise": "until denoise_volume takes a LoadedModel",
 }
 
 # Names that two library files share, with the reason.

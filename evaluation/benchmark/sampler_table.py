@@ -106,12 +106,8 @@ def _measure(walk: Walk, model_path: str, slabs: list[LesionSlab]) -> dict[str, 
     if walk.start_step is not None:
         flags |= {"start_from": "low_dose", "start_step": walk.start_step}
     loaded = load_model(model_path, flags)
-    settings = loaded.settings
     began = time.perf_counter()
-    done = [
-        denoise_volume(slab.low_dose, loaded.model, loaded.diffusion, settings.sampling, settings.preprocessing)
-        for slab in slabs
-    ]
+    done = [denoise_volume(slab.low_dose, loaded) for slab in slabs]
     images = [clip_suv(denoised.volume.data) for denoised in done]
     seconds = (time.perf_counter() - began) / len(slabs)
     calls = {"nfe": loaded.diffusion.num_timesteps, "seconds": seconds}

@@ -78,10 +78,9 @@ def _measure(
     sampler: str, way: str, model_path: str, low_dose: Volume, reference: np.ndarray
 ) -> dict[str, str | float]:
     """One row: the volume denoised in patches, against a reference in SUV clipped to [0, 16]."""
-    loaded = load_model(model_path, {"preset": "fast"} | WAYS[way] | WALKS[sampler])
-    preprocessing = replace(loaded.settings.preprocessing, **PATCHES)
+    loaded = load_model(model_path, {"preset": "fast"} | PATCHES | WAYS[way] | WALKS[sampler])
     began = time.perf_counter()
-    done = denoise_volume(low_dose, loaded.model, loaded.diffusion, loaded.settings.sampling, preprocessing)
+    done = denoise_volume(low_dose, loaded)
     seconds = time.perf_counter() - began
     image = clip_suv(done.volume.data)
     seams = seam_index(reference, image, done.plan)

@@ -26,7 +26,7 @@ def measure_volume(model_path: str, timed_steps: int, shape: tuple[int, int, int
     settings = fast.settings
     scan = _scan(shape, settings.preprocessing.voxel_mm)
     began = time.perf_counter()
-    denoise_volume(scan, fast.model, fast.diffusion, settings.sampling, settings.preprocessing)
+    denoise_volume(scan, fast)
     fast_seconds = time.perf_counter() - began
     steps, step_seconds = _published_steps(model_path, timed_steps, shape)
     paper_seconds = steps * step_seconds

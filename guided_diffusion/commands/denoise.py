@@ -131,10 +131,7 @@ def _denoise_subject(subject: Subject, run: Run) -> None:
         return
     denoised = denoise_volume(
         opened.volume if opened else None,
-        run.loaded.model,
-        run.loaded.diffusion,
-        run.loaded.settings.sampling,
-        run.loaded.settings.preprocessing,
+        run.loaded,
         above_cap=run.flags["above_cap"],
         expected_patches=run.flags.get("num_samples"),
         finished=opened.finished if opened else None,
@@ -154,16 +151,13 @@ def _finish(subject: Subject, run: Run, opened: OpenedSubject, denoised: Denoise
 
 def _inform(subject: Subject, run: Run) -> None:
     """Say what denoising would take, without doing it. All ranks call this together."""
-    model, settings = run.loaded.model, run.loaded.settings
     free = planning.free_bytes_per_rank(device())
 
     def inform() -> None:
-        on_grid = planning.to_grid(_load(subject, run), settings.preprocessing)
+        on_grid = planning.to_grid(_load(subject, run), run.loaded.preprocessing)
         fitted = free if "patch_size" not in run.flags else None
-        plan = planning.make_plan(
-            on_grid, model, settings.sampling, settings.preprocessing, run.flags.get("num_samples"), fitted
-        )
-        logger.log(f"{subject.path}: {planning.describe(on_grid, plan, model, settings.sampling, free)}")
+        plan = planning.make_plan(on_grid, run.loaded, run.flags.get("num_samples"), fitted)
+        logger.log(f"{subject.path}: {planning.describe(on_grid, plan, run.loaded, free)}")
 
     on_root(inform)
 
@@ -205,7 +199,7 @@ def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
         check_derivable(volume.series, subject.folder / DICOM_FOLDER, _overrides(run.flags))
     in_suv_basis(volume, run.flags["suv_basis"])
     settings = run.loaded.settings
-    check_space(subject.folder, planning.bytes_on_disk(volume, settings.sampling, settings.preprocessing))
+    check_space(subject.folder, planning.bytes_on_disk(volume, run.loaded))
     key = run_key(fingerprint(volume), run.loaded.sha256, run.loaded.settings.as_dict(), run.flags, device().type)
     finished = FinishedPatches.of_run(subject.folder, key)
     subject.check_not_overwritten()

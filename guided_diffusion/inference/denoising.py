@@ -6,7 +6,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,14 @@ import numpy as np
 from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.dist_util import on_root
 from guided_diffusion.errors import InputError
-from guided_diffusion.inference import blend_at_end, blend_each_step, planning
+from guided_diffusion.inference import planning
 from guided_diffusion.inference.assembly import Assembly
-from guided_diffusion.inference.patch_sampling import PUBLISHED_ORDER, Sampling
+from guided_diffusion.inference.blend_at_end import BlendAtEnd
+from guided_diffusion.inference.blend_each_step import BlendEachStep
+from guided_diffusion.inference.loading import LoadedModel
+from guided_diffusion.inference.patch_sampling import Blending, PatchTiming
 from guided_diffusion.inference.resume import FinishedPatches
 from guided_diffusion.inference.running_statistics import RunningStatistics
-from guided_diffusion.interfaces import Network, Process
 from guided_diffusion.memory import PatchesTooLarge
 from guided_diffusion.pet.geometry import back_to_input_grid
 from guided_diffusion.pet.grid import Volume
@@ -27,6 +28,8 @@ from guided_diffusion.pet.normalisation import denormalise, normalise
 from guided_diffusion.pet.patches import PatchPlan, pad_in_plane
 
 PUBLISHED_GRID = PreprocessingConfig()
+# When patches are blended, by the names of `--fuse`.
+BLENDINGS: dict[str, Callable[[LoadedModel], Blending]] = {"end": BlendAtEnd, "each_step": BlendEachStep}
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Denoised:
     """What rank 0 has after `denoise_volume`.
 
     samples: normalised, on the model's grid, as sampled. model_input: the low-dose volume (SUV) on the model's grid.
-    volume: SUV on the input's own grid. timings: one entry per batch of patches. After several realisations, samples
+    volume: SUV on the input's own grid. timings: of every batch of patches. After several realisations, samples
     and volume are their means, and samples_sd and volume_sd their standard deviations, voxel by voxel. measured: what
     `measure` gave for each realisation.
     """
@@ -43,7 +46,7 @@ class Denoised:
     model_input: Volume
     volume: Volume
     plan: PatchPlan
-    timings: list[dict]
+    timings: list[PatchTiming]
     samples_sd: np.ndarray | None = None
     volume_sd: Volume | None = None
     measured: list[Any] = field(default_factory=list)
@@ -51,10 +54,7 @@ class Denoised:
 
 def denoise_volume(
     volume: Volume | None,
-    model: Network,
-    diffusion: Process,
-    sampling: Sampling = PUBLISHED_ORDER,
-    preprocessing: PreprocessingConfig = PUBLISHED_GRID,
+    loaded: LoadedModel,
     *,
     above_cap: str = "keep",
     expected_patches: int | None = None,
@@ -64,31 +64,32 @@ def denoise_volume(
 ) -> Denoised | None:
     """Denoise a volume over all MPI ranks; every rank calls this, rank 0 with the volume and the others with None.
 
-    volume: in SUV, on any grid. model: in evaluation mode on this rank's device. above_cap: what becomes of uptake
-    above suv_max, see `back_to_input_grid`. expected_patches: raise InputError unless the plan has as many. finished:
-    where rank 0 keeps finished patches, so that an interrupted run can be continued. fit_memory: begin with patches as
-    short as the free memory demands, if the noise is a field. If memory runs out in any case, all ranks begin again
-    with patches of half the length, or raise InputError where the noise depends on it. measure: looks at every
-    realisation (SUV, on the input's grid) on rank 0, which keeps none of them.
+    volume: in SUV, on any grid. loaded: what `load_model` gives, the same on all ranks. above_cap: what becomes of
+    uptake above suv_max, see `back_to_input_grid`. expected_patches: raise InputError unless the plan has as many.
+    finished: where rank 0 keeps finished patches, so that an interrupted run can be continued. fit_memory: begin with
+    patches as short as the free memory demands, if the noise is a field. If memory runs out in any case, all ranks
+    begin again with patches of half the length, or raise InputError where the noise depends on it. measure: looks at
+    every realisation (SUV, on the input's grid) on rank 0, which keeps none of them.
     Returns the result on rank 0 and None elsewhere; raises InputError for one that is not finite. Its memory does not
-    grow with `sampling.realisations`.
+    grow with the number of realisations.
     """
-    model_input = on_root(planning.to_grid, volume, preprocessing)
-    free = planning.free_bytes_per_rank(next(model.parameters()).device) if fit_memory else None
-    plan = on_root(planning.make_plan, model_input, model, sampling, preprocessing, expected_patches, free)
+    model_input = on_root(planning.to_grid, volume, loaded.preprocessing)
+    free = planning.free_bytes_per_rank(loaded.device) if fit_memory else None
+    plan = on_root(planning.make_plan, model_input, loaded, expected_patches, free)
+    blending = BLENDINGS[loaded.sampling.fuse](loaded)
     while True:
         try:
             if plan is None:
-                _way_to_sample(sampling).join(model, diffusion, sampling)
+                blending.join()
                 denoised = None
             else:
-                denoised = _denoise(
-                    volume, model_input, plan, model, diffusion, sampling, preprocessing, above_cap, finished, measure
-                )
+                result = _Result(volume, model_input, loaded.preprocessing, above_cap, measure)
+                kept = finished.with_patches_of(plan.patch_size) if finished else None
+                denoised = result.described(plan, _sample(plan, loaded, blending, result, kept))
             on_root(_check_finite, denoised)
             return denoised
         except PatchesTooLarge:
-            plan = on_root(planning.shorter_plan, plan, sampling, preprocessing, expected_patches)
+            plan = on_root(planning.shorter_plan, plan, loaded, expected_patches)
 
 
 def _check_finite(denoised: Denoised) -> None:
@@ -100,56 +101,67 @@ def _check_finite(denoised: Denoised) -> None:
         )
 
 
-def _denoise(
-    volume: Volume,
-    model_input: Volume,
-    plan: PatchPlan,
-    model: Network,
-    diffusion: Process,
-    sampling: Sampling,
-    preprocessing: PreprocessingConfig,
-    above_cap: str,
-    finished: FinishedPatches | None,
-    measure: Callable[[Volume], Any] | None,
-) -> Denoised:
-    """Rank 0's part: all realisations with this plan, each taken back to the input's grid, and their statistics."""
-    linear = preprocessing.linear_transfer
-    normalised = normalise(model_input.data, preprocessing.suv_max, negative=linear)
-    padded = pad_in_plane(normalised, model.config.in_plane_multiple)
-    batches = _batches(len(plan.starts), sampling.batch_size)
-    on_model_grid, on_input_grid = RunningStatistics(), RunningStatistics()
-    measured: list[Any] = []
+class _Result:
+    """Realisations as they come, each taken back to the input's grid, and their statistics."""
 
-    def take_in(realisation: np.ndarray) -> None:
-        samples = realisation[: model_input.data.shape[0], : model_input.data.shape[1]]
-        on_model_grid.add(samples)
-        denoised = Volume(denormalise(np.maximum(samples, 0), preprocessing.suv_max), model_input.affine, "SUV")
+    def __init__(
+        self,
+        volume: Volume,
+        model_input: Volume,
+        preprocessing: PreprocessingConfig,
+        above_cap: str,
+        measure: Callable[[Volume], Any] | None,
+    ):
+        self.model_input = model_input
+        self._volume = volume
+        self._suv_max, self._linear = preprocessing.suv_max, preprocessing.linear_transfer
+        self._above_cap = above_cap
+        self._measure = measure
+        self._measured: list[Any] = []
+        self._on_model_grid, self._on_input_grid = RunningStatistics(), RunningStatistics()
+
+    def add(self, realisation: np.ndarray) -> None:
+        """Take in a realisation, normalised [X, Y, Z], X and Y as the network needs them."""
+        samples = realisation[: self.model_input.data.shape[0], : self.model_input.data.shape[1]]
+        self._on_model_grid.add(samples)
+        denoised = Volume(denormalise(np.maximum(samples, 0), self._suv_max), self.model_input.affine, "SUV")
         back = back_to_input_grid(
-            denoised, model_input, volume, above_cap=above_cap, suv_max=preprocessing.suv_max, instead=linear
+            denoised,
+            self.model_input,
+            self._volume,
+            above_cap=self._above_cap,
+            suv_max=self._suv_max,
+            instead=self._linear,
         )
-        on_input_grid.add(back.data)
-        if measure is not None:
-            measured.append(measure(back))
+        self._on_input_grid.add(back.data)
+        if self._measure is not None:
+            self._measured.append(self._measure(back))
 
-    kept = finished.with_patches_of(plan.patch_size) if finished else None
-    assembly = Assembly(plan, batches, padded.shape[:2], sampling.realisations, take_in, kept)
-    timings = _way_to_sample(sampling).lead(padded, plan, batches, assembly, model, diffusion, sampling)
-    deviation = on_input_grid.standard_deviation
-    return Denoised(
-        on_model_grid.mean,
-        model_input,
-        replace(volume, data=on_input_grid.mean),
-        plan,
-        timings,
-        on_model_grid.standard_deviation,
-        None if deviation is None else replace(volume, data=deviation),
-        measured,
-    )
+    def described(self, plan: PatchPlan, timings: list[PatchTiming]) -> Denoised:
+        """All of it, once every realisation is here."""
+        deviation = self._on_input_grid.standard_deviation
+        return Denoised(
+            self._on_model_grid.mean,
+            self.model_input,
+            replace(self._volume, data=self._on_input_grid.mean),
+            plan,
+            timings,
+            self._on_model_grid.standard_deviation,
+            None if deviation is None else replace(self._volume, data=deviation),
+            self._measured,
+        )
 
 
-def _way_to_sample(sampling: Sampling) -> ModuleType:
-    """The module whose `lead` and `join` sample the patches."""
-    return blend_each_step if sampling.fuse == "each_step" else blend_at_end
+def _sample(
+    plan: PatchPlan, loaded: LoadedModel, blending: Blending, result: _Result, kept: FinishedPatches | None
+) -> list[PatchTiming]:
+    """Rank 0's part: all realisations with this plan, into the result."""
+    grid = loaded.preprocessing
+    normalised = normalise(result.model_input.data, grid.suv_max, negative=grid.linear_transfer)
+    padded = pad_in_plane(normalised, loaded.model.config.in_plane_multiple)
+    batches = _batches(len(plan.starts), loaded.sampling.batch_size)
+    assembly = Assembly(plan, batches, padded.shape[:2], loaded.sampling.realisations, result.add, kept)
+    return blending.lead(padded, plan, batches, assembly)
 
 
 def _batches(patches: int, batch_size: int) -> list[range]:

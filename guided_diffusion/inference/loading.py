@@ -5,30 +5,56 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from guided_diffusion.checkpoints import Checkpoint, load_weights, parse_checkpoint
+from guided_diffusion.config import PreprocessingConfig
+from guided_diffusion.config.inference_flags import Sampling
 from guided_diffusion.dist_util import device, read_once, root_first
 from guided_diffusion.errors import InputError
 from guided_diffusion.fast.compiled import compiled_norm_silu
-from guided_diffusion.fast.fast_unet import FastUNet
 from guided_diffusion.fast.layers import NormSilu, norm_silu
 from guided_diffusion.inference.presets import MODEL_FLAGS, Settings, inference_settings
-from guided_diffusion.interfaces import Process
+from guided_diffusion.interfaces import Network, Process, without_margin
 from guided_diffusion.methods.registry import METHODS
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network in evaluation mode on this rank's device, its (shortened) process, and the settings behind both.
+    """All that denoises: a network in evaluation mode on this rank's device, its (shortened) process, and the settings.
 
     compile_seconds: how long compiling took, where it was asked for. sha256: of the file that the weights are from.
     """
 
-    model: FastUNet
+    model: Network
     diffusion: Process
     settings: Settings
-    sha256: str
+    sha256: str = ""
     compile_seconds: float | None = None
+
+    @property
+    def sampling(self) -> Sampling:
+        """How patches are sampled."""
+        return self.settings.sampling
+
+    @property
+    def preprocessing(self) -> PreprocessingConfig:
+        """The grid and the scale that the network knows, and the size of patches."""
+        return self.settings.preprocessing
+
+    @property
+    def margin(self) -> int:
+        """How many further slices the network is shown at both ends of a patch."""
+        return METHODS[self.settings.method].margin(self.settings.model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
+
+    def patch_bytes(self, slices: int, in_plane: tuple[int, int]) -> int:
+        """About the memory in bytes that a network call on a patch takes. in_plane: X and Y as the network gets it."""
+        return METHODS[self.settings.method].call_bytes(self.model.config, (slices, *in_plane), self.model.dtype)
 
 
 def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
@@ -48,7 +74,8 @@ def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
         model = root_first(_fill, checkpoint, settings, path, norm_silu)
         return LoadedModel(model, diffusion, settings, checkpoint.sha256)
     model = root_first(_fill, checkpoint, settings, path, root_first(compiled_norm_silu))
-    return LoadedModel(model, diffusion, settings, checkpoint.sha256, warm_up(model))
+    margin = METHODS[settings.method].margin(settings.model)
+    return LoadedModel(model, diffusion, settings, checkpoint.sha256, warm_up(model, margin))
 
 
 def _check_names(flags: dict[str, Any]) -> None:
@@ -57,7 +84,7 @@ def _check_names(flags: dict[str, Any]) -> None:
         raise InputError(f"load_model knows no flag {unknown[0]!r}: choose from {', '.join(sorted(MODEL_FLAGS))}")
 
 
-def _fill(checkpoint: Checkpoint, settings: Settings, path: str, norm: NormSilu) -> FastUNet:
+def _fill(checkpoint: Checkpoint, settings: Settings, path: str, norm: NormSilu) -> nn.Module:
     """The network with its weights, in the form that is made for inference."""
     method = METHODS[settings.method]
     with torch.device("meta"):
@@ -66,10 +93,10 @@ def _fill(checkpoint: Checkpoint, settings: Settings, path: str, norm: NormSilu)
     return method.make_fast(model.to(device()).eval(), settings.dtype, norm).eval()
 
 
-def warm_up(model: FastUNet) -> float:
+def warm_up(model: Network, margin: int = 0) -> float:
     """Call the network on a small patch, which compiles what is to be compiled; returns the seconds it took."""
     began = time.perf_counter()
     size = 8 * model.config.in_plane_multiple
-    patch = torch.zeros(1, 1, 8, size, size, device=device())
-    model(patch, torch.zeros(1), low_res=patch)
+    shown = torch.zeros(1, 1, 8 + 2 * margin, size, size, device=device())
+    model(without_margin(shown, margin), torch.zeros(1), low_res=shown)
     return time.perf_counter() - began

@@ -6,6 +6,7 @@ Volumes on the model's grid are arrays [X, Y, Z] = (anterior-posterior, left-rig
 import time
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,21 +15,34 @@ from torch import Tensor
 from guided_diffusion import samplers
 from guided_diffusion.config.inference_flags import Sampling
 from guided_diffusion.dist_util import communicator
-from guided_diffusion.interfaces import Network, Process
+from guided_diffusion.inference.assembly import Assembly
+from guided_diffusion.inference.loading import LoadedModel
+from guided_diffusion.interfaces import Network, Process, without_margin
 from guided_diffusion.noise import axial_noise
-
-PUBLISHED_ORDER = Sampling(noise="per_patch")
+from guided_diffusion.pet.patches import PatchPlan
 
 
 @dataclass(frozen=True)
 class PatchTask:
-    """Patches of one realisation: their first slices in the volume, and their low-dose voxels [N, X, Y, Z],
-    normalised.
+    """Patches of one realisation: their first slices in the volume, and their low-dose voxels, normalised.
+
+    low_dose: [N, X, Y, margin + Z + margin], with the slices that the network is only shown.
     """
 
     starts: tuple[int, ...]
     low_dose: np.ndarray
+    margin: int = 0
     realisation: int = 0
+
+
+@dataclass(frozen=True)
+class PatchTiming:
+    """Which patches of a realisation were sampled together, on which rank, and in how many seconds."""
+
+    realisation: int
+    patches: list[int]
+    rank: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -39,25 +53,46 @@ class PatchResult:
     rank: int
     seconds: float
 
+    def timing(self, realisation: int, patches: range) -> PatchTiming:
+        """How long these patches took."""
+        return PatchTiming(realisation, list(patches), self.rank, round(self.seconds, 3))
 
-def sample_batch(
-    task: PatchTask,
-    model: Network,
-    diffusion: Process,
-    sampling: Sampling,
-    after_step: samplers.AfterStep,
-) -> PatchResult:
-    """Sample patches together on this rank's device; `after_step` as in `samplers`.
 
-    diffusion: the process as far as it is walked, that is up to `sampling.start_step`.
+class Blending(Protocol):
+    """A way to sample the patches of a volume over all ranks and to blend them. Made on every rank alike."""
+
+    def lead(self, padded: np.ndarray, plan: PatchPlan, batches: list[range], assembly: Assembly) -> list[PatchTiming]:
+        """Rank 0's part: have what the assembly misses sampled, and fill it.
+
+        padded: the normalised volume [X, Y, Z], X and Y as the network needs them. Returns what was computed, in order.
+        Raises PatchesTooLarge, on all ranks, if one runs out of memory.
+        """
+
+    def join(self) -> None:
+        """The part of the other ranks: sample what rank 0 sends. Raises PatchesTooLarge when rank 0 does."""
+
+
+def make_task(padded: np.ndarray, plan: PatchPlan, patches: range, realisation: int, margin: int = 0) -> PatchTask:
+    """What a rank needs to know to sample some patches of a volume [X, Y, Z].
+
+    margin: slices that the network is shown at both ends; beyond the volume these are its outermost ones.
     """
+    starts = tuple(plan.starts[number] for number in patches)
+    offsets = np.arange(-margin, plan.patch_size + margin)
+    shown = [padded[..., np.clip(start + offsets, 0, plan.length - 1)] for start in starts]
+    return PatchTask(starts, np.stack(shown), margin, realisation)
+
+
+def sample_batch(task: PatchTask, loaded: LoadedModel, after_step: samplers.AfterStep) -> PatchResult:
+    """Sample patches together on this rank's device; `after_step` as in `samplers`."""
     began = time.perf_counter()
-    device = next(model.parameters()).device
-    low_res = torch.from_numpy(task.low_dose).permute(0, 3, 1, 2)[:, None].contiguous().to(device)
-    noise_at = _noise_source(task, low_res, diffusion, sampling)
-    network = partial(_in_batches, model, sampling.batch_size)
-    predict = samplers.Predictor(diffusion, network, {"low_res": low_res}, sampling.clip_denoised)
-    start = samplers.STARTS[sampling.start_from](diffusion, noise_at(samplers.START), low_res)
+    sampling, diffusion = loaded.sampling, loaded.diffusion
+    shown = torch.from_numpy(task.low_dose).permute(0, 3, 1, 2)[:, None].contiguous().to(loaded.device)
+    low_dose = without_margin(shown, task.margin)
+    noise_at = _noise_source(task, low_dose, diffusion, sampling)
+    network = partial(_in_batches, loaded.model, sampling.batch_size)
+    predict = samplers.Predictor(diffusion, network, {"low_res": shown}, sampling.clip_denoised)
+    start = samplers.STARTS[sampling.start_from](diffusion, noise_at(samplers.START), low_dose)
     samples = samplers.SAMPLERS[sampling.sampler](predict, start, noise_at=noise_at, after_step=after_step)
     voxels = samples[:, 0].permute(0, 2, 3, 1).float().cpu().numpy()
     return PatchResult(np.ascontiguousarray(voxels), communicator().rank, time.perf_counter() - began)

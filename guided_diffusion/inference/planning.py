@@ -5,24 +5,17 @@ Only a noise field lets patches be shortened where memory is short. What it give
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 
 from guided_diffusion import logger
-from guided_diffusion.config import ModelConfig, PreprocessingConfig
+from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.dist_util import communicator, ranks_per_device
 from guided_diffusion.errors import InputError
-from guided_diffusion.inference.network_memory import (
-    fitting_patch_size,
-    local_network_bytes,
-    network_bytes,
-    shorter,
-)
-from guided_diffusion.inference.patch_sampling import Sampling
+from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.interfaces import Network
-from guided_diffusion.local_unet import LocalUNet
 from guided_diffusion.memory import free_bytes
+from guided_diffusion.network_memory import fitting_patch_size, shorter
 from guided_diffusion.pet.geometry import to_model_grid
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.patches import PatchPlan, plan_axial_patches
@@ -47,19 +40,13 @@ def free_bytes_per_rank(device: torch.device) -> float | None:
     return None if None in everywhere else min(everywhere)
 
 
-def make_plan(
-    model_input: Volume,
-    model: Network,
-    sampling: Sampling,
-    preprocessing: PreprocessingConfig,
-    expected_patches: int | None,
-    free: float | None,
-) -> PatchPlan:
+def make_plan(model_input: Volume, loaded: LoadedModel, expected_patches: int | None, free: float | None) -> PatchPlan:
     """The patches of a volume on the model's grid.
 
     free: bytes that a network call may take, to which the patches are shortened if need and noise be; None: any.
     Raises InputError unless there are `expected_patches`, if given, which rules shortening out.
     """
+    preprocessing = loaded.preprocessing
     length = model_input.data.shape[2]
     plan = plan_axial_patches(length, preprocessing.patch_size, preprocessing.overlap)
     if expected_patches not in (None, len(plan.starts)):
@@ -67,59 +54,48 @@ def make_plan(
             f"--num_samples {expected_patches} contradicts the plan: {plan.length} slices take"
             f" {len(plan.starts)} patches of {plan.patch_size}; give that number, or none to scripts/test.py"
         )
-    if free is None or sampling.noise != "field" or expected_patches is not None:
+    if free is None or loaded.sampling.noise != "field" or expected_patches is not None:
         return plan
+    in_plane = network_plane(model_input, loaded.model)
     size = fitting_patch_size(
-        model.config,
-        network_plane(model_input, model),
-        model.dtype,
-        free_bytes=free,
-        patch_size=plan.patch_size,
-        overlap=preprocessing.overlap,
-        needed=_bytes_of(model),
+        lambda slices: loaded.patch_bytes(slices, in_plane), free, plan.patch_size, preprocessing.overlap
     )
     return plan if size == plan.patch_size else _shortened(length, size, preprocessing)
 
 
-def shorter_plan(
-    plan: PatchPlan, sampling: Sampling, preprocessing: PreprocessingConfig, expected_patches: int | None
-) -> PatchPlan:
+def shorter_plan(plan: PatchPlan, loaded: LoadedModel, expected_patches: int | None) -> PatchPlan:
     """A plan with patches of half the length. Raises InputError where that is impossible or would change the noise."""
-    size = shorter(plan.patch_size, preprocessing.overlap)
-    if sampling.noise != "field" or expected_patches is not None or size is None:
+    size = shorter(plan.patch_size, loaded.preprocessing.overlap)
+    if loaded.sampling.noise != "field" or expected_patches is not None or size is None:
         raise InputError(
             f"patches of {plan.patch_size} slices do not fit the memory and may not be shortened here; use --noise"
             " field without --num_samples, a smaller --overlap, fewer ranks or a larger machine"
         )
-    return _shortened(plan.length, size, preprocessing)
+    return _shortened(plan.length, size, loaded.preprocessing)
 
 
-def bytes_on_disk(volume: Volume, sampling: Sampling, preprocessing: PreprocessingConfig) -> int:
+def bytes_on_disk(volume: Volume, loaded: LoadedModel) -> int:
     """What denoising a volume will write at most: the results, and until they are there the finished patches.
 
     All in float32; the volume on the model's grid is taken to be cut nowhere.
     """
+    preprocessing, realisations = loaded.preprocessing, loaded.sampling.realisations
     on_grid = volume.data.size * volume.voxel_ml * 1000 / math.prod(preprocessing.voxel_mm)
     overlapping = on_grid * preprocessing.patch_size / (preprocessing.patch_size - preprocessing.overlap)
-    images = 2 if sampling.realisations > 1 else 1
-    return int(4 * (images * (on_grid + volume.data.size) + sampling.realisations * overlapping))
+    images = 2 if realisations > 1 else 1
+    return int(4 * (images * (on_grid + volume.data.size) + realisations * overlapping))
 
 
-def describe(model_input: Volume, plan: PatchPlan, model: Network, sampling: Sampling, free: float | None) -> str:
+def describe(model_input: Volume, plan: PatchPlan, loaded: LoadedModel, free: float | None) -> str:
     """One line for the user: what a network call is expected to take, and what there is."""
-    together = min(sampling.batch_size, len(plan.starts))
-    x, y = network_plane(model_input, model)
-    needed = _bytes_of(model)(model.config, (plan.patch_size, x, y), model.dtype)
+    together = min(loaded.sampling.batch_size, len(plan.starts))
+    x, y = network_plane(model_input, loaded.model)
+    needed = loaded.patch_bytes(plan.patch_size, (x, y))
     left = "unknown" if free is None else f"{free / 2**30:.1f} GiB"
     return (
         f"{len(plan.starts)} patches of {plan.patch_size} x {x} x {y}, {together} at a time: a network call takes about"
         f" {needed / 2**30:.2f} GiB; free for each rank: {left}"
     )
-
-
-def _bytes_of(model: Network) -> Callable[[ModelConfig, tuple[int, int, int], torch.dtype], int]:
-    """How the memory of a network's call is worked out."""
-    return local_network_bytes if isinstance(model, LocalUNet) else network_bytes
 
 
 def network_plane(model_input: Volume, model: Network) -> tuple[int, int]:

@@ -84,8 +84,11 @@ def inference_settings(flags: dict[str, Any], header: Header | None, on_gpu: boo
     sampling = read_flags(Sampling, by_preset | flags | decided)
     if not 0 <= sampling.seed < 2**63:
         raise InputError(f"--seed {sampling.seed}: from 0 to below 2^63")
-    if model.dims != 3 or model.class_cond:
-        raise InputError("volumes are denoised by 3D networks without class labels: --dims 3 --class_cond False")
+    dims = METHODS[method].dims
+    if model.dims != dims or model.class_cond:
+        raise InputError(
+            f"volumes are denoised by {dims}D networks without class labels: --dims {dims} --class_cond False"
+        )
     if sampling.batch_size < 1:
         raise InputError(f"--batch_size {sampling.batch_size}: at least one patch is computed at a time")
     sizes = {name: flags[name] for name in ("patch_size", "overlap") if name in flags}

@@ -50,7 +50,7 @@ def describe_run(
         "model_grid": {"shape": list(denoised.samples.shape), "voxel_mm": list(settings.preprocessing.voxel_mm)},
         "plan": asdict(denoised.plan),
         "nfe_per_patch_and_realisation": run.loaded.diffusion.num_timesteps,
-        "patches": denoised.timings,
+        "patches": [asdict(timing) for timing in denoised.timings],
         "seconds": round(seconds, 3),
         "ranks": communicator().size,
         "device": str(device()),

@@ -28,9 +28,11 @@ class OptimisedNetwork:
         self._settings = settings
         self._device = device
         self.network = objective.network.train()
+        # What the method has frozen stays as it is.
+        self._trainable = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         options = settings.optimisation
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True
+            self._trainable, lr=options.lr, weight_decay=options.weight_decay, fused=True
         )
         # The published rule: the scale's binary logarithm grows every step and falls by one at an overflow.
         self.scaler = torch.amp.GradScaler(
@@ -47,6 +49,11 @@ class OptimisedNetwork:
     def name(self) -> str:
         """The objective's."""
         return self._objective.name
+
+    def let_gradients_in(self, allowed: bool) -> None:
+        """Whether losses reach this network's weights."""
+        for parameter in self._trainable:
+            parameter.requires_grad_(allowed)
 
     def rehearse(self, examples: Examples) -> None:
         """A backward pass that changes nothing, after which gradients are summed in their final order.
@@ -81,7 +88,7 @@ class OptimisedNetwork:
         """Length of the gradient, which is shortened where the settings say so."""
         self.scaler.unscale_(self.optimiser)
         longest = self._settings.optimisation.grad_clip or math.inf
-        return torch.nn.utils.clip_grad_norm_(self.network.parameters(), longest).item()
+        return torch.nn.utils.clip_grad_norm_(self._trainable, longest).item()
 
     def advance(self, rate: float) -> None:
         """Move the weights along the gradient at a learning rate, and forget the gradient."""

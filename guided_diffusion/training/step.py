@@ -78,7 +78,7 @@ class TrainStep:
     def _train_alone(self, trained: OptimisedNetwork) -> None:
         """Let gradients reach no other network than this one."""
         for other in self.networks:
-            other.network.requires_grad_(other is trained)
+            other.let_gradients_in(other is trained)
 
     def take(self, batch: Batch, step: int) -> dict[str, float]:
         """The step after `step` steps. Returns what there is to report of it: means over the items of all ranks.

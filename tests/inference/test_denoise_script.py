@@ -12,8 +12,8 @@ import torch
 
 from guided_diffusion.commands.denoise_flags import create_parser
 from guided_diffusion.inference import blend_at_end
-from guided_diffusion.inference.network_memory import network_bytes
 from guided_diffusion.inference.subjects import find_subjects
+from guided_diffusion.network_memory import network_bytes
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import load_volume
 from guided_diffusion.script_util import (

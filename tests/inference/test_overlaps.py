@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from guided_diffusion.config.inference_flags import Sampling
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.overlaps import Fusion
-from guided_diffusion.inference.patch_sampling import Sampling
 from guided_diffusion.pet.patches import plan_axial_patches
+from tests.denoising import loaded_model
 from tests.inference.test_realisations import DIFFUSION, GRID, Mixer, scan
 from tests.mpi import needs_mpiexec, run_script
 
@@ -64,8 +65,9 @@ import os, sys, time
 import numpy as np
 from guided_diffusion.dist_util import communicator, run_main
 from guided_diffusion.inference.denoising import denoise_volume
-from guided_diffusion.inference.patch_sampling import Sampling
+from guided_diffusion.config.inference_flags import Sampling
 from tests.inference.test_overlaps import Seesaw
+from tests.denoising import loaded_model
 from tests.inference.test_realisations import DIFFUSION, GRID, scan
 
 class Mortal(Seesaw):
@@ -80,7 +82,8 @@ class Mortal(Seesaw):
 
 def main():
     sampling = Sampling(fuse="each_step", realisations=2)
-    result = denoise_volume(scan() if communicator().rank == 0 else None, Mortal(), DIFFUSION, sampling, GRID)
+    volume = scan() if communicator().rank == 0 else None
+    result = denoise_volume(volume, loaded_model(Mortal(), DIFFUSION, sampling, GRID))
     if result is not None:
         np.savez(sys.argv[1], mean=result.samples, sd=result.samples_sd)
 
@@ -113,7 +116,7 @@ def test_any_number_of_ranks_gives_the_same_bits(tmp_path):
 def test_batches_change_nothing_and_fusing_at_the_end_is_something_else():
     plain = Sampling(fuse="each_step")
     volumes = [
-        denoise_volume(scan(), Seesaw(), DIFFUSION, sampling, GRID).samples
+        denoise_volume(scan(), loaded_model(Seesaw(), DIFFUSION, sampling, GRID)).samples
         for sampling in (plain, replace(plain, batch_size=2), replace(plain, fuse="end"))
     ]
     np.testing.assert_allclose(volumes[1], volumes[0], atol=1e-6)

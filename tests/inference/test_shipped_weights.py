@@ -31,8 +31,7 @@ def denoised(request, scan):
     """SUV [X, Y, Z], as `scripts/test.py --preset fast` makes it."""
     loaded = load_model(str(ROOT / "checkpoint" / f"{request.param}.pt"), {"preset": "fast"})
     low_dose = Volume(scan.images[DOSE], scan.phantom.grid.affine())
-    settings = loaded.settings
-    result = denoise_volume(low_dose, loaded.model, loaded.diffusion, settings.sampling, settings.preprocessing)
+    result = denoise_volume(low_dose, loaded)
     return result.volume.data
 
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from guided_diffusion.config import DEMO_MODEL, DiffusionConfig
+from guided_diffusion.config.inference_flags import Sampling
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference import planning
 from guided_diffusion.inference.denoising import denoise_volume
-from guided_diffusion.inference.patch_sampling import Sampling
 from guided_diffusion.machine_memory import container_bytes
 from guided_diffusion.memory import free_bytes, is_out_of_memory
 from guided_diffusion.script_util import create_model
+from tests.denoising import loaded_model
 from tests.inference.test_realisations import DIFFUSION, GRID, Mixer, scan
 from tests.mpi import needs_mpiexec, succeed
 
@@ -46,9 +47,9 @@ def test_pytorchs_own_words_are_recognised_and_no_others():
 def test_the_result_is_that_of_a_run_with_shorter_patches(fuse, caplog):
     sampling = Sampling(fuse=fuse, realisations=2)
     with caplog.at_level(logging.INFO):
-        result = denoise_volume(scan(), Greedy(), DIFFUSION, sampling, GRID)
+        result = denoise_volume(scan(), loaded_model(Greedy(), DIFFUSION, sampling, GRID))
     assert "patches of 8 slices" in caplog.text
-    asked_for = denoise_volume(scan(), Mixer(), DIFFUSION, sampling, SHORTER)
+    asked_for = denoise_volume(scan(), loaded_model(Mixer(), DIFFUSION, sampling, SHORTER))
     assert result.plan == asked_for.plan
     np.testing.assert_array_equal(result.samples, asked_for.samples)
     np.testing.assert_array_equal(result.samples_sd, asked_for.samples_sd)
@@ -64,7 +65,7 @@ def test_the_result_is_that_of_a_run_with_shorter_patches(fuse, caplog):
 )
 def test_what_shorter_patches_would_break_is_refused(sampling, grid, expected):
     with pytest.raises(InputError, match="patches of 16 slices do not fit"):
-        denoise_volume(scan(), Greedy(), DIFFUSION, sampling, grid, expected_patches=expected)
+        denoise_volume(scan(), loaded_model(Greedy(), DIFFUSION, sampling, grid), expected_patches=expected)
 
 
 def test_other_failures_are_not_hidden():
@@ -74,7 +75,7 @@ def test_other_failures_are_not_hidden():
 
     for fuse in ("end", "each_step"):
         with pytest.raises(RuntimeError, match="shapes"):
-            denoise_volume(scan(), Broken(), DIFFUSION, Sampling(fuse=fuse), GRID)
+            denoise_volume(scan(), loaded_model(Broken(), DIFFUSION, Sampling(fuse=fuse), GRID))
 
 
 RANKS = """
@@ -82,7 +83,8 @@ import sys
 import numpy as np
 from guided_diffusion.dist_util import communicator, run_main
 from guided_diffusion.inference.denoising import denoise_volume
-from guided_diffusion.inference.patch_sampling import Sampling
+from guided_diffusion.config.inference_flags import Sampling
+from tests.denoising import loaded_model
 from tests.inference.test_realisations import DIFFUSION, GRID, Mixer, scan
 from tests.inference.test_short_memory import Greedy
 
@@ -91,7 +93,7 @@ def main():
     model = Greedy() if rank == 1 else Mixer()
     for fuse in ("end", "each_step"):
         sampling = Sampling(fuse=fuse)
-        result = denoise_volume(scan() if rank == 0 else None, model, DIFFUSION, sampling, GRID)
+        result = denoise_volume(scan() if rank == 0 else None, loaded_model(model, DIFFUSION, sampling, GRID))
         if result is not None:
             np.save(sys.argv[1] + fuse, result.samples)
 
@@ -105,7 +107,7 @@ def test_one_rank_without_memory_shortens_the_patches_of_all(tmp_path):
     script.write_text(RANKS)
     succeed(script, f"{tmp_path}/", ranks=4, timeout=300)
     for fuse in ("end", "each_step"):
-        alone = denoise_volume(scan(), Mixer(), DIFFUSION, Sampling(fuse=fuse), SHORTER)
+        alone = denoise_volume(scan(), loaded_model(Mixer(), DIFFUSION, Sampling(fuse=fuse), SHORTER))
         np.testing.assert_array_equal(np.load(tmp_path / f"{fuse}.npy"), alone.samples)
 
 
@@ -114,10 +116,11 @@ def test_patches_are_planned_by_the_free_memory(free, slices, monkeypatch):
     monkeypatch.setattr(planning, "free_bytes", lambda _device: free)
     model = create_model(DEMO_MODEL, DiffusionConfig())
     left = planning.free_bytes_per_rank(torch.device("cpu"))
-    plan = planning.make_plan(scan(), model, Sampling(), GRID, None, left)
+    plan = planning.make_plan(scan(), loaded_model(model, DIFFUSION, Sampling(), GRID), None, left)
     assert plan.patch_size == slices
     for sampling, expected in ((Sampling(noise="per_patch"), None), (Sampling(), 3)):
-        assert planning.make_plan(scan(), model, sampling, GRID, expected, left).patch_size == 16
+        loaded = loaded_model(model, DIFFUSION, sampling, GRID)
+        assert planning.make_plan(scan(), loaded, expected, left).patch_size == 16
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="the kernel tells on Linux only")

@@ -2,7 +2,7 @@
 
 At any time it holds the skip connections between the encoder and the decoder, and what the block at work needs: so many
 times its input and so many times its output, for normed copies, sums of convolutions and what the allocator cannot use
-again at once. The two factors are measured (see `tests/inference/test_network_memory.py`); everything else is counted.
+again at once. The two factors are measured (see `tests/test_network_memory.py`); everything else is counted.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,18 +56,12 @@ def shorter(patch_size: int, overlap: int) -> int | None:
     return half if half >= max(1, 2 * overlap) else None
 
 
-def fitting_patch_size(
-    config: ModelConfig,
-    in_plane: tuple[int, int],
-    dtype: torch.dtype,
-    *,
-    free_bytes: float,
-    patch_size: int,
-    overlap: int,
-    needed: Callable[[ModelConfig, tuple[int, int, int], torch.dtype], int] = network_bytes,
-) -> int:
-    """`patch_size`, halved until a network call fits the free memory, or until patches can become no shorter."""
-    while needed(config, (patch_size, *in_plane), dtype) > _USABLE * free_bytes:
+def fitting_patch_size(needed: Callable[[int], float], free_bytes: float, patch_size: int, overlap: int) -> int:
+    """`patch_size`, halved until a network call fits the free memory, or until patches can become no shorter.
+
+    needed: what a call on a patch of so many slices takes.
+    """
+    while needed(patch_size) > _USABLE * free_bytes:
         half = shorter(patch_size, overlap)
         if half is None:
             return patch_size

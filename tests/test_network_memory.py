@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from guided_diffusion.config import DEMO_MODEL, LOCAL_MODEL, RELEASED_MODEL
-from guided_diffusion.inference.network_memory import fitting_patch_size, local_network_bytes, network_bytes, shorter
+from guided_diffusion.network_memory import fitting_patch_size, local_network_bytes, network_bytes, shorter
 
 PROBE = """
 import re, sys
@@ -17,7 +17,7 @@ import torch
 from guided_diffusion.config import DEMO_MODEL, RELEASED_MODEL, DiffusionConfig
 from guided_diffusion.fast.fast_unet import FastSuperResModel
 from guided_diffusion.memory import keep_freed_memory
-from guided_diffusion.inference.network_memory import network_bytes
+from guided_diffusion.network_memory import network_bytes
 from guided_diffusion.script_util import create_model
 
 def status(name):
@@ -73,7 +73,7 @@ def test_the_estimate_by_hand():
 def test_patches_are_halved_until_they_fit():
     def fitting(free_bytes, overlap=10):
         return fitting_patch_size(
-            DEMO_MODEL, (96, 96), torch.float32, free_bytes=free_bytes, patch_size=96, overlap=overlap
+            lambda slices: network_bytes(DEMO_MODEL, (slices, 96, 96), torch.float32), free_bytes, 96, overlap
         )
 
     needed = network_bytes(DEMO_MODEL, (96, 96, 96), torch.float32)
@@ -91,7 +91,7 @@ import re
 from pathlib import Path
 import torch
 from guided_diffusion.config import LOCAL_MODEL
-from guided_diffusion.inference.network_memory import local_network_bytes
+from guided_diffusion.network_memory import local_network_bytes
 from guided_diffusion.local_unet import LocalUNet
 
 def status(name):
