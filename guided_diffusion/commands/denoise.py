@@ -198,7 +198,6 @@ def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
     if run.flags["write_dicom"]:
         check_derivable(volume.series, subject.folder / DICOM_FOLDER, _overrides(run.flags))
     in_suv_basis(volume, run.flags["suv_basis"])
-    settings = run.loaded.settings
     check_space(subject.folder, planning.bytes_on_disk(volume, run.loaded))
     key = run_key(fingerprint(volume), run.loaded.sha256, run.loaded.settings.as_dict(), run.flags, device().type)
     finished = FinishedPatches.of_run(subject.folder, key)
