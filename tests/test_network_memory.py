@@ -120,9 +120,8 @@ def test_patches_of_the_local_network_are_shortened_by_its_own_estimate():
 
     def size(free: float) -> int:
         return fitting_patch_size(
-            LOCAL_MODEL, (128, 192), torch.bfloat16, free_bytes=free, patch_size=96, overlap=24,
-            needed=local_network_bytes,
-        )  # fmt: skip
+            lambda slices: local_network_bytes(LOCAL_MODEL, (slices, 128, 192), torch.bfloat16), free, 96, 24
+        )
 
     assert size(1.3 * needed) == 96
     assert size(0.7 * needed) == 48

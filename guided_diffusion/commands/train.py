@@ -119,7 +119,7 @@ def _create_model(settings: TrainSettings, start: Start | None, place: torch.dev
     return model.to(device=place, dtype=torch.float32)
 
 
-def _check_space(model: UNetModel, settings: TrainSettings, folder: Path) -> None:
+def _check_space(model: nn.Module, settings: TrainSettings, folder: Path) -> None:
     """Raises Failure unless a set of checkpoints has room: weights, their averages and two moments, in float32."""
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     check_space(folder, size * (3 + len(settings.ema_rates)))

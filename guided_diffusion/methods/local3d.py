@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from guided_diffusion.gaussian_diffusion import mean_flat
 from guided_diffusion.interfaces import Method
 from guided_diffusion.local_unet import LocalUNet, local_scale, sub_images
 from guided_diffusion.methods.unet3d import Regression
+from guided_diffusion.network_memory import local_network_bytes
 
 MEAN_BLOCKS = {2: 1.0, 4: 2.0, 8: 4.0}
 """Sides in voxels of the blocks whose means are compared besides the voxels, and their weights: what a reader measures
@@ -80,6 +82,10 @@ class Local3D(Method):
     def create_process(self, diffusion: DiffusionConfig, start_step: int | None = None) -> LocalRegression:
         """A process of one step."""
         return LocalRegression(diffusion, start_step)
+
+    def call_bytes(self, model: ModelConfig, patch: tuple[int, int, int], dtype: torch.dtype) -> int:
+        """The memory of a call, which works on an eighth of the positions."""
+        return local_network_bytes(model, patch, dtype)
 
 
 METHOD = Local3D()
