@@ -15,7 +15,6 @@ import numpy as np
 from evaluation.equal_noise import gaussian_of_equal_noise
 from evaluation.metrics import clip_suv, psnr
 from evaluation.mip_pictures import save_coronal_mips
-from evaluation.thinning import noise_sigmas, thin_by_noise
 from guided_diffusion.commands import denoise_flags
 from guided_diffusion.commands.denoise import denoise_subjects
 from guided_diffusion.config import Role, flag
@@ -26,6 +25,8 @@ from guided_diffusion.files import atomic_write, writable_folder
 from guided_diffusion.inference.subjects import DENOISED_NAME
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
+from guided_diffusion.pet.thinning import measure_noise
+from guided_diffusion.pet.thinning import thinned as thinned_scan
 from guided_diffusion.pet.uniform_tissue import most_uniform_spheres, sphere_statistics
 from guided_diffusion.pet.volume import load_volume, save_volume
 from guided_diffusion.report.findings import find
@@ -75,15 +76,8 @@ def write_thinned(series: Path, path: Path) -> None:
     """The series as if at 1/4 dose: its own noise is measured in uniform tissue, and three times that is added."""
     writable_folder(path.parent)
     scan = turned(load_volume(series))
-    mean, deviation = sphere_statistics(scan.data, scan.voxel_mm)
-    centres = most_uniform_spheres(mean, deviation, scan.voxel_mm)
-    if not len(centres):
-        raise InputError(f"{series}: no sphere of 30 mm has a mean SUV of 0.5 to 8; is this a whole-body scan?")
-    places = tuple(centres.T)
-    cov = float(np.median(deviation[places] / mean[places]))
-    sigmas = noise_sigmas(scan.data, centres, scan.voxel_mm)
-    noisy = thin_by_noise(scan.data, THINNED_DOSE, cov, sigmas, scan.voxel_mm, NOISE_SEED)
-    save_volume(Volume(noisy, scan.affine), path)
+    noisy = thinned_scan(scan, measure_noise(scan, series), THINNED_DOSE, NOISE_SEED)
+    save_volume(Volume(noisy.data, scan.affine), path)
 
 
 def write_report(series: Path, out: Path, neck_mm: float | None) -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
+from fractions import Fraction
 
 from guided_diffusion.commands.input_flags import add_input_flags, overrides_from
 from guided_diffusion.config import (
@@ -27,6 +28,7 @@ from guided_diffusion.pet.preparation import (
     table,
     times,
 )
+from guided_diffusion.pet.thinning import measure_noise, thinned
 
 # One pass of the released network over a patch of 96 x 192 x 288 voxels takes 118.1 TFLOP; it has convolutions only, so
 # the work goes with the number of voxels.
@@ -48,6 +50,14 @@ class PreparationFlags:
         Role.FILES,
         metavar="PATH",
     )
+    thin: str | None = flag(
+        None,
+        "comma list of dose fractions such as 1/4,1/20: --input is a normal dose, and low-dose partners are made of it"
+        " by adding its own measured noise; pairs go to --output with the dose in their names",
+        Role.IMAGES,
+        metavar="DOSES",
+    )
+    thin_seed: int = flag(0, "names the noise that --thin adds", Role.IMAGES)
     info: bool = flag(False, "print a table of the image", Role.FILES)
     suv_basis: str = suv_basis_flag()
 
@@ -83,15 +93,51 @@ def prepare_image(parser: Parser, arguments: Sequence[str] | None = None) -> Non
     flags = read_flags(PreparationFlags, given)
     if not (flags.info or flags.output):
         raise InputError("nothing to do: give --output or --info")
+    doses = _doses(flags)
     if flags.output:
         check_output(flags.output, [flags.input, flags.normal_dose])
     grid = _grid(read_flags(PreprocessingConfig, given), read_flags(GridFlags, given))
     volume = _tell(load(flags.input, grid, read_flags(InputFlags, given).series, overrides_from(parsed)))
     if flags.info:
         print(table([*describe(volume, grid), *price(volume, grid)]))
-    if flags.output:
+    if doses:
+        _write_thinned(volume, doses, flags, grid)
+    elif flags.output:
         normal_dose = _tell(load(flags.normal_dose, grid)) if flags.normal_dose else None
         prepare(volume, flags.output, grid, normal_dose=normal_dose, suv_basis=flags.suv_basis)
+
+
+def _doses(flags: PreparationFlags) -> dict[str, float]:
+    """The fractions of --thin by their text; none without it. Raises InputError for what it does not go with."""
+    if flags.thin is None:
+        return {}
+    if flags.normal_dose:
+        raise InputError("--thin makes the low dose itself: leave out --normal_dose")
+    if not flags.output or not flags.output.endswith(".npz"):
+        raise InputError("--thin writes pairs: give an --output that ends in .npz")
+    if flags.thin_seed < 0:
+        raise InputError(f"--thin_seed {flags.thin_seed}: must be 0 or more")
+    doses = {}
+    for text in flags.thin.split(","):
+        try:
+            doses[text.strip()] = float(Fraction(text))
+        except (ValueError, ZeroDivisionError):
+            raise InputError(f"--thin {flags.thin!r}: give a comma list of fractions such as 1/4,1/20") from None
+        if not 0 < doses[text.strip()] < 1:
+            raise InputError(f"--thin {text.strip()}: a share of the dose lies between 0 and 1")
+    return doses
+
+
+def _write_thinned(volume: Volume, doses: dict[str, float], flags: PreparationFlags, grid: ModelGrid) -> None:
+    """A pair per dose beside each other: OUT.npz becomes OUT_1-4.npz and so on."""
+    noise = measure_noise(volume, flags.input)
+    print(f"own noise: {100 * noise.cov:.1f} % of the uptake in uniform tissue")
+    for number, (text, dose) in enumerate(doses.items()):
+        output = f"{flags.output.removesuffix('.npz')}_{text.replace('/', '-')}.npz"
+        # Every dose has noise of its own: with one field for all, they would be one example at several strengths.
+        low_dose = thinned(volume, noise, dose, flags.thin_seed + number)
+        prepare(low_dose, output, grid, normal_dose=volume, suv_basis=flags.suv_basis)
+        print(f"wrote {output}")
 
 
 def _tell(volume: Volume) -> Volume:

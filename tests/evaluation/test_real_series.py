@@ -9,9 +9,9 @@ from scipy.ndimage import gaussian_filter
 
 from evaluation import real_series
 from evaluation.real_series import format_report, main, measure, save_mips
-from evaluation.thinning import noise_sigmas, thin_by_noise
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.thinning import noise_sigmas, thin_by_noise
 
 VOXEL_MM = (4.0, 5.0, 3.0)
 AFFINE = np.diag([-4.0, -5.0, 3.0, 1.0])

@@ -1,0 +1,84 @@
+"""Low-dose partners of a normal dose: prepare.py --thin and what it adds."""
+
+import numpy as np
+import pytest
+
+from guided_diffusion.commands import prepare as command
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.grid import Volume, centred_affine
+from guided_diffusion.pet.thinning import measure_noise, thinned
+from guided_diffusion.pet.volume import save_volume
+
+VOXEL_MM = (4.0, 4.0, 4.0)
+COV = 0.1
+
+
+def body(seed: int = 0) -> Volume:
+    """Tissue of SUV 2 with white noise of a tenth of it, in air."""
+    data = np.zeros((50, 48, 40), np.float32)
+    inside = np.s_[5:45, 5:43, :]
+    data[inside] = 2 * (1 + COV * np.random.default_rng(seed).standard_normal(data[inside].shape))
+    return Volume(data, centred_affine(data.shape, VOXEL_MM, "PLS"))
+
+
+def run(*flags: object) -> None:
+    command.prepare_image(command.create_parser(""), [str(flag) for flag in flags])
+
+
+def test_noise_is_measured_where_tissue_is_uniform():
+    """The spheres are chosen for their uniformity, so the noise comes out somewhat low."""
+    noise = measure_noise(body(), "scan")
+    assert 0.8 * COV < noise.cov < COV
+    assert max(noise.sigmas) < 0.5
+
+
+def test_a_scan_without_tissue_is_refused():
+    with pytest.raises(InputError, match=r"cold\.nii: no sphere of 30 mm has a mean SUV of 0\.5 to 8"):
+        measure_noise(Volume(np.full((20, 20, 20), 0.01, np.float32), np.eye(4) * 4), "cold.nii")
+
+
+def test_noise_grows_as_counts_fall():
+    scan = body()
+    noise = measure_noise(scan, "scan")
+    for dose in (1 / 2, 1 / 4):  # below, much of it is cut off at zero
+        added = thinned(scan, noise, dose, 0).data - scan.data
+        assert added[15:35, 15:33, 10:30].std() == pytest.approx(np.sqrt(1 / dose - 1) * 2 * noise.cov, rel=0.05)
+
+
+def test_pairs_on_the_models_grid(tmp_path, capsys):
+    save_volume(body(), tmp_path / "scan.nii.gz")
+    run(
+        "--input", tmp_path / "scan.nii.gz", "--thin", "1/4,1/20", "--voxel_mm", 3, 3, 3, "--output", tmp_path / "p.npz"
+    )
+    assert "own noise: 8.6 %" in capsys.readouterr().out
+    errors = []
+    for dose in ("1-4", "1-20"):
+        with np.load(tmp_path / f"p_{dose}.npz") as pair:
+            low, normal = pair["arr_0"]
+            assert np.linalg.norm(pair["affine"][:3, :3], axis=0) == pytest.approx([3, 3, 3])
+        middle = tuple(slice(n // 3, 2 * n // 3) for n in low.shape)
+        assert normal[middle].mean() == pytest.approx(2, rel=0.02)
+        assert low[middle].mean() == pytest.approx(2, rel=0.03)
+        errors.append((low - normal)[middle])
+    assert errors[1].std() / errors[0].std() == pytest.approx(np.sqrt(19 / 3), rel=0.15)
+    assert not (tmp_path / "p.npz").exists()
+    shape = tuple(min(a, b) for a, b in zip(errors[0].shape, errors[1].shape, strict=True))
+    cut = tuple(slice(n) for n in shape)
+    assert abs(np.corrcoef(errors[0][cut].ravel(), errors[1][cut].ravel())[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--thin", "1/4"], "--thin writes pairs: give an --output that ends in .npz"),
+        (["--thin", "1/4", "--output", "a.nii"], "--thin writes pairs"),
+        (["--thin", "2", "--output", "a.npz"], "--thin 2: a share of the dose lies between 0 and 1"),
+        (["--thin", "x", "--output", "a.npz"], "--thin 'x': give a comma list of fractions"),
+        (["--thin", "1/0", "--output", "a.npz"], "--thin '1/0': give a comma list of fractions"),
+        (["--thin", "1/4", "--thin_seed", "-1", "--output", "a.npz"], "--thin_seed -1: must be 0 or more"),
+        (["--thin", "1/4", "--normal_dose", "b", "--output", "a.npz"], "leave out --normal_dose"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_read(flags, message):
+    with pytest.raises(InputError, match=message.replace(".", r"\.")):
+        run("--input", "no-such-file", "--info", "True", *flags)
