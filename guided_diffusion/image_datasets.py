@@ -22,6 +22,7 @@ from guided_diffusion.pet.contents import arrays_below
 from guided_diffusion.pet.formats.arrays import load_npz, map_npz
 from guided_diffusion.pet.normalisation import BODY_SUV, normalise
 from guided_diffusion.pet.pair_checks import check_pair
+from guided_diffusion.pet.text import printable
 from guided_diffusion.pet.trial_manifest import MANIFEST, file_of, is_trial, read_manifest
 
 # Crops are centred within cells of this many voxels a side.
@@ -89,7 +90,7 @@ def _check_voxel_size(text: str, expected: Sequence[float], manifest: Path) -> N
     try:
         size = float(text)
     except ValueError:
-        raise InputError(f"{manifest}: voxel_mm {text!r} is not a number") from None
+        raise InputError(f"{manifest}: voxel_mm '{printable(text)}' is not a number") from None
     if not np.allclose(size, expected, rtol=1e-3):
         wanted = ",".join(f"{length:g}" for length in expected)
         raise InputError(f"{manifest}: voxels of {size:g} mm, but --voxel_mm is {wanted}")

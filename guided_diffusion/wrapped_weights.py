@@ -6,6 +6,7 @@ them. Which entry or prefix it is, is told from the names of the network's own p
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -21,6 +22,7 @@ _LANDMARK = "time_embed.0.weight"
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 _DEPTH = 3  # of dictionaries in each other
+_MOST = 1000  # dictionaries in a file: a few that hold each other can be walked through for ever
 
 
 def find_weights(plain: dict, path: str) -> tuple[StateDict, tuple[str, ...]]:
@@ -29,6 +31,7 @@ def find_weights(plain: dict, path: str) -> tuple[StateDict, tuple[str, ...]]:
     Of several, the one that is called a moving average ("ema") is taken. Raises InputError for entries that are no
     tensors or have no names, and where there are several and none or more than one is an average.
     """
+    _check_few(plain, path)
     found = dict(_weights_in(plain, ()))
     if not found:
         return _as_they_are(plain, path), ()
@@ -40,6 +43,21 @@ def find_weights(plain: dict, path: str) -> tuple[StateDict, tuple[str, ...]]:
         others = ", ".join(repr(".".join(other)) for other in found if other != place)
         notices.append(f"{path}: of several weights the average {'.'.join(place)!r} is used, not {others}")
     return found[place], tuple(notices)
+
+
+def _check_few(plain: dict, path: str) -> None:
+    """Raises InputError for a file with more dictionaries in each other than a training program makes."""
+    if sum(1 for _ in islice(_dictionaries(plain, _DEPTH), _MOST + 1)) > _MOST:
+        raise InputError(f"{path}: holds dictionaries in each other beyond number, not weights")
+
+
+def _dictionaries(entries: dict, depth: int) -> Iterator[dict]:
+    """Every dictionary down to a depth."""
+    yield entries
+    if depth > 0:
+        for name, value in entries.items():
+            if isinstance(name, str) and isinstance(value, dict):
+                yield from _dictionaries(value, depth - 1)
 
 
 def has_weights(plain: dict) -> bool:

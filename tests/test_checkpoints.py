@@ -304,3 +304,12 @@ def test_a_header_of_another_kind_is_refused(header, tmp_path):
     save_plain(tmp_path / "model.pt", {"header": header, "state_dict": {}})
     with pytest.raises(InputError, match=r"model\.pt: the checkpoint's header cannot be read"):
         load_checkpoint(str(tmp_path / "model.pt"))
+
+
+def test_dictionaries_that_hold_each_other_are_not_walked_through_for_ever(tmp_path):
+    inner = {}
+    for _ in range(3):
+        inner = {str(number): inner for number in range(2000)}
+    torch.save(inner, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"model\.pt: holds dictionaries in each other beyond number"):
+        load_checkpoint(str(tmp_path / "model.pt"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from guided_diffusion.errors import InputError
 from guided_diffusion.gate import open_regular
 from guided_diffusion.pet.damage import damage_as
+from guided_diffusion.pet.text import printable
 
 MANIFEST = "manifest.csv"
 MAX_HEADING_BYTES = 2**16
@@ -69,11 +70,13 @@ def read_manifest(folder: Path, columns: Sequence[str] = MANIFEST_COLUMNS) -> li
 
 def file_of(folder: Path, row: dict[str, str], column: str) -> Path:
     """The file that a row names in a column. Raises InputError where it lies outside the folder or is not there."""
-    path = (folder / row[column]).resolve()
-    named = f"{folder / MANIFEST}: the {column.replace('_', ' ')} {row[column]!r}"
+    named = f"{folder / MANIFEST}: the {column.replace('_', ' ')} '{printable(row[column])}'"
+    with damage_as(f"{named} is no name of a file"):
+        path = (folder / row[column]).resolve()
+        is_file = path.is_file()
     if not path.is_relative_to(folder.resolve()):
         raise InputError(f"{named} lies outside the data set")
-    if not path.is_file():
+    if not is_file:
         raise InputError(f"{named} is not there; is the simulation complete?")
     return path
 
@@ -90,7 +93,8 @@ def _case(folder: Path, row: dict[str, str]) -> Case:
     try:
         dose = float(row["dose"])
     except ValueError:
-        raise InputError(f"{folder / MANIFEST}: the dose {row['dose']!r} is not a number") from None
+        shown = printable(row["dose"])
+        raise InputError(f"{folder / MANIFEST}: the dose '{shown}' is not a number") from None
     files = {kind: file_of(folder, row, kind) for kind in ("low_dose", "normal_dose", "truth", "labels")}
     name = str(files["low_dose"].relative_to(folder.resolve())).removesuffix(".nii.gz")
     return Case(name, row["subject"], row["tracer"], row["scanner"], dose, row["split"], **files)

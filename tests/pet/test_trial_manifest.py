@@ -2,7 +2,7 @@ import pytest
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import find_pairs
-from guided_diffusion.pet.trial_manifest import MANIFEST_COLUMNS, is_trial, read_cases, read_manifest
+from guided_diffusion.pet.trial_manifest import MANIFEST_COLUMNS, file_of, is_trial, read_cases, read_manifest
 
 
 def test_rows_are_read_in_order_and_cut_ones_end_with_nothing(tmp_path):
@@ -37,3 +37,10 @@ def test_a_row_that_was_cut_off_is_a_mistake_of_the_file(tmp_path):
         find_pairs(tmp_path, "train", (3.3,) * 3)
     with pytest.raises(InputError, match=r"manifest\.csv: the low dose '' is not there"):
         read_cases(tmp_path)
+
+
+@pytest.mark.parametrize("cell", ["a\0b", "x" * 5000])
+def test_a_cell_that_names_no_file_is_refused_shortened(tmp_path, cell):
+    with pytest.raises(InputError, match=r"manifest\.csv: the pair '[ax?b.]+' is no") as refusal:
+        file_of(tmp_path, {"pair": cell}, "pair")
+    assert len(str(refusal.value)) < 200 + len(str(tmp_path))
