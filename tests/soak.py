@@ -142,7 +142,7 @@ def bad_inputs(stage: Stage, round_: Round) -> None:
     for path in stage.scans.iterdir():
         if not path.name.startswith(GOOD):
             path.unlink()
-    for number in range(stage.rng.randrange(7)):
+    for number in range(stage.rng.randrange(3, 13)):
         name = stage.rng.choice(list(faults.BAD_INPUTS))
         faults.BAD_INPUTS[name](stage.scans / f"bad{number}.npz", stage.rng)
         round_.faults.append(name)
