@@ -11,7 +11,13 @@ from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.fast.fast_unet import FastUNet
 from guided_diffusion.gaussian_diffusion import mean_flat
 from guided_diffusion.interfaces import Method
-from guided_diffusion.unet import UNetModel
+from guided_diffusion.unet import UNetModel, corrected
+
+
+def _regressed(backbone: Callable[[Tensor], Tensor], config: ModelConfig, low_res: Tensor) -> Tensor:
+    """The regression's function around a backbone, which sees the low-dose patch and answers in the network's units."""
+    output = backbone(config.low_res_scale * low_res)
+    return corrected(config, output, low_res) if config.add_low_res else output / config.low_res_scale
 
 
 class UNet3D(UNetModel):
@@ -25,18 +31,16 @@ class UNet3D(UNetModel):
         super().__init__(config, in_channels=1, out_channels=1)
 
     def forward(self, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:  # noqa: ARG002
-        scale = self.config.low_res_scale
-        output = super().forward(scale * low_res, torch.zeros_like(timesteps)) / scale
-        return output + low_res.float() if self.config.add_low_res else output
+        return _regressed(
+            lambda image: UNetModel.forward(self, image, torch.zeros_like(timesteps)), self.config, low_res
+        )
 
 
 class FastUNet3D(FastUNet):
     """The function of a `UNet3D`, made for inference."""
 
     def _one(self, x: Tensor, timestep: float, low_res: Tensor) -> Tensor:  # noqa: ARG002
-        scale = self.config.low_res_scale
-        output = self._unet(scale * low_res, 0.0) / scale
-        return output + low_res.float() if self.config.add_low_res else output
+        return _regressed(lambda image: self._unet(image, 0.0), self.config, low_res)
 
 
 class Regression:
