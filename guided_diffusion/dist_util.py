@@ -268,6 +268,13 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def shared(error: Exception) -> Exception:
+    """An exception as every rank may raise it: a SharedError or SharedFailure, or itself where there is one rank."""
+    if communicator().size == 1 or isinstance(error, SharedError | SharedFailure):
+        return error
+    return SharedError(str(error)) if isinstance(error, InputError) else SharedFailure(told(error))
+
+
 def raise_together(mistake: InputError | None) -> None:
     """Raise on every rank the first of the ranks' mistakes, if there is one. Every rank must call this."""
     meet()

@@ -12,7 +12,7 @@ from guided_diffusion import logger
 from guided_diffusion.commands.input_flags import overrides_from
 from guided_diffusion.config.inference_flags import ReportFlags
 from guided_diffusion.config.parser import Parser, read_flags
-from guided_diffusion.dist_util import SharedError, SharedFailure, communicator, device, on_root, share_cores
+from guided_diffusion.dist_util import SharedError, SharedFailure, communicator, device, on_root, share_cores, told
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import check_space
 from guided_diffusion.folder_lock import one_writer
@@ -94,21 +94,22 @@ def _denoise_each(subjects: list[Subject], run: Run) -> None:
 
     Raises at the end if one was not done: SharedFailure if the program or the machine failed, else SharedError.
     """
-    failed: list[tuple[Subject, SharedError | SharedFailure]] = []
+    failed: list[tuple[Subject, bool, str]] = []
     for subject in subjects:
         try:
             _denoise_alone(subject, run)
-        except (SharedError, SharedFailure) as error:
-            failed.append((subject, error))
-            logger.log(f"failed: {subject.folder}: {error}")
+        except Exception as error:
+            if communicator().size > 1 and not isinstance(error, SharedError | SharedFailure):
+                raise  # the other ranks do not know of it
+            is_mistake = isinstance(error, InputError)
+            failed.append((subject, is_mistake, str(error) if is_mistake else told(error)))
+            logger.log(f"failed: {subject.folder}: {failed[-1][-1]}")
     if not failed:
         return
     logger.log(f"{len(failed)} of {len(subjects)} subjects were not done:")
-    for subject, error in failed:
-        kind = "input" if isinstance(error, SharedError) else "failure"
-        logger.log(f"  {kind:7}  {subject.folder}: {error}")
-    is_failure = any(isinstance(error, SharedFailure) for _, error in failed)
-    kind = SharedFailure if is_failure else SharedError
+    for subject, is_mistake, reason in failed:
+        logger.log(f"  {'input' if is_mistake else 'failure':7}  {subject.folder}: {reason}")
+    kind = SharedError if all(is_mistake for _, is_mistake, _ in failed) else SharedFailure
     raise kind(f"{len(failed)} of {len(subjects)} subjects failed: see 'failed:' in {run.flags['save_dir']}/log.txt")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from guided_diffusion.dist_util import communicator
+from guided_diffusion.dist_util import communicator, shared
 from guided_diffusion.inference.assembly import Assembly
 from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.patch_sampling import PatchResult, PatchTask, PatchTiming, make_task, sample_batch
@@ -27,35 +27,38 @@ class BlendAtEnd:
         _agree(None)
 
     def lead(self, padded: np.ndarray, plan: PatchPlan, batches: list[range], assembly: Assembly) -> list[PatchTiming]:
-        """Rank 0's part. Once a batch did not fit the memory, no further task is handed out."""
+        """Rank 0's part. Once a batch did not fit the memory, or something failed, no further task is handed out."""
         missing = assembly.missing()
         timings: list[PatchTiming] = []
-        too_large = False
+        stopped: Exception | None = None
 
         def tasks() -> Iterator[PatchTask]:
             for realisation, batch in missing:
-                if too_large:
+                if stopped is not None:
                     return
                 yield make_task(padded, plan, batches[batch], realisation, self._loaded.margin)
 
         calls = len(missing) * self._loaded.diffusion.num_timesteps
         with tqdm(total=calls, unit="NFE", desc="denoising", disable=None) as progress:
 
-            def on_result(number: int, result: PatchResult | None) -> None:
-                nonlocal too_large
-                if result is None:
-                    too_large = True
+            def on_result(number: int, result: PatchResult | Exception) -> None:
+                nonlocal stopped
+                if stopped is not None or isinstance(result, Exception):
+                    stopped = stopped or result
                     return
                 realisation, batch = missing[number]
-                assembly.add(realisation, batch, result.samples)
+                try:
+                    assembly.add(realisation, batch, result.samples)
+                except Exception as error:
+                    stopped = shared(error)
                 timings.append(result.timing(realisation, batches[batch]))
 
             share_tasks(tasks(), self._sample, on_result, on_step=progress.update)
-        _agree(too_large)
+        _agree(stopped)
         return sorted(timings, key=lambda timing: (timing.realisation, timing.patches))
 
-    def _sample(self, task: PatchTask, on_step: Callable[[], None]) -> PatchResult | None:
-        """Sample one batch of patches, reporting each step; None if there is not enough memory."""
+    def _sample(self, task: PatchTask, on_step: Callable[[], None]) -> PatchResult | Exception:
+        """Sample one batch of patches, reporting each step; what went wrong is returned, for all ranks to raise."""
 
         def after_step(x: Tensor) -> Tensor:
             on_step()
@@ -63,13 +66,12 @@ class BlendAtEnd:
 
         try:
             return sample_batch(task, self._loaded, after_step)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        return None
+        except Exception as error:
+            return PatchesTooLarge() if is_out_of_memory(error) else shared(error)
 
 
-def _agree(too_large: bool | None) -> None:
-    """Rank 0 tells the others whether all patches fitted."""
-    if communicator().bcast(too_large):
-        raise PatchesTooLarge
+def _agree(stopped: Exception | None) -> None:
+    """Every rank raises what stopped rank 0, if anything did."""
+    stopped = communicator().bcast(stopped)
+    if stopped is not None:
+        raise stopped

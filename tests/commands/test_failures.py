@@ -10,8 +10,10 @@ import pytest
 from guided_diffusion.commands import denoise as denoise_command
 from guided_diffusion.dist_util import SharedError, SharedFailure
 from guided_diffusion.errors import Failure
-from guided_diffusion.inference import subjects
-from tests.denoising import denoise, samples_in
+from guided_diffusion.inference import blend_at_end, subjects
+from guided_diffusion.inference.resume import FinishedPatches
+from tests.denoising import arguments_of, denoise, samples_in
+from tests.mpi import needs_mpiexec, run_script
 
 
 @pytest.fixture
@@ -106,3 +108,57 @@ def test_a_disk_without_room_is_said_before_the_work(small, tmp_path, monkeypatc
     monkeypatch.setattr(denoise_command, "denoise_volume", lambda *_args, **_kwargs: pytest.fail("work was begun"))
     with pytest.raises(Failure, match=r"out: about \d+ MiB will be written, and 0 MiB are free"):
         denoise(small / "scan.npz", small / "small.pt", tmp_path / "out")
+
+
+@pytest.mark.parametrize("where", ["sample_batch", "kept patches"])
+def test_a_failure_while_sampling_one_subject_does_not_end_the_others(two_subjects, tmp_path, monkeypatch, where):
+    scans, weights = two_subjects
+    if where == "sample_batch":
+        sample = blend_at_end.sample_batch
+        calls = []
+
+        def fails_once(*arguments):
+            calls.append(arguments)
+            if len(calls) == 2:
+                raise RuntimeError("an unforeseen failure")
+            return sample(*arguments)
+
+        monkeypatch.setattr(blend_at_end, "sample_batch", fails_once)
+    else:
+        save = FinishedPatches.save
+        monkeypatch.setattr(
+            FinishedPatches, "save", lambda kept, *batch: full() if "first" in str(kept.folder) else save(kept, *batch)
+        )
+    with pytest.raises(SharedFailure, match="1 of 2 subjects failed"):
+        denoise(scans, weights, tmp_path / "out")
+    assert not list((tmp_path / "out" / "first").glob("*.npz"))
+    alone = denoise(scans / "second.npz", weights, tmp_path / "alone")
+    np.testing.assert_array_equal(samples_in(tmp_path / "out" / "second"), samples_in(alone))
+
+
+@needs_mpiexec
+def test_a_failure_on_another_rank_does_not_end_the_others(two_subjects, tmp_path):
+    """In a batch of two subjects, one network call of rank 1 fails."""
+    scans, weights = two_subjects
+    script = tmp_path / "fails_once.py"
+    script.write_text(
+        "import sys\n"
+        "from guided_diffusion.commands.denoise import denoise_subjects\n"
+        "from guided_diffusion.commands.denoise_flags import create_parser\n"
+        "from guided_diffusion.dist_util import communicator, run_main\n"
+        "from guided_diffusion.inference import blend_at_end\n"
+        "sample, calls = blend_at_end.sample_batch, []\n"
+        "def fails_once(*arguments):\n"
+        "    calls.append(arguments)\n"
+        "    if communicator().rank == 1 and len(calls) == 1:\n"
+        "        raise ValueError('on rank 1 only')\n"
+        "    return sample(*arguments)\n"
+        "blend_at_end.sample_batch = fails_once\n"
+        "run_main(lambda: denoise_subjects(create_parser('')))\n"
+    )
+    done = run_script(str(script), *arguments_of(scans, weights, tmp_path / "out"), ranks=2)
+    assert done.returncode == 1
+    assert "on rank 1 only" in done.stderr
+    assert not list((tmp_path / "out" / "first").glob("*.npz"))
+    alone = denoise(scans / "second.npz", weights, tmp_path / "alone")
+    np.testing.assert_array_equal(samples_in(tmp_path / "out" / "second"), samples_in(alone))
