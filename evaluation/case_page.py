@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.case_scores import Examination, Row, images_of
-from evaluation.summary import COLUMNS, dose_text
+from evaluation.case_scores import COLUMNS, Examination, Row, images_of
+from evaluation.summary import dose_text
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.report import images as shown_images
 from guided_diffusion.report.images import Image

@@ -5,26 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from evaluation.case_scores import Row
+from evaluation.case_scores import COLUMNS, Row
 from evaluation.confidence import Interval, bootstrap_mean
-
-COLUMNS = {  # title and decimals in the printed table
-    "psnr_normal": ("PSNR (dB), normal dose", 2),
-    "psnr_normal_over_low_dose": ("over low dose", 2),
-    "psnr_normal_over_filters": ("over best filter", 2),
-    "ssim_normal": ("SSIM, normal dose", 4),
-    "ssim_normal_over_filters": ("over best filter", 4),
-    "psnr_truth": ("PSNR (dB), truth", 2),
-    "psnr_truth_over_low_dose": ("over low dose", 2),
-    "ssim_truth": ("SSIM, truth", 4),
-    "ssim_truth_over_low_dose": ("over low dose", 4),
-    "liver_bias_normal": ("liver SUVmean bias (%)", 1),
-    "lung_bias_normal": ("lung SUVmean bias (%)", 1),
-    "lesion_bias_normal": ("lesion SUVpeak bias (%)", 1),
-    "liver_bias_truth": ("liver, truth (%)", 1),
-    "lung_bias_truth": ("lung, truth (%)", 1),
-    "lesion_bias_truth": ("lesion, truth (%)", 1),
-}
 
 
 @dataclass(frozen=True)

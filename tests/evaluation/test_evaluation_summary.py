@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from evaluation.summary import COLUMNS, format_markdown, format_targets, summarise
+from evaluation.case_scores import COLUMNS
+from evaluation.summary import format_markdown, format_targets, summarise
 
 
 def row(subject, dose, method="ours", tracer="fdg", **numbers):
