@@ -73,7 +73,7 @@ def open_case(case: Case) -> Examination:
 
 
 def result_path(case: Case, folder: Path) -> Path:
-    """What scripts/test.py made of a case's low dose. Raises InputError where it is not there."""
+    """Path of the image that scripts/test.py made of a case's low dose. Raises InputError where there is none."""
     path = folder / case.name / DENOISED_NAME
     if not path.is_file():
         raise InputError(f"{path}: not there; denoise the trial with scripts/test.py --save_dir {folder}")

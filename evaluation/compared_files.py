@@ -1,4 +1,4 @@
-"""Which files are compared: one reference, one generated volume and, if wanted, one unclipped scan per subject."""
+"""The files to compare: one reference, one generated volume and, if wanted, one unclipped scan per subject."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How far a mean over subjects can be trusted: percentile bootstrap, subjects resampled whole."""
+"""Confidence intervals of a mean over subjects: percentile bootstrap, subjects resampled whole."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -23,7 +23,7 @@ SIMULATE = (
 
 @dataclass(frozen=True)
 class DemoFlags:
-    """Where the demo goes, and what it shows."""
+    """Flags of the demo: its folder and the weights."""
 
     out_dir: Path = flag(Path("results/demo"), "where everything goes", Role.FILES, metavar="DIR")
     model_path: Path = flag(Path("checkpoint/demo_ddpm3d.pt"), "the weights", Role.FILES, metavar="FILE")

@@ -21,7 +21,7 @@ LARGEST_BLUR_MM = 10.0
 
 @dataclass(frozen=True)
 class Scan:
-    """What a filter knows of a scan: `data` float32 [X, Y, Z] in SUV, `voxel_mm` along X, Y, Z, `noise` in SUV."""
+    """Input of a filter: `data` float32 [X, Y, Z] in SUV, `voxel_mm` along X, Y, Z, `noise` in SUV."""
 
     data: np.ndarray
     voxel_mm: tuple[float, float, float]

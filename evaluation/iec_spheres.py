@@ -1,4 +1,4 @@
-"""Where the spheres of a NEMA IEC phantom lie in a scan, and what is measured in them and around.
+"""The spheres of a NEMA IEC phantom in a scan: their places, and what is measured in them and around.
 
 Axes [X, Y, Z] are posterior, left, superior (`pet.orientation.turned`), values in any unit that is linear in activity.
 """
@@ -34,8 +34,8 @@ class Places:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What an image shows: mean and highest voxel of each sphere, [6]; of the background its mean, its variability for
-    discs of each sphere's diameter, [6], and the coefficient of variation of its voxels.
+    """Measurements in an image: mean and highest voxel of each sphere, [6]; of the background its mean, its variability
+    for discs of each sphere's diameter, [6], and the coefficient of variation of its voxels.
     """
 
     means: np.ndarray

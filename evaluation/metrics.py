@@ -1,4 +1,4 @@
-"""How close a volume is to its normal-dose reference: PSNR, SSIM, seams, and the Gaussian filter to beat.
+"""Closeness of a volume to its normal-dose reference: PSNR, SSIM, seams, and the Gaussian filter to beat.
 
 Every volume is [X, Y, Z] in SUV and is compared in float32, as the published evaluation does.
 """
@@ -78,7 +78,7 @@ def best_gaussian(
 
 
 def seam_index(truth: np.ndarray, image: np.ndarray, plan: PatchPlan) -> float:
-    """How much more the error of an image changes along the axial axis where patches meet than elsewhere; 1: no seams.
+    """Axial change of an image's error where patches meet, as a ratio to that elsewhere; 1: no seams.
 
     The mean absolute difference between axial neighbours of (image - truth), over the pairs of slices between which
     the plan hands over from one patch to the next, divided by that over all other pairs. Raises InputError where

@@ -39,7 +39,7 @@ Report = dict[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class PhantomFlags:
-    """Which phantom is denoised, with what, and where the results go."""
+    """Flags that name the phantom, the weights and the folder of results."""
 
     scan: Path | None = flag(None, "a phantom's scan: DICOM folder or NIfTI", Role.FILES, metavar="PATH")
     simulate: str | None = flag(

@@ -43,7 +43,7 @@ Report = dict[str, object]
 
 @dataclass(frozen=True)
 class SeriesFlags:
-    """Which series is denoised, with what, and where the results go."""
+    """Flags that name the series, the weights and the folder of results."""
 
     series: Path = flag(MISSING, "a real scan: DICOM folder or NIfTI in SUV", Role.FILES, metavar="PATH")
     model_path: Path = flag(MISSING, "the weights", Role.FILES, metavar="FILE")

@@ -109,7 +109,7 @@ def format_markdown(summaries: Sequence[Summary]) -> str:
 
 
 def format_targets(summaries: Sequence[Summary], methods: Iterable[str]) -> str:
-    """Which targets each method reaches on average over all subjects."""
+    """Markdown table of the targets that each method reaches on average over all subjects, and of those it misses."""
     lines = ["## Targets", "", *_table_head(["method", "dose", "target", "measured", "subjects from, to", "reached"])]
     for method in methods:
         for target in TARGETS:

@@ -1,4 +1,4 @@
-"""What a reader takes from a PET image: the core of an organ, lesions by their size, and how far off a value is."""
+"""Values that are read from a PET image: the core of an organ, lesions by their size, and the bias of a value."""
 
 from collections.abc import Sequence
 
@@ -30,5 +30,5 @@ def organ_core(labels: np.ndarray, label: int, voxel_mm: Sequence[float]) -> np.
 
 
 def bias_percent(value: float, reference: float) -> float:
-    """How far a value is from its reference, in per cent of it."""
+    """Difference of a value from its reference, in per cent of the reference."""
     return 100 * (value / reference - 1)

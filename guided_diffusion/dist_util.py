@@ -37,7 +37,7 @@ _LEAVING_SECONDS = 3  # what the first of several processes without MPI has to p
 
 
 class Tag(IntEnum):
-    """What a message between ranks is about."""
+    """Purpose of a message between ranks."""
 
     TASK = 1
     STEP = 2
@@ -113,7 +113,7 @@ def _node() -> Any:
 
 
 def ranks_per_node() -> int:
-    """How many ranks share this rank's node."""
+    """Number of ranks on this rank's node."""
     return _node().size
 
 
@@ -126,7 +126,7 @@ def device() -> torch.device:
 
 
 def ranks_per_device() -> int:
-    """How many ranks share this rank's GPU, or the memory of its node; at most. All ranks call this together."""
+    """Largest number of ranks that share this rank's GPU, or its node's memory. All ranks call this together."""
     ranks = _node().size
     return -(-ranks // torch.cuda.device_count()) if torch.cuda.is_available() else ranks
 
@@ -329,7 +329,7 @@ def _end_all(error: BaseException) -> NoReturn:
 
 
 def _end_all_of_script(_kind: type, error: BaseException, _trace: TracebackType | None) -> None:
-    """What becomes of an exception that a script does not catch."""
+    """End all ranks on an exception that a script does not catch."""
     _end_all(error)
 
 

@@ -22,7 +22,7 @@ class InputError(Exception):
 
 
 class Failure(Exception):
-    """What the machine or the program could not do though the input is right; says on one line what, where and why.
+    """A failure of the machine or the program though the input is right; says on one line what failed, where and why.
 
     Scripts that end with it have exit code 1.
     """

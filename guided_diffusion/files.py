@@ -55,7 +55,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def disk_failure(error: OSError, path: Path) -> Failure | None:
-    """Why `path` could not be written, where the disk is to blame: full, over its quota, or failing; else None."""
+    """Returns the Failure for an error of the disk (full, over its quota, failing) in writing `path`; else None."""
     if error.errno not in _DISK_ERRORS:
         return None
     free = shutil.disk_usage(path.parent).free / 2**20

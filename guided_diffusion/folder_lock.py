@@ -19,7 +19,7 @@ from guided_diffusion.files import sweep
 
 LOCK_NAME = ".lock"
 LEASE_SECONDS = 60.0
-"""How long a holder on another host may give no sign of life before its folder is taken over."""
+"""Time in s without a renewal by a holder on another host, after which its folder is taken over."""
 
 _SPARE_SECONDS = 5.0
 

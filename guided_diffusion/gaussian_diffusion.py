@@ -87,7 +87,7 @@ class GaussianDiffusion:
         self.fixed_variance = np.append(first_positive, self.betas[1:])
 
     def model_timesteps(self, t: Tensor) -> Tensor:
-        """What the network is told: the timestep of the original process, mapped to 0..1000 if so configured."""
+        """Timesteps as the network gets them: those of the original process, mapped to 0..1000 if so configured."""
         original = torch.from_numpy(self.original_timesteps).to(t.device)[t]
         if self.config.rescale_timesteps:
             return original.float() * (REFERENCE_STEPS / self.config.diffusion_steps)

@@ -1,4 +1,4 @@
-"""What the parts of this package ask of each other: a network, a process, and what a method must offer.
+"""Interfaces between the parts of this package: a network, a process, and a method.
 
 Tensors are [N, C, Z, X, Y], images in them normalised.
 """
@@ -17,7 +17,7 @@ from guided_diffusion.network_memory import network_bytes
 
 
 class Network(Protocol):
-    """What every network is to those who call it.
+    """The interface of every network.
 
     x: [N, 1, Z, X, Y]. timesteps: [N]. low_res: [N, 1, Z + 2 x the method's margin, X, Y]. Returns float32
     [N, channels, Z, X, Y].
@@ -37,7 +37,7 @@ class Network(Protocol):
 
 
 class Process(Protocol):
-    """What a network is walked through: steps 0 to num_timesteps - 1, 0 being the least noisy.
+    """The steps at which a network is called: 0 to num_timesteps - 1, 0 being the least noisy.
 
     original_timesteps: int64 [num_timesteps], which timesteps of the whole process these are.
     """
@@ -85,7 +85,7 @@ class NoisingProcess(Process, Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """What a network is trained on: crops [N, 1, Z, X, Y], noise of their shape, and timesteps [N].
+    """Input of a training step: crops [N, 1, Z, X, Y], noise of their shape, and timesteps [N].
 
     low_dose has the method's margin of further slices at both ends.
     """
@@ -133,7 +133,7 @@ class Method(ABC):
         return model
 
     def objectives(self, network: nn.Module, diffusion: DiffusionConfig) -> tuple[Objective, ...]:
-        """What a step of training does, in this order; the first one is `network`'s."""
+        """The objectives of a step of training, in their order; the first one is `network`'s."""
         return (Objective(self.name, network, process_losses(self.create_process(diffusion))),)
 
     def make_fast(
@@ -149,7 +149,7 @@ class Method(ABC):
         return network.to(dtype)
 
     def margin(self, model: ModelConfig) -> int:  # noqa: ARG002
-        """How many further axial slices of the low dose the network is shown at both ends of what it denoises."""
+        """Number of further axial slices of the low dose that the network gets at both ends of what it denoises."""
         return 0
 
     def call_bytes(self, model: ModelConfig, patch: tuple[int, int, int], dtype: torch.dtype) -> int:

@@ -1,4 +1,4 @@
-"""Which launcher started this process as one of several, told from its variables of the environment.
+"""The launcher that started this process as one of several, found by its environment variables.
 
 A launcher counts as recognised where it states a size and a rank of its own that are numbers; of MPI launchers, whose
 variables nobody else sets, the size suffices. What is empty, no number, or stated by half is a leftover.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Launch:
-    """What a launcher says of this process: its number among `size` of them."""
+    """This process as a launcher counts it: number `rank` among `size`."""
 
     launcher: str
     size: int
@@ -62,7 +62,7 @@ def launch(environment: Mapping[str, str]) -> Launch | None:
 
 
 def how_to_start(found: Launch) -> str:
-    """What to do instead, for processes of a launch that cannot see each other."""
+    """Advice for starting processes so that they form one group, where those of a launch cannot."""
     if any(found.launcher == launcher for launcher, *_ in _OTHER_LAUNCHERS):
         return f"ranks are those of MPI here: mpiexec -n {found.size} python SCRIPT starts them"
     if found.launcher == _SLURM[0]:
@@ -76,7 +76,7 @@ def how_to_start(found: Launch) -> str:
 def _stated(
     environment: Mapping[str, str], launcher: str, size: str, rank: str, only_rank: int | None = None
 ) -> Launch | None:
-    """What a launcher's variables say; only_rank: the rank where they do not name one."""
+    """The launch that a launcher's variables state, None if none; only_rank: the rank where they do not name one."""
     processes, own = _number(environment, size), _number(environment, rank)
     own = only_rank if own is None else own
     return None if processes is None or own is None else Launch(launcher, processes, own)

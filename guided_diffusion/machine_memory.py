@@ -1,4 +1,4 @@
-"""What memory the machine, or the container of this process, has left."""
+"""Free memory of the machine, or of this process's container."""
 
 import ctypes
 import re
@@ -12,7 +12,7 @@ _NO_LIMIT = 2**62  # version 1 has no word for it and gives the largest whole nu
 
 
 def available_bytes() -> int | None:
-    """What this process may still take under Linux, on the machine and in its container; None where nobody tells."""
+    """Bytes that this process may still take under Linux, on the machine and in its container; None if unknown."""
     left = [size for size in (machine_bytes(), container_bytes()) if size is not None]
     return min(left) + kept_bytes() if left else None
 
@@ -30,7 +30,7 @@ class _MallocStatistics(ctypes.Structure):
 
 
 def kept_bytes() -> int:
-    """Freed memory that this process keeps for its own use, see `memory.keep_freed_memory`; 0 where nobody tells."""
+    """Freed bytes that this process keeps for its own use, see `memory.keep_freed_memory`; 0 if unknown."""
     mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform.startswith("linux") else None
     if mallinfo2 is None:
         return 0
@@ -39,13 +39,13 @@ def kept_bytes() -> int:
 
 
 def machine_bytes(path: Path = Path("/proc/meminfo")) -> int | None:
-    """What the kernel could give to new programs."""
+    """Bytes that the kernel could give to new programs, None if unknown."""
     found = re.search(r"^MemAvailable:\s+(\d+) kB", path.read_text(), re.MULTILINE) if path.exists() else None
     return int(found[1]) * 1024 if found else None
 
 
 def container_bytes(root: Path = Path("/")) -> int | None:
-    """What this process's control group, and those around it, may still take; the least of them, None without a limit.
+    """Bytes that this process's control group and those around it may still take: the least, None without a limit.
 
     Groups lie in each other, as a step in a job under Slurm, and any of them may have a limit. Of version 1 of control
     groups the memory's own hierarchy counts; in `/proc/self/cgroup` version 2 has a line without controllers. Where a
@@ -68,7 +68,7 @@ def container_bytes(root: Path = Path("/")) -> int | None:
 
 
 def _group_bytes(group: Path, limit_name: str, used_name: str, cached_name: str) -> int | None:
-    """What one control group may still take; files that are only cached can go. None where it has no limit."""
+    """Bytes that one control group may still take, counting cached files as free. None where it has no limit."""
     limit = (group / limit_name).read_text().strip()
     if limit == "max" or int(limit) >= _NO_LIMIT:
         return None

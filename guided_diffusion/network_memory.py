@@ -1,4 +1,4 @@
-"""How much memory a network needs for its inference, worked out from its layers before it runs.
+"""Estimate of the memory that a network needs for inference, made from its layers before it runs.
 
 At any time it holds the skip connections between the encoder and the decoder, and what the block at work needs: so many
 times its input and so many times its output, for normed copies, sums of convolutions and what the allocator cannot use

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Stream(IntEnum):
-    """What the random numbers of training are for; part of their names."""
+    """Purposes of the random numbers of training; part of their names."""
 
     CROP = 0
     NOISE = 1

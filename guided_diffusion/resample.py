@@ -1,4 +1,4 @@
-"""Which timesteps training draws.
+"""Samplers of the timesteps that training draws.
 
 Each sampler gives int64 timesteps [N] and float32 weights [N] that keep the mean loss unbiased.
 """
@@ -24,7 +24,7 @@ class UniformSampler:
         """Take note of a batch's losses, both [N]: nothing to learn here."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What continuing takes: nothing."""
+        """State that continuing needs: none."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -66,7 +66,7 @@ class LossSecondMomentSampler:
             self._seen[t] += 1
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What continuing takes: the losses that are remembered, and how many were seen."""
+        """State that continuing needs: the latest losses of each timestep, and how many it had."""
         return {"losses": torch.from_numpy(self._losses.copy()), "seen": torch.from_numpy(self._seen.copy())}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Which of the original timesteps a shortened process keeps, and its betas."""
+"""Shortened processes: the original timesteps that they keep, and their betas."""
 
 import numpy as np
 

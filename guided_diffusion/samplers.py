@@ -198,7 +198,7 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
 
 
 def _pure_noise(_diffusion: Process, noise: Tensor, _low_dose: Tensor) -> Tensor:
-    """What the process ends in when it runs through all its timesteps."""
+    """The noise in which the process ends when it runs through all its timesteps."""
     return noise
 
 
@@ -213,4 +213,4 @@ STARTS: dict[str, Callable[[NoisingProcess, Tensor, Tensor], Tensor]] = {
     "noise": _pure_noise,
     "low_dose": _noised_low_dose,
 }
-"""Where a walk starts, from (process, noise, low-dose image), tensors [N, 1, (Z,) X, Y], normalised."""
+"""Starts of sampling, from (process, noise, low-dose image), tensors [N, 1, (Z,) X, Y], normalised."""

@@ -38,7 +38,7 @@ def share_tasks(
 
 
 def window(ranks: int) -> int:
-    """How many tasks in a row, from the oldest unfinished one, may have been handed out."""
+    """Number of tasks in a row, from the oldest unfinished one, that may have been handed out."""
     return 1 if ranks == 1 else _HELD * ranks
 
 

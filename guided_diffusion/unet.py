@@ -66,7 +66,7 @@ class Upsample(nn.Module):
 
 @dataclass(frozen=True)
 class BlockShape:
-    """What all residual blocks of one network share."""
+    """Settings that all residual blocks of one network share."""
 
     emb_channels: int
     dropout: float

@@ -1,1 +1,1 @@
-"""What the software costs on this machine, measured side by side in one run: a file per section of the report."""
+"""Time and memory that the software takes on this machine, measured in one run: a file per section of the report."""

@@ -42,7 +42,7 @@ def measure_network(rounds: int, size: Size = (96, 64, 64)) -> Section:
 
 
 def _notes(rounds: int, kept: float, peaks: dict[str, float], values: dict[str, Any]) -> str:
-    """What must be known to read the table, and what this machine could not measure."""
+    """Notes on reading the table, and on what this machine could not measure."""
     memory = "with weights, of one call in a process of its own" if "memory_ratio" in values else "only under Linux"
     compiled = "" if "ratio_compiled" in values else f" Compiled norms: not without a C++ compiler ({compiler()})."
     return (

@@ -13,7 +13,7 @@ _RESET = Path("/proc/self/clear_refs")
 
 
 def peak_mebibytes(network: str, variant: str, size: measured_networks.Size) -> float | None:
-    """How far a network call of a fresh process rises above what that process took before it made the network.
+    """Peak memory of a network call in a new process, in MiB above what it took before it made the network.
 
     None on systems other than Linux, whose kernel keeps the count.
     """

@@ -96,7 +96,7 @@ def _python(launcher: list[str], *words: str) -> None:
 
 
 def measure_startup(rounds: int = 3) -> Section:
-    """How long Python, PyTorch and the command take before they do anything."""
+    """Start-up times in s of Python, PyTorch and the command."""
     words = {"python": ("-c", ""), "import torch": ("-c", "import torch"), "test.py": ("scripts/test.py", "--help")}
     seconds: dict[str, list[float]] = {name: [] for name in words}
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""What every section of the benchmark returns, and how it is written."""
+"""A section of the benchmark: its numbers, and its table in Markdown."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -14,7 +14,7 @@ class Timing:
     cpu: list[float]
 
     def ratio_to(self, other: "Timing") -> float:
-        """How many times faster than `other`: the median over the rounds, each compared within itself."""
+        """Speed relative to `other`, more than 1 if faster: the median of the rounds' ratios."""
         return median(theirs / ours for theirs, ours in zip(other.wall, self.wall, strict=True))
 
     def cpu_ratio_to(self, other: "Timing") -> float:

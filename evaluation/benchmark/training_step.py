@@ -1,4 +1,4 @@
-"""How fast training is: a step of the shipped recipe beside the same step in plain float32, and the memory it takes.
+"""Speed of training: a step of the shipped recipe beside the same step in plain float32, and the memory it takes.
 
 Both train the demo network on the same random crops, in turns, so that whatever else the machine does slows both.
 """
@@ -75,7 +75,7 @@ def _random_batch(settings: TrainSettings) -> Batch:
 
 
 def _our_step(settings: TrainSettings) -> Callable[[], None]:
-    """What `scripts/train.py` does in a step."""
+    """Returns a function that takes a step as `scripts/train.py` does."""
     model, batch = _network(settings), _random_batch(settings)
     trainer, averages = TrainStep(settings, model), MovingAverages(model, settings.ema_rates)
 
@@ -87,7 +87,7 @@ def _our_step(settings: TrainSettings) -> Callable[[], None]:
 
 
 def _plain_step(settings: TrainSettings) -> Callable[[], None]:
-    """The same in float32 as one would first write it: no autocast, AdamW and averages one tensor at a time."""
+    """The same in plain float32: no autocast, AdamW and averages one tensor at a time."""
     model, batch = _network(settings), _random_batch(settings)
     diffusion = GaussianDiffusion(settings.diffusion)
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.optimisation.lr, foreach=False, fused=False)

@@ -75,7 +75,7 @@ def plain_network(model_path: str) -> tuple[UNetModel, Process]:
 
 
 def _published_steps(model_path: str, timed_steps: int, shape: tuple[int, int, int]) -> tuple[int, float]:
-    """How many steps the published chain has, and the mean seconds of one with the plain network in float32."""
+    """Number of steps of the published chain, and the mean seconds of one with the plain network in float32."""
     where = device()
     model, diffusion = plain_network(model_path)
     model.to(where)

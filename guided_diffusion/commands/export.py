@@ -25,7 +25,7 @@ _PATCHES = {"demo": DEMO_PREPROCESSING, "local": LOCAL_PREPROCESSING}
 
 @dataclass(frozen=True)
 class ExportFlags:
-    """Which weights are written, and where."""
+    """Flags that choose the weights, and the file to write."""
 
     checkpoint: str = flag(MISSING, "an ema_<rate>_######.pt or model######.pt of training", Role.FILES, metavar="FILE")
     out: Path = flag(MISSING, "the file to write", Role.FILES, metavar="FILE")

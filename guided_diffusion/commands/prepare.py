@@ -64,7 +64,7 @@ class PreparationFlags:
 
 @dataclass(frozen=True)
 class GridFlags:
-    """How an image comes to the model's grid, beside what a header fixes of it."""
+    """Conversion of an image to the model's grid, where no header fixes it."""
 
     margin_mm: float = flag(ModelGrid.margin_mm, "air kept around the body", Role.IMAGES, metavar="MM")
     input_voxel_mm: tuple[float, float, float] = flag(

@@ -1,4 +1,4 @@
-"""What `--report True` of `scripts/test.py` adds: a page about each denoised scan."""
+"""The page about each denoised scan that `scripts/test.py` writes with `--report True`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +23,7 @@ from guided_diffusion.report.run_page import RunImages, write_run_page
 
 @dataclass(frozen=True, eq=False)
 class PlannedReport:
-    """What the page about a scan needs besides the result, checked and loaded before the work."""
+    """Input of the page about a scan besides the result, checked and loaded before the work."""
 
     scan: Volume
     reference: Volume | None
@@ -66,7 +66,7 @@ class PlannedReport:
 
 
 def plan_report(scan: Volume, flags: Mapping[str, Any], realisations: int) -> PlannedReport:
-    """What the page will need.
+    """Returns the input of the page about a scan.
 
     Raises InputError for a reference that cannot be read or lies elsewhere, and a cut that leaves nothing.
     """

@@ -21,7 +21,7 @@ from guided_diffusion.tasks import share_tasks
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationFlags:
-    """Which virtual trial is made, and where."""
+    """Flags that describe the virtual trial, and name its folder."""
 
     preset: str = flag(
         "demo",

@@ -94,7 +94,7 @@ def _check_pairs(source: CropSource, settings: TrainSettings) -> None:
 
 
 def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
-    """Where to begin, as rank 0 finds; the moving averages are on rank 0 only. All ranks call this together.
+    """The start that rank 0 finds; the moving averages are on rank 0 only. All ranks call this together.
 
     Raises InputError for weights that do not fit, on all ranks.
     """

@@ -1,4 +1,4 @@
-"""How a command-line flag is declared: a field of a frozen dataclass with its default, help, choices and role.
+"""Declarations of command-line flags: a field of a frozen dataclass with its default, help, choices and role.
 
 Parsers, presets, keys of finished work and what headers compare and remember are worked out from these declarations.
 """

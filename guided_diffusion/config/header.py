@@ -1,4 +1,4 @@
-"""How a trained model is best sampled, and what our own checkpoints say about themselves."""
+"""Header of our own checkpoints, with the recommended way to sample the model."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -9,7 +9,7 @@ from guided_diffusion.errors import InputError
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """How a trained model is best sampled: what `--preset fast` means for it.
+    """Recommended way to sample a trained model: the meaning of `--preset fast` for it.
 
     sampler, start_from: names in `samplers.SAMPLERS` and `samplers.STARTS`. start_step: the original timestep at which
     walks start, None for the last.

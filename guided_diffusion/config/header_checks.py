@@ -1,7 +1,7 @@
-"""What a checkpoint's header may plausibly say, looked at before anything is built from it.
+"""Checks that a checkpoint's header is plausible, made before anything is built from it.
 
 A network of a million blocks takes minutes to build before its weights are found not to fit, and a scale of SUV that
-no image has makes every result worthless without a word.
+no image has makes every result wrong without an error.
 """
 
 from dataclasses import MISSING, fields

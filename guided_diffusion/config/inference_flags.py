@@ -64,7 +64,7 @@ class ReportFlags:
 
 @dataclass(frozen=True)
 class InputFlags:
-    """Which series of an input is read, and what replaces its missing or wrong DICOM tags."""
+    """Choice of the series of an input, and replacements of its missing or wrong DICOM tags."""
 
     series: str | None = flag(
         None, "SeriesInstanceUID or SeriesNumber, where a folder holds several PET series", Role.IMAGES
@@ -97,7 +97,7 @@ class PresetFlags:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How patches are sampled; what else is given comes from a preset. Raises InputError for values of no sense.
+    """Settings of sampling patches; those not given come from a preset. Raises InputError for impossible values.
 
     sampler, start_from: names in `samplers.SAMPLERS` and `samplers.STARTS`. start_step: the original timestep of the
     start, None for the last. noise: "field" names the noise by axial slice, so that overlapping patches see the same;
@@ -177,7 +177,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class PrecisionFlags:
-    """How the network computes."""
+    """Precision of the network, and whether it is compiled."""
 
     precision: str | None = flag(
         None, "precision of the network", Role.ARITHMETIC, choices=PRECISIONS, shown="--use_fp16, or the preset's"
@@ -191,7 +191,7 @@ class PrecisionFlags:
 
 @dataclass(frozen=True)
 class ExecutionFlags:
-    """How much of the work is done, and with how many threads."""
+    """Whether a run is continued or only described, and the number of threads."""
 
     resume: bool = flag(False, "continue an interrupted run: take over its finished patches and subjects", Role.FILES)
     info: bool = flag(

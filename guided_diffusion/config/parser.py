@@ -108,7 +108,7 @@ class _Numbers(argparse.Action):
 
 
 def _form(declared: Flag) -> dict[str, Any]:
-    """How argparse reads the values of a flag: its type, how many, which, and what stands for them in the help."""
+    """Arguments for argparse that a flag's values need: type, number, choices, and their name in the help."""
     if declared.choices is not None:
         return {"choices": declared.choices, "metavar": declared.metavar}
     if typing.get_origin(declared.kind) is not tuple:

@@ -98,7 +98,7 @@ class DataFlags:
 
 @dataclass(frozen=True)
 class OptimisationFlags:
-    """How the weights are found. The published flags have their published defaults."""
+    """Flags of the optimisation. The published ones have their published defaults."""
 
     method: str = flag("ddpm3d", "what is trained", Role.NETWORK)
     schedule_sampler: str = flag(

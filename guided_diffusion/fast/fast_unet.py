@@ -31,7 +31,7 @@ Layer = Callable[[list[Tensor], Iterator[Tensor]], Tensor]
 
 @dataclass(frozen=True)
 class Build:
-    """How all layers of a network are made: the precision of maps and convolutions, and the function of the norms."""
+    """Settings of all layers of a network: the precision of maps and convolutions, and the function of the norms."""
 
     dtype: torch.dtype
     norm_silu: NormSilu = norm_silu
@@ -96,7 +96,7 @@ class FastUNet(nn.Module):
         return self._out_conv(self._out_norm(h)).float().contiguous()
 
     def _projections(self, timestep: float) -> tuple[Tensor, ...]:
-        """What each residual block is told of a timestep, in the order of the blocks: float32 vectors."""
+        """A timestep's projections for the residual blocks, in their order: float32 vectors."""
         if timestep not in self._projected:
             t = torch.tensor([timestep], device=self._projection.device)
             emb = nn.functional.silu(self.time_embed(timestep_embedding(t, self.config.num_channels)))[0]
@@ -193,7 +193,7 @@ class FastResBlock:
         return conv(normed) if other is None else conv(normed, other, overwrite=True)
 
     def _skip(self, maps: list[Tensor]) -> tuple[Tensor, bool]:
-        """What goes past the convolutions, and whether it was made for that, so that it may be overwritten."""
+        """The skip path's maps, and whether they are a copy, which may be overwritten."""
         if self._pointwise is not None:
             return self._pointwise(maps), True
         skip = maps[0] if len(maps) == 1 else torch.cat(maps, dim=1)

@@ -34,7 +34,7 @@ BLENDINGS: dict[str, Callable[[LoadedModel], Blending]] = {"end": BlendAtEnd, "e
 
 @dataclass(frozen=True)
 class Denoised:
-    """What rank 0 has after `denoise_volume`.
+    """The result of `denoise_volume` on rank 0.
 
     samples: normalised, on the model's grid, as sampled. model_input: the low-dose volume (SUV) on the model's grid.
     volume: SUV on the input's own grid. timings: of every batch of patches. After several realisations, samples

@@ -34,7 +34,7 @@ class LoadedModel:
 
     @property
     def sampling(self) -> Sampling:
-        """How patches are sampled."""
+        """Settings of sampling patches."""
         return self.settings.sampling
 
     @property
@@ -44,12 +44,12 @@ class LoadedModel:
 
     @property
     def margin(self) -> int:
-        """How many further slices the network is shown at both ends of a patch."""
+        """Number of further slices that the network gets at both ends of a patch."""
         return METHODS[self.settings.method].margin(self.settings.model)
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device that holds the network."""
         return next(self.model.parameters()).device
 
     def patch_bytes(self, slices: int, in_plane: tuple[int, int]) -> int:

@@ -37,7 +37,7 @@ class PatchTask:
 
 @dataclass(frozen=True)
 class PatchTiming:
-    """Which patches of a realisation were sampled together, on which rank, and in how many seconds."""
+    """The patches of a realisation that were sampled together, their rank, and the time it took in s."""
 
     realisation: int
     patches: list[int]
@@ -54,7 +54,7 @@ class PatchResult:
     seconds: float
 
     def timing(self, realisation: int, patches: range) -> PatchTiming:
-        """How long these patches took."""
+        """The timing of these patches."""
         return PatchTiming(realisation, list(patches), self.rank, round(self.seconds, 3))
 
 
@@ -73,7 +73,7 @@ class Blending(Protocol):
 
 
 def make_task(padded: np.ndarray, plan: PatchPlan, patches: range, realisation: int, margin: int = 0) -> PatchTask:
-    """What a rank needs to know to sample some patches of a volume [X, Y, Z].
+    """Returns the data with which a rank samples some patches of a volume [X, Y, Z].
 
     margin: slices that the network is shown at both ends; beyond the volume these are its outermost ones.
     """

@@ -34,7 +34,7 @@ def to_grid(volume: Volume, preprocessing: PreprocessingConfig) -> Volume:
 
 
 def free_bytes_per_rank(device: torch.device) -> float | None:
-    """What every rank can count on, or None where a rank cannot tell. All ranks call this together."""
+    """Free bytes of the rank with the fewest, or None where a rank cannot tell. All ranks call this together."""
     free, sharing = free_bytes(device), ranks_per_device()
     everywhere = communicator().allgather(None if free is None else free / sharing)
     return None if None in everywhere else min(everywhere)
@@ -75,7 +75,7 @@ def shorter_plan(plan: PatchPlan, loaded: LoadedModel, expected_patches: int | N
 
 
 def bytes_on_disk(volume: Volume, loaded: LoadedModel) -> int:
-    """What denoising a volume will write at most: the results, and until they are there the finished patches.
+    """Bytes that denoising a volume writes at most: the results, and until they are complete the finished patches.
 
     All in float32; the volume on the model's grid is taken to be cut nowhere.
     """

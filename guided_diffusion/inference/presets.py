@@ -1,7 +1,7 @@
-"""What a run of inference does, worked out from the preset, the checkpoint's header and the flags, in this order.
+"""Settings of a run of inference, from the preset, the checkpoint's header and the flags, in this order.
 
 `paper` is the published protocol to the letter; `fast` is what the checkpoint's header recommends. Every flag that is
-given overrides its preset. A header knows its network: flags that contradict it are reported and ignored, so that a
+given overrides its preset. A header describes its network: flags that contradict it are reported and ignored, so that a
 launcher with the published flags also runs other checkpoints.
 """
 
@@ -125,7 +125,7 @@ def _recommended(published: bool, method: str, header: Header | None) -> Sampler
 def _network(
     flags: dict[str, Any], header: Header | None, notices: list[str]
 ) -> tuple[ModelConfig, DiffusionConfig, PreprocessingConfig]:
-    """What the network is: the header's word, or the flags'."""
+    """Configurations of the network, the process and the preprocessing: the header's, or else the flags'."""
     model, diffusion = configs_from_flags(flags)
     if header is None:
         return model, diffusion, PreprocessingConfig()
@@ -150,7 +150,7 @@ def _sampler(flags: dict[str, Any], recommended: SamplerConfig) -> str:
 
 
 def _start(flags: dict[str, Any], recommended: SamplerConfig) -> tuple[str, int | None]:
-    """What walks start from, and at which timestep: pure noise at the last, or the low-dose image at any."""
+    """Start of sampling and its timestep: pure noise at the last (None), or the low-dose image at any."""
     start_from = flags.get("start_from", recommended.start_from)
     if start_from not in STARTS:
         source = "--start_from" if "start_from" in flags else "the header's start_from"

@@ -1,1 +1,1 @@
-"""What can be trained and run: a file per method, found by the registry."""
+"""The methods that can be trained and run: a file each, found by the registry."""

@@ -1,4 +1,4 @@
-"""What a path holds: a volume, a series or study, or subjects. Decided here for all commands.
+"""Contents of a path: a volume, a series or study, or subjects. Decided here for all commands.
 
 DICOM counts before volumes: what lies beside the slices of a scan was made from them. What does not count is named.
 """
@@ -23,7 +23,7 @@ Study = tuple[str | None, str | None]
 
 @dataclass(frozen=True)
 class Contents:
-    """What a path holds.
+    """The contents of a path.
 
     scans: each a path to load by itself: a volume, a zip, or the folder of a DICOM series or study. notices: a line for
     each reason why something was left out.
@@ -35,7 +35,7 @@ class Contents:
 
 @dataclass
 class _Held:
-    """What a folder holds, before it is decided what that means.
+    """The contents of a folder, before they are interpreted.
 
     study: of PET slices that lie right in it. other_dicom: whether slices of something else do. damaged: whether a file
     there may have been a slice. empty: whether no file lies right in it. volumes: files right in it that may be PET
@@ -148,7 +148,7 @@ class _Reader:
         self.left_out: list[LeftOut] = []
 
     def look_at(self, folder: Folder) -> _Held:
-        """What a folder and those below it hold."""
+        """Lists the contents of a folder and of those below it."""
         self.left_out += folder.left_out
         held = _Held(folder.path, empty=not folder.files and all(one.reason == "hidden" for one in folder.left_out))
         held.study, held.other_dicom = _study_in(folder.files)
@@ -178,7 +178,7 @@ class _Reader:
                 self._leave_out([path], reason)
 
     def _why_no_scan(self, path: Path, claims: bool) -> str | None:
-        """Why a file is no volume to denoise; claims: whether it is called one. None for one that is."""
+        """Reason why a file is no volume to denoise, None for one that is. claims: whether its name says so."""
         try:
             known = volume_formats.format_of(path) is not None
         except InputError:

@@ -216,7 +216,7 @@ def body_box(volume: Volume, margin_mm: float) -> list[tuple[int, int]]:
 
 
 def above_cap(volume: Volume, suv_max: float = DEFAULT_SUV_MAX) -> dict[str, float]:
-    """What clipping at suv_max cuts off: number of voxels, peak SUV, volume in mL."""
+    """Voxels that clipping at suv_max cuts off: their number, peak SUV, volume in mL."""
     voxels = int(np.count_nonzero(volume.data > suv_max))
     return {"voxels": voxels, "peak": float(volume.data.max()), "ml": voxels * volume.voxel_ml}
 
@@ -270,7 +270,7 @@ def _index_map(permutation: tuple[int, ...], samples: list[Samples]) -> np.ndarr
 
 
 def _samples_in(affine: np.ndarray, model: Volume, otherwise: str) -> tuple[tuple[int, ...], list[Samples]]:
-    """Which input axis each model axis follows, and where the model's voxels lie along it.
+    """The input axis that each model axis follows, and the positions of the model's voxels along it.
 
     Raises InputError with the message `otherwise` where it follows none.
     """

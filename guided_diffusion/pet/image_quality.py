@@ -1,4 +1,4 @@
-"""How near an image is to its reference: PSNR and SSIM, for validation in training and for the evaluation."""
+"""Closeness of an image to its reference: PSNR and SSIM, for validation in training and for the evaluation."""
 
 import numpy as np
 from skimage.metrics import structural_similarity

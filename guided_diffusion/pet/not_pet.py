@@ -27,7 +27,7 @@ _CHANNEL = re.compile(r"_(\d{4})$")
 
 
 def why_not_pet(path: Path, stem: str, root: Path) -> str | None:
-    """Why a volume below `root` is no PET image to denoise; None where nothing speaks against it.
+    """Reason why a volume below `root` is no PET image to denoise; None if there is none.
 
     stem: the file's name without the suffix of its format. What a name says of its own counts before what its folders
     say, and PET in a name before CT: `pet_ctac` is a PET image with attenuation correction.

@@ -34,13 +34,13 @@ class Samples:
         return self.first + self.step * np.arange(self.count)
 
     def covered(self, size: int) -> slice:
-        """Which of the other grid's `size` voxels have their centres inside the voxels of these samples."""
+        """Range of the other grid's `size` voxels that have their centres inside the voxels of these samples."""
         reach = abs(self.step) / 2 + 1e-6
         low, high = sorted((self.first, self.first + self.step * (self.count - 1)))
         return slice(max(int(np.ceil(low - reach)), 0), min(int(np.floor(high + reach)) + 1, size))
 
     def locate(self, voxels: slice) -> np.ndarray:
-        """Where voxels of the other grid lie on the axis of these samples."""
+        """Positions of the other grid's voxels on the axis of these samples."""
         return (np.arange(voxels.start, voxels.stop) - self.first) / self.step
 
 

@@ -1,4 +1,4 @@
-"""What files say, made safe to print."""
+"""Texts of files, made safe to print."""
 
 
 def printable(value: object, length: int = 64) -> str:

@@ -1,4 +1,4 @@
-"""What a run was given and did, in words for a page: chosen entries of the manifest, none of which names a patient.
+"""A run's input and settings in words for a page: chosen entries of the manifest, none of which names a patient.
 
 Left out on purpose: names and paths of files and folders, overrides' values (times, weights) and the command line.
 """

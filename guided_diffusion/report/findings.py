@@ -1,4 +1,4 @@
-"""What denoising did to a scan, by rule: noise and means of uniform tissue, foci kept, lost and new."""
+"""Effects of denoising on a scan, found by rule: noise and means of uniform tissue, foci kept, lost and new."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class UniformSphere:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What was found.
+    """The findings of a scan.
 
     spheres: the most uniform of the scan. change_of_warm: 5th, 50th and 95th percentile of the change, in per cent, of
     the means of all warm spheres; empty where there are none. before, after: the foci of the scan, and of the result.

@@ -133,7 +133,7 @@ def rotation(images: Sequence[Image]) -> dict[str, Any]:
 
 
 def viewer(images: Sequence[Image]) -> dict[str, Any]:
-    """What `static/*.js` needs to show the volumes: their texts, and how to read and place them. Adds up to 12 MB."""
+    """Data with which `static/*.js` shows the volumes: their texts, and how to read and place them; up to 12 MB."""
     volumes = [image.volume.data for image in images]
     packing = choose_packing(volumes)
     affine = images[0].volume.affine.copy()

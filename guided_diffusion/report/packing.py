@@ -29,13 +29,13 @@ class PageTooLarge(ValueError):
 
 @dataclass(frozen=True)
 class Packing:
-    """How the volumes of a page are stored: voxels along each side of a block that is averaged, and the step."""
+    """Parameters of the stored volumes of a page: voxels along each side of a block that is averaged, and the step."""
 
     block: int
     step: float
 
     def largest_error(self, value: float) -> float:
-        """How far a stored value can be from the one that it stands for, in the unit of the values."""
+        """Largest difference between a stored value and the original one, in the unit of the values."""
         return self.step / 2 * (1 + self.step) * float(np.hypot(value, KNEE))
 
     @property

@@ -67,7 +67,7 @@ def rotating(volume: np.ndarray, voxel_mm: Sequence[float]) -> list[np.ndarray]:
 
 
 def rotation_block(voxel_mm: Sequence[float]) -> int:
-    """How many voxels along each axis make one of a rotating view."""
+    """Number of voxels along each axis that make one of a rotating view."""
     return max(1, int(ROTATION_MM / min(voxel_mm) + 0.01))
 
 

@@ -102,7 +102,7 @@ def cavities(patient: Patient) -> Iterator[Coat]:
 
 
 def spine_p(d: float) -> float:
-    """Where the vertebral bodies lie (mm to posterior) at reference depth d: neck, chest and lumbar curves."""
+    """Position of the vertebral bodies (mm to posterior) at reference depth d: neck, chest and lumbar curves."""
     return float(np.interp(d, [170, 250, 330, 430, 520, 620, 690, 740, 790], [12, 20, 42, 56, 52, 38, 34, 42, 58]))
 
 

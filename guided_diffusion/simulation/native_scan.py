@@ -39,7 +39,7 @@ class RawData:
 
 
 def native_slices(grid: Grid, slice_mm: float) -> int:
-    """How many of a scanner's slices fit into a patient's grid, the first beginning with it."""
+    """Number of a scanner's slices that fit into a patient's grid, the first beginning with it."""
     return int(grid.shape[2] * grid.voxel_mm / slice_mm)
 
 

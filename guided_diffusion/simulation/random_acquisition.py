@@ -44,7 +44,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """How an image is made: its voxels, OSEM with so many updates, resolution modelling or not, and the post-filter.
+    """Settings of a reconstruction: voxels, number of OSEM's updates, resolution modelling or not, and post-filter.
 
     filter_fwhm_mm: within slices, 0 for none. axial_kernel: a name of AXIAL_KERNELS or `gaussian`.
     """
@@ -106,7 +106,7 @@ updates and little filter; few updates and much filter; voxels of 4.8 mm and mor
 
 RANDOM = "random"
 RANDOM_SCANNERS = (RANDOM, *(f"held-out-{name}" for name in HELD_OUT))
-"""What `scripts/simulate.py --scanners` takes besides the scanners of scanners.csv."""
+"""Values of `scripts/simulate.py --scanners` besides the scanners of scanners.csv."""
 
 
 def is_held_out(made: Reconstruction) -> bool:

@@ -148,7 +148,7 @@ def _scan(subject: VirtualSubject, phantom: Phantom, acquisition: Acquisition) -
 
 
 def _references(trial: RandomTrial, raw: RawData, normal: list[Volume]) -> list[Volume]:
-    """What pairs aim at, one per reconstruction: the normal dose, with a share of its noise taken away."""
+    """Targets of the pairs, one per reconstruction: the normal dose, with a share of its noise removed."""
     if trial.clean_share == 0:
         return normal
     share = np.float32(trial.clean_share)

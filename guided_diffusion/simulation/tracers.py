@@ -28,7 +28,7 @@ class Tracer:
 
 @dataclass(frozen=True)
 class Injection:
-    """What of the tracer counts for a scan: patient's weight, activity left at scan time (Bq), nuclide."""
+    """An injection at scan time: the patient's weight in kg, the activity left in Bq, and the nuclide."""
 
     weight_kg: float
     activity_bq_at_scan: float

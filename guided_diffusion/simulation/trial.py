@@ -98,7 +98,7 @@ def plan_subject(trial: Trial, index: int) -> VirtualSubject:
 
 
 def subject_grid(subject: VirtualSubject, preset: str) -> Grid:
-    """Where the preset's field of view lies on the patient: anywhere between vertex and mid-thigh."""
+    """The preset's grid, placed at random between the patient's vertex and mid-thigh."""
     shape, voxel_mm = GRID_PRESETS[preset]
     end = SCAN_END_MM * make_patient(subject.seed, subject.tracer).height_scale
     slack = max(end + 5.0 - shape[2] * voxel_mm, 0.0)
@@ -173,7 +173,7 @@ def write_subject(trial: Trial, subject: VirtualSubject, out: Path) -> None:
 
 
 def description(subject: VirtualSubject, phantom: Phantom) -> dict[str, object]:
-    """What one may want to know of a subject: patient and lesions, for subject.json."""
+    """Data of a subject for subject.json: patient and lesions."""
     patient = phantom.patient
     lesions = [
         {

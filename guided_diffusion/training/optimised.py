@@ -51,7 +51,7 @@ class OptimisedNetwork:
         return self._objective.name
 
     def let_gradients_in(self, allowed: bool) -> None:
-        """Whether losses reach this network's weights."""
+        """Set whether losses give gradients to this network's weights."""
         for parameter in self._trainable:
             parameter.requires_grad_(allowed)
 
@@ -110,7 +110,7 @@ class OptimisedNetwork:
         return nullcontext() if self._parallel is self.network else self._parallel.no_sync()
 
     def state_dict(self) -> dict[str, Any]:
-        """What continuing takes besides the weights."""
+        """State that continuing needs besides the weights."""
         return {"optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a run says of itself while it goes on: rows of its tables, and the progress bar."""
+"""Progress of a run of training: rows of its tables, and the progress bar."""
 
 import time
 from collections import defaultdict
@@ -22,7 +22,7 @@ def progress_columns(terms: Sequence[str]) -> tuple[str, ...]:
 
 
 class Interval:
-    """What has happened since the last row of the progress table. Voxels are those of all ranks."""
+    """Counts since the last row of the progress table. Voxels are those of all ranks."""
 
     def __init__(self) -> None:
         self.waited = 0.0

@@ -1,4 +1,4 @@
-"""Where a run of training begins, and the tables in its folder."""
+"""The start of a run of training, and the tables in its folder."""
 
 import csv
 import hashlib
@@ -25,7 +25,7 @@ from guided_diffusion.training.saved_sets import (
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins: weights to start from, and what is needed to continue where they were left.
+    """The start of a run: weights to begin with, and the state with which they are continued.
 
     began_from: SHA-256 of the weights that the run was begun from, empty if from none.
     """
@@ -38,7 +38,7 @@ class Start:
 
 
 def find_start(save_dir: Path, resume_checkpoint: str, rates: Iterable[str]) -> Start | None:
-    """Where to begin: at the run in `save_dir` if it holds one, else at `resume_checkpoint`, else anew (None).
+    """Finds the start: the run in `save_dir` if it holds one, else `resume_checkpoint`, else none (None).
 
     A `resume_checkpoint` inside `save_dir` goes before its newest set. Elsewhere, weights with `opt######.pt` beside
     them are continued, and others only give the first weights of a new run. Damaged sets at the end of the run in

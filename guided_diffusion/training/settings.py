@@ -1,4 +1,4 @@
-"""What a run of training is: the settings that follow from its flags."""
+"""Settings of a run of training, as they follow from its flags."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace

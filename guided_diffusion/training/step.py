@@ -24,7 +24,7 @@ from guided_diffusion.training.settings import OptimisationFlags, TrainSettings
 
 
 def items_of_rank(batch_size: int) -> range:
-    """Which items of a step this rank trains on."""
+    """Numbers of the items of a step that this rank trains on."""
     first = communicator().rank * batch_size
     return range(first, first + batch_size)
 
@@ -108,7 +108,7 @@ class TrainStep:
         return report
 
     def _weigh(self, weights: Tensor) -> Weigh:
-        """How examples count: those of the drawn timesteps, times those of the crops."""
+        """Returns the function that gives examples' weights: those of the drawn timesteps, times those of the crops."""
 
         def weigh(part: Tensor, examples: Examples) -> Tensor:
             low_dose = without_margin(examples.low_dose, self._margin)
@@ -138,7 +138,7 @@ class TrainStep:
         return {name: values.mean().item() for name, values in terms.items()} | means
 
     def state_dict(self) -> dict[str, Any]:
-        """What continuing takes besides the weights of `model`: those of further networks are part of it."""
+        """State that continuing needs besides the weights of `model`; includes the weights of further networks."""
         model, *others = self.networks
         state = model.state_dict() | {"schedule_sampler": self.schedule_sampler.state_dict()}
         if others:

@@ -1,4 +1,4 @@
-"""How much GPU memory training takes, worked out without a GPU and without the memory.
+"""Estimate of the GPU memory that training takes, made without a GPU and without taking the memory.
 
 One forward and backward pass runs on PyTorch's fake tensors, which have shapes and no contents, while every storage
 that comes and goes is counted. The estimate leaves out the workspace of convolution kernels, fragmentation, and the

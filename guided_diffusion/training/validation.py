@@ -1,4 +1,4 @@
-"""How good the moving average is, on fixed crops of subjects that it is not trained on."""
+"""Validation of the moving average on fixed crops of subjects that it is not trained on."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from guided_diffusion.pet.image_quality import SSIM_WINDOW, psnr, ssim
 
 @dataclass(frozen=True)
 class Score:
-    """How near the low dose and the denoised images are to the normal dose, on the validation crops.
+    """Closeness of the low dose and the denoised images to the normal dose, on the validation crops.
 
     low_dose, denoised: PSNR in dB, peak suv_max, over all their voxels. ssim_*: mean over the crops. example: the
     middle axial slice of the first crop, low dose, denoised and normal dose, normalised float32 [3, X, Y].

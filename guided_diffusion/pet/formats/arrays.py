@@ -79,7 +79,7 @@ def load_npz(path: Path) -> np.ndarray:
 
 
 def read_statement(path: Path) -> tuple[np.ndarray | None, str | None]:
-    """What a `.npz` says of its array: the affine (4x4, mm, RAS+) and the unit, each None where it says nothing.
+    """The affine (4x4, mm, RAS+) and the unit that a `.npz` states for its array, each None where it states none.
 
     Raises:
         InputError: the file is damaged, or says what is no affine or no unit of SUV.

@@ -1,4 +1,4 @@
-"""What the file of a reader declares: its formats, each with a name, suffixes, first bytes and a way to read it."""
+"""Declarations of a reader: its formats, each with a name, suffixes, first bytes and a function that reads it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from guided_diffusion.pet.suv import SUVOverrides
 
 @dataclass(frozen=True)
 class StoredArray:
-    """What a file held.
+    """The array read from a file.
 
     data: float32 [i, j, k]. affine: 4x4 (mm, RAS+), None where the file has none. unit: as the file states it, or as
     it is taken. source: the rest, for the record; says whether the unit is stated.
@@ -26,7 +26,7 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class Request:
-    """What of a file is wanted: one channel of a pair, `channels` of which it must have (None: a volume will do)."""
+    """The wanted part of a file: one channel of a pair, which must have `channels` (None: it may be a volume)."""
 
     channel: int = 0
     channels: int | None = None

@@ -1,4 +1,4 @@
-"""Which of the DICOM images found are the slices of the one PET series that is meant."""
+"""Choice of the slices of one PET series among the DICOM images found."""
 
 import hashlib
 from collections.abc import Sequence

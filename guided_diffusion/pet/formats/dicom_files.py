@@ -72,7 +72,7 @@ class DicomFile:
 
 @dataclass(frozen=True)
 class Slices:
-    """What a folder or zip holds: files with the headers that reading needs, and all that is left out."""
+    """Contents of a folder or zip: files with the headers that reading needs, and all that is left out."""
 
     headers: list[tuple[DicomFile, Dataset]] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -126,7 +126,7 @@ def file_at(path: Path) -> DicomFile:
 
 
 def header_of(file: DicomFile) -> Dataset:
-    """What reading needs of a DICOM file's header.
+    """Returns the part of a DICOM file's header that reading needs.
 
     Raises:
         InputError: the file is damaged.

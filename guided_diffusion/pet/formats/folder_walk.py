@@ -103,7 +103,7 @@ class _Walk:
         return entries
 
     def _reason_against(self, entry: Path, results: set[str]) -> str | None:
-        """Why an entry of a folder does not count; None where it does."""
+        """Reason why an entry of a folder does not count; None where it does."""
         if entry.name.startswith("."):
             return "hidden"
         if entry.name in results or (self.excluded is not None and entry.resolve() == self.excluded):

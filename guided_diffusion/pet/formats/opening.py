@@ -1,4 +1,4 @@
-"""Where every image file from outside is opened: regular files only, gzip undone by what is inside."""
+"""Opening of image files from outside: regular files only, and gzip recognised by content."""
 
 import gzip
 from pathlib import Path

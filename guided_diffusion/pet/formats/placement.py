@@ -1,4 +1,4 @@
-"""Where a NIfTI's header places its voxels: sform, qform, voxel sizes and their unit must not contradict each other."""
+"""Positions of a NIfTI's voxels: sform, qform, voxel sizes and their unit must not contradict each other."""
 
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def _check_forms(image: nib.Nifti1Pair, path: Path) -> None:
 
 
 def _largest_shift(sform: np.ndarray, qform: np.ndarray, shape: tuple[int, ...]) -> float:
-    """How far apart two affines put a corner of the volume, in voxels."""
+    """Largest distance between the positions of a corner of the volume by two affines, in voxels."""
     corners = np.array(np.meshgrid(*((0, size - 1) for size in shape), indexing="ij")).reshape(3, -1).T
     moved = nib.affines.apply_affine(np.linalg.inv(sform) @ qform, corners)
     return float(np.abs(moved - corners).max())

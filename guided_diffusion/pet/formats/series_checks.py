@@ -36,7 +36,7 @@ def is_pet_image(header: Dataset) -> bool:
 
 
 def why_no_image(header: Dataset) -> str:
-    """What an object is instead of a PET image, for a message: 'no PET image (SOP class Secondary Capture ...)'."""
+    """Names the class of an object that is no PET image: 'no PET image (SOP class Secondary Capture ...)'."""
     kind = tags.text(header, "SOPClassUID")
     if kind not in UID_dictionary:  # nothing that may be a name is shown
         return f"no PET image ({tags.state(header, 'SOPClassUID')})"

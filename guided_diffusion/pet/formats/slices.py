@@ -34,7 +34,7 @@ class SliceStack:
 
     @property
     def description(self) -> str:
-        """How the slices are spaced, for people."""
+        """The spacing of the slices in words."""
         if len(self.distances) == 1:
             return "one slice"
         gaps = np.diff(self.distances)

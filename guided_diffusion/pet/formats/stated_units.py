@@ -23,7 +23,7 @@ _ACTIVITY_PER_VOLUME = re.compile(r"([a-z]*bq|[a-z]*ci)/?(ml|cc|cm3|l|mm3)")
 
 
 def concentration_bqml(unit: str) -> float | None:
-    """What a unit of activity per volume, such as 'kBq/mL', is in Bq/mL; None for any other unit."""
+    """Size in Bq/mL of a unit of activity per volume, such as 'kBq/mL'; None for any other unit."""
     match = _ACTIVITY_PER_VOLUME.fullmatch(_plain(unit))
     if match is None or match.group(1) not in _ACTIVITY_BQ:
         return None
@@ -31,7 +31,7 @@ def concentration_bqml(unit: str) -> float | None:
 
 
 def activity_bq(unit: str) -> float | None:
-    """What a unit of activity, such as 'MBq', is in Bq; None for any other unit."""
+    """Size in Bq of a unit of activity, such as 'MBq'; None for any other unit."""
     return _ACTIVITY_BQ.get(_plain(unit))
 
 
@@ -53,7 +53,7 @@ def quoted(unit: object) -> str:
 
 
 def sidecar_of(path: Path) -> tuple[str, dict[str, object]] | None:
-    """What the BIDS sidecars of a volume say together, and the name of the nearest; None where there is none.
+    """Name of the nearest BIDS sidecar of a volume, and the content of all of them together; None if there is none.
 
     `<name>.json` beside it, and by BIDS' inheritance `pet.json`, `sub-01_pet.json` and the like in its folder and
     above, up to that of the data set. What is nearer goes first.

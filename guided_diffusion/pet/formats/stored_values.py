@@ -55,7 +55,7 @@ def _check_length(stored: np.ndarray, dataset: Dataset, name: str) -> None:
 
 
 def _padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Where a slice holds PixelPaddingValue (to PixelPaddingRangeLimit), which stands for voxels without a value."""
+    """Mask of PixelPaddingValue (to PixelPaddingRangeLimit) in a slice, which stands for voxels without a value."""
     prefix = {"f": "Float", "d": "DoubleFloat"}.get(stored.dtype.char, "")
     first = tags.number(dataset, f"{prefix}PixelPaddingValue")
     if first is None:

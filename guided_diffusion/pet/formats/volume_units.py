@@ -1,4 +1,4 @@
-"""How the values of a volume file become SUV: by the unit that it or its sidecar states, or by what the user says."""
+"""Conversion of a volume file's values to SUV, by the unit that it or its sidecar states, or by the user's values."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from guided_diffusion.pet.suv.sidecar import sidecar_conversion
 def to_suv(
     image: nib.spatialimages.SpatialImage, path: Path, overrides: SUVOverrides | None
 ) -> tuple[float, str, dict[str, object]]:
-    """What the stored values are multiplied by, their unit then, and how that was found.
+    """Returns the factor of the stored values, their unit after it, and a record of how both were found.
 
     Raises:
         InputError: the stated unit leads to no SUV, or `overrides` say what cannot be used here.

@@ -1,4 +1,4 @@
-"""What a series' headers say of the injection: one item for all slices, its activity and its half-life."""
+"""The injection in a series' headers: one item for all slices, its activity and its half-life."""
 
 from collections.abc import Sequence
 

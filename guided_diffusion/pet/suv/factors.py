@@ -57,7 +57,7 @@ SUV_TAGS = [
 
 @dataclass(frozen=True)
 class SUVConversion:
-    """How stored values become SUV.
+    """Conversion of stored values to SUV.
 
     factors: SUVbw per (stored x RescaleSlope + RescaleIntercept), one per slice. method: how they were found. notices:
     what the user should check.

@@ -1,4 +1,4 @@
-"""How long after the injection an image was taken, and whether that can be true."""
+"""Time from the injection to the image, and whether it can be true."""
 
 import datetime
 from collections.abc import Sequence

@@ -67,7 +67,7 @@ def nuclide_in(*texts: str | None) -> str | None:
 
 
 def doubt_half_life(half_life_s: float, named: str | None) -> str | None:
-    """Why a header's half-life cannot be true, given the nuclide that it names; None where nothing contradicts it.
+    """Reason why a header's half-life cannot be true, given the nuclide that it names; None if there is none.
 
     Without a name, a number that is another unit's half-life of a positron emitter and no emitter's in s is doubted.
     """

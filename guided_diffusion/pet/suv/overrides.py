@@ -1,4 +1,4 @@
-"""What a user says in place of tags, what cannot be true, and how a refusal reads."""
+"""A user's values in place of tags, bounds of what can be true, and the errors that refuse the rest."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ class SUVError(InputError):
 
 @dataclass(frozen=True)
 class SUVOverrides:
-    """What the user says in place of missing or wrong tags.
+    """A user's values in place of missing or wrong tags.
 
     weight_kg: body weight in kg. dose_bq: injected activity in Bq at `injection_time`. injection_time: HHMMSS,
     HH:MM:SS, or with the date before it (YYYYMMDDHHMMSS, YYYY-MM-DDTHH:MM:SS). half_life_s: seconds. scan_start: the
@@ -39,7 +39,7 @@ class SUVOverrides:
 
     @property
     def remark(self) -> str:
-        """How a record says that they were used; empty where nothing was given."""
+        """Text for a record that names the values used; empty where none was given."""
         return f"; given by the user: {', '.join(self.given())}" if self.given() else ""
 
 
@@ -57,12 +57,12 @@ def suvbw_of_bqml(weight_kg: float, dose_bq: float) -> float:
 
 
 def is_weight(value: float | None) -> bool:
-    """Whether a body can weigh so many kg."""
+    """Whether a body weight in kg is possible."""
     return value is not None and 0 < value <= MAX_WEIGHT_KG
 
 
 def is_dose(value: float | None) -> bool:
-    """Whether somebody can be given so many Bq."""
+    """Whether an injected activity in Bq is possible."""
     return value is not None and MIN_DOSE_BQ <= value <= MAX_DOSE_BQ
 
 
@@ -81,7 +81,7 @@ def refuse_override(flag: str, value: object) -> None:
 
 
 def refuse_unused(overrides: SUVOverrides, names: Sequence[str], why: str) -> None:
-    """What the user says and the factor does not follow: the record and a derived series would claim that it did."""
+    """Raises SUVError for given values that the factor does not use: records would claim that it did."""
     unused = " ".join(f"--{name}" for name in overrides.given() if name in names)
     if unused:
         raise SUVError(f"{unused} cannot change this image's SUV, because {why}; leave it out")

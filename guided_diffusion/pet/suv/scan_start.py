@@ -112,7 +112,7 @@ def _start_by_reference_time(
 
 
 def _given_start(datasets: Sequence[Dataset], text: str) -> Moment:
-    """What --scan_start says; a time without date is taken on the acquisition's day, where that is known."""
+    """The moment that --scan_start gives; a time without date is on the acquisition's day, where that is known."""
     how = "scan start given by the user"
     at = tags.parse_date_time(text, tags.text(datasets[0], "TimezoneOffsetFromUTC"))
     if at is not None:

@@ -1,4 +1,4 @@
-"""When each slice of a series was acquired, with dates or without."""
+"""Acquisition times of the slices of a series, with dates or without."""
 
 import datetime
 import math
@@ -27,14 +27,14 @@ class Moment:
 
 
 def mean_rate_s(duration_s: float, half_life_s: float) -> float:
-    """When in a frame the activity equals its mean: t = ln(x / (1 - exp(-x))) / lambda, x = lambda T."""
+    """Time in a frame at which the activity equals its mean: t = ln(x / (1 - exp(-x))) / lambda, x = lambda T."""
     decay = math.log(2) / half_life_s
     x = decay * duration_s
     return math.log(x / -math.expm1(-x)) / decay
 
 
 def mean_rate_moments(datasets: Sequence[Dataset], half_life_s: float) -> list[Moment]:
-    """When each slice's activity equals its mean over the frame, for images that are not decay-corrected.
+    """Moments at which each slice's activity equals its mean over the frame, for images without decay correction.
 
     Raises:
         SUVError: a slice lacks its time or its duration.
@@ -50,7 +50,7 @@ def mean_rate_moments(datasets: Sequence[Dataset], half_life_s: float) -> list[M
 
 
 def acquisitions(datasets: Sequence[Dataset]) -> list[Moment]:
-    """When each slice was acquired, all on the same calendar.
+    """Moments at which the slices were acquired, all on the same calendar.
 
     A date that was removed is taken from AcquisitionDateTime, the series or the study. Without any date the slices are
     put on one day, and those after midnight on the next.
