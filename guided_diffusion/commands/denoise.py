@@ -35,6 +35,7 @@ from guided_diffusion.pet.formats.dicom_writer import check_derivable, save_dico
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import in_suv_basis, load_volume
+from guided_diffusion.stalls import watching
 
 if TYPE_CHECKING:
     from guided_diffusion.commands.report import PlannedReport
@@ -65,7 +66,8 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
     on_root(_check_model_path, flags["model_path"])
     loaded = load_model(flags["model_path"], {name: flags[name] for name in MODEL_FLAGS & set(flags)})
     folder = Path(flags["save_dir"])
-    with nullcontext() if flags["info"] else one_writer(folder), logger.to_folder(folder):
+    lock = nullcontext() if flags["info"] else one_writer(folder)
+    with lock, logger.to_folder(folder), watching(flags["stall_seconds"]):
         for notice in (*loaded.settings.notices, *(notice for subject in subjects for notice in subject.notices)):
             logger.log(f"notice: {notice}")
         if loaded.compile_seconds is not None:

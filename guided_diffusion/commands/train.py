@@ -27,6 +27,7 @@ from guided_diffusion.folder_lock import one_writer
 from guided_diffusion.image_datasets import CropSource, Pair, find_pairs
 from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.methods.registry import METHODS
+from guided_diffusion.stalls import watching
 from guided_diffusion.training.history import history_of_run
 from guided_diffusion.training.loop import TrainLoop
 from guided_diffusion.training.ranks import process_group
@@ -49,7 +50,12 @@ def train(parser: Parser) -> None:
     """Parse the command line and train until a limit is reached."""
     settings = root_first(lambda: training_settings(vars(parser.parse_args())))
     folder = root_first(writable_folder, settings.run.save_dir)
-    with one_writer(folder), logger.to_folder(folder), logging_redirect_tqdm([logging.getLogger("guided_diffusion")]):
+    with (
+        one_writer(folder),
+        logger.to_folder(folder),
+        logging_redirect_tqdm([logging.getLogger("guided_diffusion")]),
+        watching(settings.run.stall_seconds),
+    ):
         train_with(settings, folder)
 
 

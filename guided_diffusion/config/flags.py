@@ -94,6 +94,16 @@ def threads_flag() -> Any:
     return flag(0, "CPU threads per rank; 0: the ranks of a node share its cores", Role.MACHINE)
 
 
+def stall_flag() -> Any:
+    """The flag of every command whose ranks wait for each other."""
+    return flag(
+        None,
+        "end the job when a rank gives no sign of life for so long; 0: never",
+        Role.MACHINE,
+        shown="ten times the longest step so far, a minute at least",
+    )
+
+
 def flags_of(*configs: type) -> dict[str, Flag]:
     """The declared flags of configurations by name, in their order; fields that are no flags are left out."""
     return {item.name: _flag(item) for config in configs for item in fields(config) if _ROLE in item.metadata}

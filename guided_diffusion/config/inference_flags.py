@@ -4,7 +4,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from guided_diffusion.config.flags import Role, flag, flags_of, threads_flag
+from guided_diffusion.config.flags import Role, flag, flags_of, stall_flag, threads_flag
 from guided_diffusion.config.model import DiffusionConfig, ModelConfig, PreprocessingConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.suv_bases import SUVBasis
@@ -198,6 +198,7 @@ class ExecutionFlags:
         False, "only say how the volume would be cut into patches and what memory they would take", Role.FILES
     )
     threads: int = threads_flag()
+    stall_seconds: float | None = stall_flag()
 
 
 INFERENCE_FLAGS = flags_of(

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from guided_diffusion.config.flags import Role, flag, threads_flag
+from guided_diffusion.config.flags import Role, flag, stall_flag, threads_flag
 from guided_diffusion.config.known_models import (
     DEMO_DIFFUSION,
     DEMO_MODEL,
@@ -161,6 +161,7 @@ class RunFlags:
         0.0, "end, saving, after this long; the same command then continues; 0: no limit", Role.MACHINE
     )
     threads: int = threads_flag()
+    stall_seconds: float | None = stall_flag()
 
 
 TRAINING_GROUPS = {

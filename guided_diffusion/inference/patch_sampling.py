@@ -20,6 +20,7 @@ from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.interfaces import Network, Process, without_margin
 from guided_diffusion.noise import axial_noise
 from guided_diffusion.pet.patches import PatchPlan
+from guided_diffusion.stalls import sign_of_life, working
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,13 @@ def sample_batch(task: PatchTask, loaded: LoadedModel, after_step: samplers.Afte
     network = partial(_in_batches, loaded.model, sampling.batch_size)
     predict = samplers.Predictor(diffusion, network, {"low_res": shown}, sampling.clip_denoised)
     start = samplers.STARTS[sampling.start_from](diffusion, noise_at(samplers.START), low_dose)
-    samples = samplers.SAMPLERS[sampling.sampler](predict, start, noise_at=noise_at, after_step=after_step)
+
+    def after(x: Tensor) -> Tensor:
+        sign_of_life()
+        return after_step(x)
+
+    with working(f"slices {task.starts[0]} and on of realisation {task.realisation}"):
+        samples = samplers.SAMPLERS[sampling.sampler](predict, start, noise_at=noise_at, after_step=after)
     voxels = samples[:, 0].permute(0, 2, 3, 1).float().cpu().numpy()
     return PatchResult(np.ascontiguousarray(voxels), communicator().rank, time.perf_counter() - began)
 

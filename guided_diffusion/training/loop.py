@@ -24,6 +24,7 @@ from guided_diffusion.dist_util import communicator, on_root, raise_together
 from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import CropSource
 from guided_diffusion.methods.registry import METHODS
+from guided_diffusion.stalls import sign_of_life, working
 from guided_diffusion.training.averages import MovingAverages
 from guided_diffusion.training.batches import Batch, batches
 from guided_diffusion.training.progress import VALIDATION_COLUMNS, Interval, progress_bar, progress_columns
@@ -126,7 +127,9 @@ class TrainLoop:
                 interval.waited += time.monotonic() - waiting
                 if self._agree_to_end(stop, mistake):
                     break
-                report = self.trainer.take(batch, self.step)
+                with working(f"step {self.step + 1}"):
+                    report = self.trainer.take(batch, self.step)
+                    sign_of_life()
                 self.step += 1
                 self.averages.update(self.step)
                 interval.add(report, batch.noise.numel() * communicator().size)

@@ -1,0 +1,154 @@
+"""A rank that stands still ends the job with one line; slow ranks and stopped jobs do not."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.stalls import watching
+from tests.denoising import arguments_of, flags_of
+from tests.mpi import MPIEXEC, ROOT, needs_mpiexec
+from tests.training_runs import TINY
+
+HANGING = """
+import os, sys, time
+from guided_diffusion.dist_util import communicator, meet, run_main
+from guided_diffusion.stalls import sign_of_life, watching, working
+
+def main():
+    with watching({seconds}):
+        rank = communicator().rank
+        with working(f"the task of {{rank}}"):
+            for step in range(3):
+                time.sleep(0.1)
+                sign_of_life()
+            if rank == {hanging}:
+                time.sleep({hang})
+        meet()
+    if rank == 0:
+        print("done")
+
+run_main(main)
+"""
+
+
+def start(*command, ranks):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [MPIEXEC, "-n", str(ranks), sys.executable, *map(str, command)],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def hang(tmp_path, *, seconds, hanging, hang, ranks=3):
+    script = tmp_path / "hang.py"
+    script.write_text(HANGING.format(seconds=seconds, hanging=hanging, hang=hang))
+    with start(script, ranks=ranks) as process:
+        out, err = process.communicate(timeout=90)
+    return process.returncode, out, err
+
+
+def pid_of_rank(launcher, rank):
+    """The process of a rank below an `mpiexec`, once it is there."""
+    for _ in range(600):
+        for entry in os.listdir("/proc"):
+            if entry.isdecimal() and _rank_below(int(entry), launcher) == rank:
+                return int(entry)
+        time.sleep(0.05)
+    raise AssertionError(f"rank {rank} did not appear")
+
+
+def _rank_below(process, launcher):
+    """The rank of a Python process that descends from `launcher`, None for another process."""
+    try:
+        with open(f"/proc/{process}/environ", "rb") as file:
+            found = re.search(rb"(?:^|\0)PMI_RANK=(\d+)", file.read())
+        parent = process
+        while parent > 1 and parent != launcher:
+            with open(f"/proc/{parent}/stat") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+    return int(found[1]) if found and parent == launcher else None
+
+
+def stop_when(ready, process, rank):
+    """Stop a rank once the run is that far; returns the time then."""
+    try:
+        for _ in range(1200):
+            if ready():
+                os.kill(pid_of_rank(process.pid, rank), signal.SIGSTOP)
+                return time.monotonic()
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        raise AssertionError("the run did not get that far")
+    except BaseException:
+        process.terminate()
+        raise
+
+
+def assert_ended(process, rank, within, began):
+    try:
+        _, err = process.communicate(timeout=within + 60)
+    finally:
+        process.terminate()
+    assert process.returncode > 0, err  # mpiexec adds the signal that ended the stopped rank
+    assert time.monotonic() - began < within
+    told = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1, err
+    assert f"rank {rank} on {os.uname().nodename} stands still (no sign of life for" in told[0]
+    assert "Traceback" not in err
+    return told[0]
+
+
+@needs_mpiexec
+@pytest.mark.parametrize("hanging", [0, 2])
+def test_a_rank_whose_work_hangs_ends_the_job(tmp_path, hanging):
+    code, out, err = hang(tmp_path, seconds=2, hanging=hanging, hang=600)
+    assert code == 1
+    assert "done" not in out
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert f"rank {hanging} on {os.uname().nodename} stands still (no step for " in line
+    assert f"at the task of {hanging};" in line
+
+
+@needs_mpiexec
+@pytest.mark.parametrize("seconds", [0, 20, None])
+def test_a_rank_that_is_slow_is_waited_for(tmp_path, seconds):
+    code, out, err = hang(tmp_path, seconds=seconds, hanging=1, hang=4)
+    assert (code, out.strip(), err) == (0, "done", "")
+
+
+def test_a_negative_bound_is_refused():
+    with pytest.raises(InputError, match="--stall_seconds -1: cannot be negative"), watching(-1):
+        pass
+
+
+@needs_mpiexec
+@pytest.mark.parametrize(("rank", "fuse"), [(0, "end"), (1, "each_step")])
+def test_a_stopped_rank_ends_denoising(small, tmp_path, rank, fuse):
+    more = ("--fuse", fuse, "--timestep_respacing", "400", "--stall_seconds", 5)
+    process = start("scripts/test.py", *arguments_of(small / "scan.npz", small / "small.pt", tmp_path, *more), ranks=2)
+    began = stop_when(lambda: _is_at_work(tmp_path), process, rank)
+    line = assert_ended(process, rank, 40, began)
+    assert re.search(r" at (slices \d+ and on of realisation 0|no task that it told of);", line)
+    assert not list(tmp_path.glob("samples*"))
+
+
+def _is_at_work(folder):
+    log = folder / "log.txt"  # which is opened just before the ranks are watched
+    return log.exists() and time.time() - log.stat().st_mtime > 3
+
+
+@needs_mpiexec
+def test_a_stopped_rank_ends_training(data_dir, tmp_path):
+    flags = TINY | {"data_dir": data_dir, "save_dir": tmp_path, "stall_seconds": 5}
+    process = start("scripts/train.py", *flags_of(flags), ranks=2)
+    table = tmp_path / "progress.csv"
+    began = stop_when(lambda: table.exists() and table.read_text().count("\n") > 3, process, 1)
+    assert " at step " in assert_ended(process, 1, 40, began)
