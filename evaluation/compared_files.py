@@ -103,7 +103,7 @@ def to_suv(volume: np.ndarray, units: str, path: Path, flag: str) -> np.ndarray:
 
 
 def _read(path: Path, units: str, channel: int, channels: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Data float32 and, where the file places its voxels in space, the affine. A unit that it states is believed."""
+    """Data float32 and, where the file places its voxels in space, the affine. A unit that it states is trusted."""
     stored = volume_formats.read(path, Request(channel, channels))
     if stored.unit != "SUV":
         raise InputError(f"{path}: is in {stored.unit}; SUV by body weight is compared (--suv_basis bw)")

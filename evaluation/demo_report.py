@@ -16,9 +16,9 @@ Metrics = dict[str, dict[str, float]]
 def compare(
     low_dose: np.ndarray, denoised: np.ndarray, normal_dose: np.ndarray, voxel_size: Sequence[float]
 ) -> Metrics:
-    """Honest PSNR (dB, peak 16) and SSIM against `normal_dose`, for volumes [X, Y, Z] in SUV and `voxel_size` in mm.
+    """PSNR (dB, peak 16) and SSIM against `normal_dose`, for volumes [X, Y, Z] in SUV and `voxel_size` in mm.
 
-    All volumes are clipped to [0, 16] first, as the network sees them. `gaussian_best` is the Gaussian filter of the
+    All volumes are clipped to [0, 16] first, as for the network. `gaussian_best` is the Gaussian filter of the
     low dose that has the best PSNR on this very subject. Raises InputError where the volumes can't be compared.
     """
     low_dose, denoised, normal_dose = clip_suv(low_dose), clip_suv(denoised), clip_suv(normal_dose)

@@ -1,6 +1,6 @@
 """The fair opponent of a denoiser: the Gaussian filter that leaves as much noise as it does.
 
-PSNR against a noisy reference alone rewards whoever keeps noise; at equal noise the better one keeps more of the rest.
+PSNR against a noisy reference alone favours methods that keep noise; at equal noise the better one keeps more signal.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The filters to beat, with the one parameter that each has, and how it is tuned on other subjects than the tested."""
+"""Filters to compare with, each with one parameter, which is tuned on other subjects than the tested."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -84,7 +84,7 @@ FILTERS = {
 def tune(name: str, examples: Sequence[tuple[Scan, np.ndarray]]) -> tuple[float, float]:
     """The parameter of a filter with the best mean PSNR (peak 16) over examples, and that PSNR in dB.
 
-    An example is a scan and its reference, [X, Y, Z] in SUV; only the middle slices are looked at.
+    An example is a scan and its reference, [X, Y, Z] in SUV; only the middle slices are used.
     """
     chosen = FILTERS[name]
     scores = []

@@ -1,4 +1,4 @@
-"""Closeness of a volume to its normal-dose reference: PSNR, SSIM, seams, and the Gaussian filter to beat.
+"""Closeness of a volume to its normal-dose reference: PSNR, SSIM, seams, and the best Gaussian filter.
 
 Every volume is [X, Y, Z] in SUV and is compared in float32, as the published evaluation does.
 """
@@ -15,7 +15,7 @@ from guided_diffusion.pet.image_quality import SSIM_WINDOW, mean_squared_error
 from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 from guided_diffusion.pet.patches import PatchPlan
 
-SUV_MAX = DEFAULT_SUV_MAX  # the published data are clipped to this, so no image can be brighter: the honest peak
+SUV_MAX = DEFAULT_SUV_MAX  # the published data are clipped to this, so no image can be brighter: the true peak
 IDENTICAL_PSNR = 100.0  # dB, the published stand-in for the infinite PSNR of two equal volumes
 
 LARGEST_SIGMA_MM = 10  # a FWHM of 24 mm, beyond any filter used on PET
@@ -31,8 +31,9 @@ def clip_suv(volume: np.ndarray) -> np.ndarray:
 def psnr(reference: np.ndarray, image: np.ndarray, peak: float = SUV_MAX) -> float:
     """Peak signal-to-noise ratio 10 log10(peak^2 / MSE) in dB; 100 where the volumes are equal.
 
-    `peak` is 16 for the honest number. The published number takes the largest value of the scan before clipping, which
-    rewards a hot bladder: see README.md. Raises InputError where shapes differ or a voxel is not finite.
+    `peak` is 16 for values that can be compared. The published number takes the largest value of the scan before
+    clipping, which gives a higher PSNR to scans with a hot bladder: see README.md. Raises InputError where shapes
+    differ or a voxel is not finite.
     """
     reference, image = _comparable(reference, image)
     ratio = image_quality.psnr(reference, image, peak)
@@ -55,7 +56,7 @@ def best_gaussian(
 ) -> tuple[np.ndarray, float]:
     """The Gaussian filter of `low_dose` with the best PSNR against `normal_dose`: (filtered volume, sigma in mm).
 
-    A baseline that knows the answer: sigma is tuned on the subject that it is judged on. The filter is isotropic in mm,
+    An optimistic baseline: sigma is tuned on the subject that it is tested on. The filter is isotropic in mm,
     whatever the `voxel_size` (mm along X, Y, Z). Sigma is searched from 0 (no filter) to 10 mm, first in steps of 1 mm,
     because the error need not have a single minimum, then to 0.02 mm between the neighbours of the best step. Raises
     InputError where shapes differ or a voxel is not finite.

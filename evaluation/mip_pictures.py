@@ -1,4 +1,4 @@
-"""Coronal maximum intensity projections side by side, as a nuclear-medicine reader expects to see them."""
+"""Coronal maximum intensity projections side by side, in the display that is usual in nuclear medicine."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Loading weights without executing anything, saving them atomically, and saying what would fit where they do not.
 
-What a file holds is looked at before anything is made from it: its checksums, the kinds of its tensors, its header.
+A file is checked before anything is made from it: its checksums, the kinds of its tensors, its header.
 
 A checkpoint is either a plain state dict (the published layout) or a dictionary of "header" and "state_dict".
 """
@@ -33,7 +33,7 @@ from guided_diffusion.wrapped_weights import StateDict, find_weights, has_weight
 class Checkpoint:
     """Weights, and the header of our own checkpoints (None for a plain state dict).
 
-    sha256: of the bytes that they were read from. notices: what the user should be told of how they were found.
+    sha256: of the bytes that they were read from. notices: lines for the user on how they were found.
     """
 
     state_dict: StateDict

@@ -64,7 +64,7 @@ class SingleRank:
 
 
 class SharedError(InputError):
-    """An InputError that every rank raises, so that nobody waits for a rank that has left."""
+    """An InputError that every rank raises, so that none waits for a rank that has ended."""
 
 
 class LaunchError(InputError):
@@ -154,7 +154,7 @@ def share_cores(threads: int = 0) -> int:
 def start_process_group(place: torch.device) -> None:
     """Make the MPI ranks PyTorch's process group, gloo for tensors on the CPU and NCCL for those on GPUs.
 
-    Rank 0 listens on a port that the system picks, and tells the others which. All ranks call this together.
+    Rank 0 listens on a port that the system picks, and sends its number to the others. All ranks call this together.
     """
     comm = communicator()
     if place.type == "cuda":
@@ -284,7 +284,7 @@ def raise_together(mistake: InputError | None) -> None:
 
 
 def root_first(function: Callable[..., T], *args: Any) -> T:
-    """Run `function` on rank 0 and then on every other rank, which is spared what rank 0 finds wrong."""
+    """Run `function` on rank 0 and then, if it raised nothing there, on every other rank."""
     result = on_root(function, *args)
     return result if communicator().rank == 0 else function(*args)
 

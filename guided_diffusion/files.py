@@ -1,4 +1,4 @@
-"""Writing a file so that nobody ever sees half of it under its final name, and nothing outside its folder changes."""
+"""Writing a file so that no part of it ever stands under its final name, and nothing outside its folder changes."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}~.+")
 
 
 def temporary_beside(path: Path) -> Path:
-    """A hidden name beside `path`, with the same suffixes, that nobody can guess."""
+    """A hidden, unpredictable name beside `path`, with the same suffixes."""
     return path.with_name(f".{secrets.token_hex(8)}~{path.name}")
 
 
@@ -124,7 +124,7 @@ def remove_whatever(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporaries that killed runs left in a folder. For whoever is its only writer."""
+    """Remove the temporaries that killed runs left in a folder. Only for the folder's sole writer."""
     for path in folder.iterdir():
         if _TEMPORARY.fullmatch(path.name):
             remove_whatever(path)

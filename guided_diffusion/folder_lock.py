@@ -70,7 +70,7 @@ class FolderLock:
         return "another run" if owner is None else f"process {owner.pid} on {owner.hostname}"
 
     def check(self) -> None:
-        """Raises InputError if another run has taken the folder over, because this one gave no sign of life."""
+        """Raises InputError if another run has taken the folder over, because this one did not renew its lock."""
         if self._lease.compromise is not None:
             raise InputError(f"{self.folder}: another run has taken this folder over while this one stood still")
 

@@ -1,7 +1,7 @@
-"""The gate for files from outside: only regular files are opened, and what unfolds is bounded while it does.
+"""Checks of files from outside: only regular files are opened, and unpacking is bounded while it runs.
 
-Every reader has its file admitted here first. A few kilobytes can unfold to gigabytes, a named pipe makes its reader
-wait for ever, and the checksums in zip and gzip files help only those who look at them.
+Every reader has its file admitted here first. A few kilobytes can unpack to gigabytes, a named pipe makes its reader
+wait for ever, and the checksums in zip and gzip files help only readers that compare them.
 """
 
 import gzip
@@ -16,8 +16,8 @@ from typing import BinaryIO
 from guided_diffusion.errors import InputError
 from guided_diffusion.machine_memory import available_bytes
 
-# What a packed file may unfold to: so much, and so many times its own size. Volumes of noise shrink to a third, virtual
-# patients to a fiftieth; deflate's own limit is 1032.
+# Bounds of the size that a packed file unpacks to: in bytes, and in times its own size. Volumes of noise shrink to a
+# third, virtual patients to a fiftieth; deflate's own limit is 1032.
 UNFOLDED_BYTES = 2**27
 UNFOLDED_RATIO = 200
 
@@ -34,7 +34,7 @@ _KINDS = (
 
 
 def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
-    """A regular file opened for reading, without ever waiting for one that is something else.
+    """Opens a regular file for reading, and never waits for another kind of file.
 
     follow: whether a link may stand for the file. Raises InputError.
     """
@@ -58,10 +58,10 @@ def read_small(path: str | Path, limit: int = 2**24) -> bytes:
 
 
 def admit(path: str | Path, name: object = None) -> int:
-    """Lets a file pass and returns how many bytes it unfolds to: those of a zip's members, of a gzip's stream, its own.
+    """Checks a file and returns how many bytes it unpacks to: those of a zip's members, of a gzip's stream, its own.
 
     name: what messages call it. Raises InputError for all but a regular file, for a zip or gzip that is damaged by its
-    own checksums, and for one that unfolds to more than anything plausible does.
+    own checksums, and for one that unpacks to an implausible size.
     """
     name = path if name is None else name
     with open_regular(path) as file:
@@ -77,7 +77,7 @@ def admit(path: str | Path, name: object = None) -> int:
 
 @contextmanager
 def open_zip(path: str | Path, damaged: str = DAMAGED_ZIP) -> Iterator[zipfile.ZipFile]:
-    """A zip that `check_zip` lets pass, open inside the context. Raises InputError."""
+    """A zip that `check_zip` accepts, open inside the context. Raises InputError."""
     with open_regular(path) as file:
         check_zip(file, os.fstat(file.fileno()).st_size, path, damaged)
         file.seek(0)
@@ -86,7 +86,7 @@ def open_zip(path: str | Path, damaged: str = DAMAGED_ZIP) -> Iterator[zipfile.Z
 
 
 def check_zip(file: BinaryIO, size: int, name: object, damaged: str = DAMAGED_ZIP) -> int:
-    """Compares every member of a zip with its checksum; returns the bytes that they unfold to.
+    """Compares every member of a zip with its checksum; returns the number of bytes that they unpack to.
 
     size: of the whole file. damaged: what is said of a file that is no whole zip. Raises InputError.
     """
@@ -121,7 +121,7 @@ def check_unfolded(unfolded: int, packed: int, name: object) -> None:
 
 
 def unfolded_limit(packed: int) -> int:
-    """The most bytes that a packed file of this size may unfold to."""
+    """The most bytes that a packed file of this size may unpack to."""
     return UNFOLDED_BYTES + UNFOLDED_RATIO * packed
 
 
@@ -136,7 +136,7 @@ def check_memory(needed: int, name: object) -> None:
 
 
 def _check_gzip(file: BinaryIO, size: int, name: object) -> int:
-    """Unfolds a gzip stream piece by piece without keeping it; returns its length."""
+    """Unpacks a gzip stream piece by piece without keeping it; returns its length."""
     limit, total = unfolded_limit(size), 0
     try:
         with gzip.GzipFile(fileobj=file) as stream:  # which compares the checksum and the length at its end

@@ -126,7 +126,7 @@ class GaussianDiffusion:
         clip_denoised: bool = True,
         model_kwargs: dict[str, Any] | None = None,
     ) -> dict[str, Tensor]:
-        """p(x_{t-1} | x_t) as the network sees it: "mean", "variance", "log_variance" and "pred_xstart"."""
+        """p(x_{t-1} | x_t) as the network estimates it: "mean", "variance", "log_variance" and "pred_xstart"."""
         output = model(x, self.model_timesteps(t), **(model_kwargs or {}))
         return self._interpret(output, x, t, clip_denoised)
 

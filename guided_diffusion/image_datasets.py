@@ -1,11 +1,11 @@
-"""Pairs of low-dose and normal-dose volumes, and the random crops of them that training sees.
+"""Pairs of low-dose and normal-dose volumes, and the random crops of them that training uses.
 
 A subject file is an `.npz` whose `arr_0` is [2, X, Y, Z] in SUV: channel 0 low dose, channel 1 normal dose, on the
 model's grid (X anterior to posterior, Y right to left, Z towards superior). A data set is a folder of such files, or a
 folder with the `manifest.csv` of a virtual trial, which says which pair belongs to which split.
 
 What crop number (step, item) holds follows from the seed and these two numbers alone, so a run that is killed and
-continued sees the same data without a stored random state.
+continued uses the same data without a stored random state.
 """
 
 import functools
@@ -99,8 +99,8 @@ def _check_voxel_size(text: str, expected: Sequence[float], manifest: Path) -> N
 def open_pair(path: str | Path) -> np.ndarray:
     """The array [2, X, Y, Z] of a subject file, of any real dtype, in SUV.
 
-    An uncompressed member is mapped in place: only what is looked at gets read. A compressed one is loaded whole, and
-    the log says so. Raises InputError for a file that is no such pair. Nothing in the file is executed.
+    An uncompressed member is mapped in place: only the parts that are used get read. A compressed one is loaded whole,
+    and the log says so. Raises InputError for a file that is no such pair. Nothing in the file is executed.
     """
     array = map_npz(Path(path))
     if array is None:

@@ -54,7 +54,7 @@ class Process(Protocol):
         clip_denoised: bool = True,
         model_kwargs: dict[str, Any] | None = None,
     ) -> dict[str, Tensor]:
-        """The step before as the network sees it: "mean", "variance", "log_variance", and "pred_xstart", like x."""
+        """The network's estimate of the step before: "mean", "variance", "log_variance", and "pred_xstart", like x."""
 
     def training_losses(
         self,

@@ -37,7 +37,7 @@ _OTHER_LAUNCHERS = (
 
 _SLURM = ("Slurm", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
 
-# Launchers that give a rank without a size: only the ranks after the first can tell that they are not alone.
+# Launchers that give a rank without a size: only ranks after the first show that there are several.
 _RANKS_ALONE = (
     ("a PMIx launcher", "PMIX_RANK"),
     ("Cray PALS", "PALS_RANKID"),

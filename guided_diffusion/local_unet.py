@@ -1,4 +1,4 @@
-"""A regression network that knows neither units nor anatomy: it sees a scan in units of its own local noise.
+"""A regression network that depends on no unit of uptake: its input is a scan in units of its own local noise.
 
 The scan is cut into 2 x 2 x 2 sub-images (Zhang et al., FFDNet, IEEE Trans Image Process 27:4608, 2018), so that the
 network works on an eighth of the positions and can be wider. At each of them the local mean and the local size of the

@@ -22,7 +22,7 @@ _folder = ""
 class _FileHandler(logging.StreamHandler):
     """Writes lines to a file as long as it can, and says once on stderr that it no longer can.
 
-    A log that cannot be written, as on a full disk, must not end the run that it tells of.
+    A log that cannot be written, as on a full disk, must not end the run.
     """
 
     _silent = False

@@ -49,7 +49,7 @@ def container_bytes(root: Path = Path("/")) -> int | None:
 
     Groups lie in each other, as a step in a job under Slurm, and any of them may have a limit. Of version 1 of control
     groups the memory's own hierarchy counts; in `/proc/self/cgroup` version 2 has a line without controllers. Where a
-    container sees only a part of the hierarchy, the path there leads nowhere and its root is the container's group.
+    container has only a part of the hierarchy, that path does not exist in it and its root is the container's group.
     """
     memberships, mount = root / "proc/self/cgroup", root / "sys/fs/cgroup"
     lines = memberships.read_text().splitlines() if memberships.exists() else []

@@ -34,7 +34,7 @@ class PatchesTooLarge(Exception):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is PyTorch's way, or its convolution library's, of saying that a GPU or the CPU has no memory left.
 
-    "could not create a primitive descriptor" is something else: a convolution that the library does not know.
+    "could not create a primitive descriptor" is something else: a convolution that the library does not have.
     """
     words = r"DefaultCPUAllocator|could not create a (primitive|memory object)(?! descriptor)"
     return isinstance(error, torch.OutOfMemoryError) or (
@@ -43,7 +43,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is left on a GPU or, under Linux, on the machine or in its container; None where nobody tells."""
+    """Memory that is left on a GPU or, under Linux, on the machine or in its container; None if unknown."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

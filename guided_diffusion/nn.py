@@ -95,7 +95,7 @@ def conv_of_nearest_up(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
 def doubling_kernels(weight: Tensor) -> Tensor:
     """Kernels [4 x out, in, (3,) 2, 2] that do to a small map what `weight` [out, in, (3,) 3, 3] does to its double.
 
-    Every voxel of the doubled map sees two different neighbours per axis only, so that 2 x 2 taps suffice, four sets of
+    Every voxel of the doubled map has two different neighbours per axis only, so that 2 x 2 taps suffice, four sets of
     them for the four positions (even, even), (even, odd), (odd, even), (odd, odd): 4 instead of 9 products a slice.
     """
     return torch.cat([_merged(_merged(weight, -2, odd_x), -1, odd_y) for odd_x in (0, 1) for odd_y in (0, 1)])

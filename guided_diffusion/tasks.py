@@ -1,8 +1,8 @@
 """Tasks over MPI ranks: rank 0 hands them out in order, takes the results as they come, and hears of every step.
 
-No rank computes a task twice, a rank is given its next task before it has finished the last, and nobody burns a core
-while waiting. Tasks are made as they are handed out, and none is handed out that lies further than `window` behind the
-oldest unfinished one: however many there are, rank 0 holds only so many at a time.
+No rank computes a task twice, a rank is given its next task before it has finished the last, and no rank keeps a core
+busy while waiting. Tasks are made as they are handed out, and none is handed out that lies further than `window` behind
+the oldest unfinished one: however many there are, rank 0 holds only so many at a time.
 """
 
 from collections.abc import Callable, Iterable

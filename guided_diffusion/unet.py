@@ -127,7 +127,7 @@ class ResBlock(TimestepBlock):
 
 
 def _is_autocast(device_type: str) -> bool:
-    """Whether operations on a device are done in half precision now. Some, such as "meta", do not know that."""
+    """Whether operations on a device are done in half precision now. Some, such as "meta", do not support it."""
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 

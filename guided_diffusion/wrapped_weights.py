@@ -2,7 +2,7 @@
 
 DistributedDataParallel and torch.compile put "module." and "_orig_mod." into names, programs save a dictionary whose
 entry "model", "state_dict" or "ema" holds the weights, and a module around the network puts its attribute's name before
-them. Which entry or prefix it is, is told from the names of the network's own parameters, not from a list.
+them. The entry or prefix is found by the names of the network's own parameters, not from a list.
 """
 
 from collections.abc import Iterator

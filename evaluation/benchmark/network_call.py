@@ -22,7 +22,7 @@ def measure_network(rounds: int, size: Size = (96, 64, 64)) -> Section:
     """The section for patches [Z, X, Y] of `size`; its ratios are those of the first network.
 
     Every variant has the memory allocator as it comes. At the end the plain network gets what `scripts/test.py` gives
-    its process, freed memory that is kept for reuse, from which it gains more than the fast one; both ratios are told.
+    its process, freed memory that is kept for reuse, from which it gains more than the fast one; both ratios are given.
     """
     peaks = {str(dtype).removeprefix("torch."): convolution_peak(dtype) for dtype in (torch.float32, torch.bfloat16)}
     measured = {network: _measure(network, rounds, size, peaks) for network in measured_networks.CONFIGS}
@@ -111,7 +111,7 @@ def _measure(network: str, rounds: int, size: Size, peaks: dict[str, float]) -> 
 
 
 def _memory(network: str, size: Size) -> dict[str, Any]:
-    """Peak memory of the variants that are not compiled; nothing where the system does not tell."""
+    """Peak memory of the variants that are not compiled; nothing where the system does not report it."""
     fast = NAMES["ratio_fast"]
     peaks = {variant: peak_mebibytes(network, variant, size) for variant in (EAGER, fast, NAMES["ratio_float32"])}
     if None in peaks.values():

@@ -32,7 +32,7 @@ def _resident(field: str) -> float:
 
 def _measure(network: str, variant: str, size: measured_networks.Size) -> float:
     if variant != measured_networks.EAGER:
-        keep_freed_memory()  # as in production, where it costs a little; the plain network is spared that
+        keep_freed_memory()  # as in production, at a small cost; the plain network runs without it
     baseline = _resident("VmRSS")
     model = measured_networks.VARIANTS[variant](measured_networks.build(network))
     call = measured_networks.one_call(model, size)

@@ -1,4 +1,4 @@
-"""Section `seams`: how far neighbouring patches agree, by the noise they see and by when they are blended."""
+"""Section `seams`: agreement of neighbouring patches, by their noise and by when they are blended."""
 
 import time
 from dataclasses import replace

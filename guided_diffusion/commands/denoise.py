@@ -102,7 +102,7 @@ def _denoise_each(subjects: list[Subject], run: Run) -> None:
             _denoise_alone(subject, run)
         except Exception as error:
             if communicator().size > 1 and not isinstance(error, SharedError | SharedFailure):
-                raise  # the other ranks do not know of it
+                raise  # the other ranks do not have it
             is_mistake = isinstance(error, InputError)
             failed.append((subject, is_mistake, str(error) if is_mistake else told(error)))
             logger.log(f"failed: {subject.folder}: {failed[-1][-1]}")

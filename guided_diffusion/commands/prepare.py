@@ -37,7 +37,7 @@ TFLOP_PER_VOXEL = 118.1 / (96 * 192 * 288)
 
 @dataclass(frozen=True)
 class PreparationFlags:
-    """The image, and whether it is written or told of."""
+    """Flags of the image, and whether it is written or described."""
 
     input: str = flag(MISSING, "file or folder, local or remote", Role.FILES, metavar="PATH")
     output: str | None = flag(
@@ -84,7 +84,7 @@ def create_parser(description: str) -> Parser:
 
 
 def prepare_image(parser: Parser, arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, and tell of an image or write it. arguments: instead of the process's own.
+    """Parse the command line, and describe an image or write it. arguments: instead of the process's own.
 
     Raises InputError for a command line that asks for nothing, and for what cannot be read, prepared or written.
     """

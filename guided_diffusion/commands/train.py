@@ -87,7 +87,7 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
 
 
 def _check_pairs(source: CropSource, settings: TrainSettings) -> None:
-    """Look at every pair before the first step, each rank at its share. Raises on all ranks what one finds."""
+    """Check every pair before the first step, each rank its share. Raises on all ranks what one finds."""
     comm, grid = communicator(), settings.preprocessing
     mistake, notices = None, []
     try:
@@ -126,7 +126,7 @@ def _create_model(settings: TrainSettings, start: Start | None, place: torch.dev
 
 
 def _check_space(model: nn.Module, settings: TrainSettings, folder: Path) -> None:
-    """Raises Failure unless a set of checkpoints has room: weights, their averages and two moments, in float32."""
+    """Raises Failure unless a set of checkpoints fits on the disk: weights, their averages, two moments, in float32."""
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     check_space(folder, size * (3 + len(settings.ema_rates)))
 

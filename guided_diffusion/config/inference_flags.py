@@ -100,7 +100,7 @@ class Sampling:
     """Settings of sampling patches; those not given come from a preset. Raises InputError for impossible values.
 
     sampler, start_from: names in `samplers.SAMPLERS` and `samplers.STARTS`. start_step: the original timestep of the
-    start, None for the last. noise: "field" names the noise by axial slice, so that overlapping patches see the same;
+    start, None for the last. noise: "field" names the noise by axial slice, so that overlapping patches get the same;
     "per_patch" is the published protocol, in which every patch restarts PyTorch's generator from `seed` (and further
     realisations from `seed` + 1, `seed` + 2, ...). realisations: how many volumes are sampled. fuse: "end" samples each
     patch by itself and blends the finished ones, as published; "each_step" blends neighbours after every step.

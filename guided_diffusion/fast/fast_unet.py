@@ -137,7 +137,7 @@ def _fast_layer(layer: nn.Module, build: Build, parts: int = 1) -> Layer:
 
 
 def _of_one_map(function: Callable[[Tensor], Tensor]) -> Layer:
-    """A layer that takes a single map and does not know the timestep."""
+    """A layer that takes a single map and does not depend on the timestep."""
 
     def run(maps: list[Tensor], _projections: Iterator[Tensor]) -> Tensor:
         return function(maps.pop()).contiguous(memory_format=LAYOUT)

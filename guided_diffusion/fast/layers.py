@@ -48,7 +48,7 @@ class FastConv:
             self._weight = weight.contiguous(memory_format=LAYOUT)
 
     def __call__(self, x: Tensor, plus: Tensor | None = None, *, overwrite: bool = False) -> Tensor:
-        """The convolution of x, plus a map of the result's shape where one is given, which may be told to hold it."""
+        """The convolution of x, plus a map of the result's shape where one is given. overwrite: whether it may hold it."""
         padding, stride, dilation, groups = self._geometry
         if not self._packed:
             y = F.conv3d(x, self._weight, self._bias, stride, padding, dilation, groups)

@@ -100,7 +100,7 @@ class BlendEachStep:
         try:
             return sample_batch(replace(share.task, realisation=realisation), self._loaded, after_step)
         except RuntimeError as error:
-            # Later calls need no more memory than the first, and after it nobody listens.
+            # Later calls need no more memory than the first, and after it no rank receives such a message.
             if agreed or not is_out_of_memory(error):
                 raise
         return _agree(fits=False)

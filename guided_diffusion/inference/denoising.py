@@ -1,6 +1,6 @@
 """From a low-dose volume to a denoised one: patches, ranks, and back to one volume.
 
-`denoise_volume` is the Python door; `scripts/test.py` goes through it too. Volumes on the model's grid are arrays
+`denoise_volume` is the Python interface; `scripts/test.py` uses it too. Volumes on the model's grid are arrays
 [X, Y, Z] = (anterior-posterior, left-right, axial); tensors are [N, C, Z, X, Y].
 """
 
@@ -93,7 +93,7 @@ def denoise_volume(
 
 
 def _check_finite(denoised: Denoised) -> None:
-    """Raises InputError for a result with NaN or infinite voxels: nobody shall take it for an image."""
+    """Raises InputError for a result with NaN or infinite voxels, which is no image."""
     if not np.isfinite(denoised.samples).all():
         raise InputError(
             "the denoised volume has NaN or infinite voxels: the weights do not suit this precision or this scan;"

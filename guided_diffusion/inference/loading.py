@@ -39,7 +39,7 @@ class LoadedModel:
 
     @property
     def preprocessing(self) -> PreprocessingConfig:
-        """The grid and the scale that the network knows, and the size of patches."""
+        """The grid and the scale that the network was trained on, and the size of patches."""
         return self.settings.preprocessing
 
     @property

@@ -122,7 +122,7 @@ def _noise_source(task: PatchTask, low_res: Tensor, diffusion: Process, sampling
     """The noise of a batch, [N, 1, Z, X, Y] on its device, step by step."""
     count, _, length, *in_plane = low_res.shape
     if sampling.noise == "per_patch":
-        # All patches of a batch see the same draws, as each would alone.
+        # All patches of a batch get the same draws, as each would alone.
         torch.manual_seed(sampling.seed + task.realisation)
         return lambda _step: torch.randn(1, *low_res.shape[1:], device=low_res.device).expand(count, -1, -1, -1, -1)
 

@@ -34,7 +34,7 @@ def to_grid(volume: Volume, preprocessing: PreprocessingConfig) -> Volume:
 
 
 def free_bytes_per_rank(device: torch.device) -> float | None:
-    """Free bytes of the rank with the fewest, or None where a rank cannot tell. All ranks call this together."""
+    """Free bytes of the rank with the fewest, or None where it is unknown on a rank. All ranks call this together."""
     free, sharing = free_bytes(device), ranks_per_device()
     everywhere = communicator().allgather(None if free is None else free / sharing)
     return None if None in everywhere else min(everywhere)
@@ -43,8 +43,8 @@ def free_bytes_per_rank(device: torch.device) -> float | None:
 def make_plan(model_input: Volume, loaded: LoadedModel, expected_patches: int | None, free: float | None) -> PatchPlan:
     """The patches of a volume on the model's grid.
 
-    free: bytes that a network call may take, to which the patches are shortened if need and noise be; None: any.
-    Raises InputError unless there are `expected_patches`, if given, which rules shortening out.
+    free: bytes that a network call may take, to which the patches are shortened if needed and if the noise allows it;
+    None: any. Raises InputError unless there are `expected_patches`, if given, which rules shortening out.
     """
     preprocessing = loaded.preprocessing
     length = model_input.data.shape[2]

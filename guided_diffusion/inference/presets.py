@@ -46,7 +46,7 @@ MODEL_FLAGS = frozenset(
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a run's result, and what the user should be told about how it was decided."""
+    """Everything that decides a run's result, and lines for the user on how it was decided."""
 
     preset: str
     method: str

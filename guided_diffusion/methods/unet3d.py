@@ -15,13 +15,13 @@ from guided_diffusion.unet import UNetModel, corrected
 
 
 def _regressed(backbone: Callable[[Tensor], Tensor], config: ModelConfig, low_res: Tensor) -> Tensor:
-    """The regression's function around a backbone, which sees the low-dose patch and answers in the network's units."""
+    """The regression's function around a backbone, which takes the low-dose patch and returns the network's units."""
     output = backbone(config.low_res_scale * low_res)
     return corrected(config, output, low_res) if config.add_low_res else output / config.low_res_scale
 
 
 class UNet3D(UNetModel):
-    """A network that sees the low-dose patch alone.
+    """A network that takes the low-dose patch alone.
 
     forward: x (ignored), timesteps (ignored) and low_res [N, 1, (Z,) X, Y] normalised -> the normal-dose patch, float32
     of the same shape. `add_low_res` and `low_res_scale` mean what they mean for the diffusion model.
@@ -75,7 +75,7 @@ class Regression:
         model_kwargs: dict[str, Any] | None = None,
         noise: Tensor | None = None,  # noqa: ARG002
     ) -> dict[str, Tensor]:
-        """Mean squared error of the answer, [N], as "loss" and "mse". The noise is not looked at."""
+        """Mean squared error of the network's output, [N], as "loss" and "mse". The noise is not used."""
         image = model(x_start, t, **(model_kwargs or {}))
         mse = mean_flat((x_start - image).square())
         return {"loss": mse, "mse": mse}

@@ -1,1 +1,1 @@
-"""PET images and their physics. Nothing in here knows about networks."""
+"""PET images and their physics. Nothing in here depends on networks."""

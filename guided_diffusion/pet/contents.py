@@ -17,7 +17,7 @@ from guided_diffusion.pet.not_pet import is_beside_subjects, why_not_pet
 SHOWN_PATHS = 6
 BESIDE_DICOM = "beside a DICOM scan, which counts"
 
-# What tells one study of one patient from others; None for what its headers do not say.
+# Values that distinguish one study of one patient from others; None for those that its headers do not state.
 Study = tuple[str | None, str | None]
 
 
@@ -141,7 +141,7 @@ def _shown(paths: tuple[Path, ...] | list[Path], root: Path) -> str:
 
 
 class _Reader:
-    """Looks at a folder's files and decides. left_out: what does not count."""
+    """Reads a folder's files and decides. left_out: those that do not count."""
 
     def __init__(self, root: Path):
         self.root = root

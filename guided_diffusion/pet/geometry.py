@@ -30,7 +30,7 @@ from guided_diffusion.pet.sheared import sample, upright_grid
 SAME_SPACING = 0.01
 # The largest cosine between axes that still count as being at right angles: 0.3 mm over a body's width.
 RIGHT_ANGLE = 1e-3
-# Body or air is told by mean SUV over blocks of this size.
+# Body and air are distinguished by mean SUV over blocks of this size.
 BODY_BLOCK_MM = 10.0
 # No scanner's field of view is longer.
 LARGEST_EXTENT_MM = 4000.0
@@ -222,7 +222,7 @@ def above_cap(volume: Volume, suv_max: float = DEFAULT_SUV_MAX) -> dict[str, flo
 
 
 def _check_extent(volume: Volume) -> None:
-    """Refuses headers in metres, micrometres or nonsense, before memory is asked for a grid that follows from them."""
+    """Refuses voxel sizes that no PET image has, as in metres, before memory is allocated for a grid made from them."""
     check_voxel_mm(volume.voxel_mm, "the input's header")
     extent = np.array(volume.voxel_mm) * volume.data.shape
     if extent.max() > LARGEST_EXTENT_MM:

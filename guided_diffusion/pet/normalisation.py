@@ -1,8 +1,8 @@
-"""SUV where air and the network's input end, and between SUV and what the network sees, in training as in inference."""
+"""Limits in SUV of air and of the network's input, and scaling of SUV for the network in training and inference."""
 
 import numpy as np
 
-# A mean over about 1 cm tells body from air: air holds a few hundredths, a thigh 0.2 and more.
+# A mean over about 1 cm separates body and air: air holds a few hundredths, a thigh 0.2 and more.
 BODY_SUV = 0.1
 # The published networks saw SUV of 0 to this.
 DEFAULT_SUV_MAX = 16.0

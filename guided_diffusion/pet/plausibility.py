@@ -11,7 +11,7 @@ LARGEST_SUV = 1000.0
 LARGEST_TYPICAL_SUV = 100.0
 # Every tracer exceeds the body's average somewhere. Images that nowhere do are normalised, or not in SUV.
 SMALLEST_PEAK_SUV = 1.0
-# Below this not even air is told from tissue, whatever a header says.
+# Below this not even air and tissue can be distinguished, whatever a header says.
 SMALLEST_STATED_PEAK_SUV = 0.1
 TYPICAL_PERCENTILE = 99.0
 # Noise alone is half below zero; a body adds to what is above.

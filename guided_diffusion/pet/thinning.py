@@ -50,7 +50,7 @@ def noise_sigmas(volume: np.ndarray, centres: np.ndarray, voxel_mm: Sequence[flo
 
     From squared differences d voxels apart along the axis. Noise filtered with sigma has the correlation q^(d^2) with
     q = exp(-1 / (4 sigma^2)), so those of d = 2 and 1 are as 1 - q^4 to 1 - q, or 1 + q + q^2 + q^3. Unlike the
-    correlation itself, this needs no mean, which a sphere of few correlated voxels does not tell well. In spheres
+    correlation itself, this needs no mean, which a sphere of few correlated voxels does not give well. In spheres
     chosen for their uniformity among many of the same noise, sigma comes out a fifth too low.
     """
     sphere = ball(SPHERE_MM, voxel_mm)

@@ -92,7 +92,7 @@ def in_suv_basis(volume: Volume, basis: SUVBasis) -> Volume:
     """SUV by body weight -> by lean body mass ('lbm') or body surface ('bsa', cm2/mL).
 
     Raises:
-        InputError: the file did not tell weight, height and sex.
+        InputError: the file did not state weight, height and sex.
     """
     if basis == "bw":
         return volume

@@ -46,7 +46,7 @@ def rotating(volume: np.ndarray, voxel_mm: Sequence[float]) -> list[np.ndarray]:
     """The first half of a turn of `VIEWS` views about the long axis, each [Z, C].
 
     The other half is their mirror images.
-    View n looks at the patient n / VIEWS of a turn from the front towards the patient's left. Pixels have the size
+    View n shows the patient n / VIEWS of a turn from the front towards the patient's left. Pixels have the size
     that `rotation_pixel_mm` gives.
     """
     block = rotation_block(voxel_mm)

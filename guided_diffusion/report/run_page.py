@@ -18,7 +18,7 @@ from guided_diffusion.report.images import Image
 from guided_diffusion.report.page import write_page
 
 TITLE = "PET denoising report"
-SUV_RANGE = (0.0, DEFAULT_SUV_MAX)  # what PSNR and SSIM look at
+SUV_RANGE = (0.0, DEFAULT_SUV_MAX)  # of PSNR and SSIM
 SAME_MEAN_PERCENT = 5.0
 
 
@@ -85,7 +85,7 @@ def write_run_page(
 
 
 def _cards(findings: Findings, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The few numbers that a reader looks for first."""
+    """The main numbers of the page."""
     before, after = findings.median_cov
     kept = len(findings.before) - len(findings.lost)
     cap = manifest["settings"]["preprocessing"]["suv_max"]

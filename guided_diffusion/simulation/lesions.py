@@ -122,7 +122,7 @@ def _centre_between(
 def _centre(site: str, radius: float, coats: Sequence[tuple[Solid, str]], rng: np.random.Generator) -> np.ndarray:
     """A point in a random solid of the host tissue; for a node beside a vessel.
 
-    Points nearer to the host's surface than 0.7 radii are refused while there is hope.
+    Points nearer to the host's surface than 0.7 radii are refused in the first half of the attempts.
     """
     hosts = [solid for solid, tissue in coats if tissue == HOST[site]]
     for attempt in range(200):

@@ -23,7 +23,7 @@ from guided_diffusion.simulation.tracers import Injection
 
 @dataclass(frozen=True)
 class RawData:
-    """Sinograms [views, bins, slices] of a normal-dose scan, and what the reconstruction knows of them.
+    """Sinograms [views, bins, slices] of a normal-dose scan, and the corrections that the reconstruction has.
 
     mean: the expected counts, without noise. counts: those measured. survival: share of photons that attenuation
     leaves. background: scatter and randoms. per_bin: counts per view in a slice of each fine voxel of SUV 1, [slices].

@@ -19,7 +19,7 @@ def osem(
 
     The model is counts ~ Poisson(factors * forward(image) + background). `counts`, `factors` (attenuation times
     sensitivity) and `background` (randoms and scatter) hold an array [views, bins, Z] per subset. The image has the
-    unit that `factors` is per. Voxels that no ray sees are 0.
+    unit that `factors` is per. Voxels that no ray crosses are 0.
     """
     return next(islice(osem_iterates(projector, counts, factors, background), iterations - 1, None))
 

@@ -116,7 +116,7 @@ class Projector:
         return _subset_matrices(self.geometry)
 
     def forward(self, image: np.ndarray, subset: int) -> np.ndarray:
-        """Sinogram [views, bins, Z] of `image` [X, Y, Z]: the activity whose strip each bin sees, after blur."""
+        """Sinogram [views, bins, Z] of `image` [X, Y, Z]: the activity in each bin's strip, after blur."""
         geometry = self.geometry
         rays = self._matrices[subset][0] @ image.reshape(-1, geometry.n_slices)
         rays = (rays @ self.axial_blur).reshape(-1, geometry.n_bins, geometry.n_slices)

@@ -110,7 +110,7 @@ RANDOM_SCANNERS = (RANDOM, *(f"held-out-{name}" for name in HELD_OUT))
 
 
 def is_held_out(made: Reconstruction) -> bool:
-    """Whether a reconstruction belongs to a family that no training sees."""
+    """Whether a reconstruction belongs to a group that no training uses."""
     return any(belongs(made) for belongs in HELD_OUT.values())
 
 

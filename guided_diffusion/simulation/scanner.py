@@ -1,4 +1,4 @@
-"""Scanner profiles: what a scanner sees along its axis, in how many beds, and how its images are usually made."""
+"""Scanner profiles: the axial field of view, the number of beds, and the usual reconstruction of its images."""
 
 import csv
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class Scanner:
         if self.bed_overlap == 0:
             return np.array([middle])
         step = self.axial_fov_mm * (1 - self.bed_overlap)
-        # The outermost ramps see little: let the beds reach beyond the patient by the overlap.
+        # The outermost ramps have few counts: let the beds reach beyond the patient by the overlap.
         n_beds = max(1, int(np.ceil((bottom_mm - top_mm + self.axial_fov_mm * self.bed_overlap) / step)))
         return middle + step * (np.arange(n_beds) - (n_beds - 1) / 2)
 

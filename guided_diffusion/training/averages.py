@@ -9,7 +9,7 @@ from guided_diffusion.checkpoints import StateDict
 
 
 def effective_ema_rate(rate: float, step: int) -> float:
-    """A moving average forgets faster in its first steps, so that it does not remember the untrained weights."""
+    """Returns the rate of a moving average, lower in its first steps, so that untrained weights do not stay in it."""
     return min(rate, (1 + step) / (10 + step))
 
 

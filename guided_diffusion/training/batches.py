@@ -23,7 +23,8 @@ class Batch:
 def batches(source: CropSource, items: range, first_step: int) -> Iterator[Batch]:
     """The batches of all steps from `first_step` on. The next one is prepared while the last one is used.
 
-    items: which items of every step. The ranks of a run share them out, so that together they see what one rank would.
+    items: which items of every step. The ranks of a run share them out, so that together they use the same data as one
+    rank.
     """
     with ThreadPoolExecutor(1) as pool:
         upcoming = pool.submit(_batch, source, items, first_step)

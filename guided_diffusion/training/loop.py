@@ -96,7 +96,7 @@ class TrainLoop:
         self.step = self._start_step = state["step"]
         self.minutes_before = state["minutes"]
         self.best = state["best"]
-        # Sets that were saved before there were several ranks do not know their number.
+        # Sets that were saved before there were several ranks do not hold their number.
         saved, now = state.get("ranks"), communicator().size
         if saved not in (None, now):
             logger.log(f"{saved} rank(s) until now, {now} from here on")

@@ -91,7 +91,7 @@ class OptimisedNetwork:
         return torch.nn.utils.clip_grad_norm_(self._trainable, longest).item()
 
     def advance(self, rate: float) -> None:
-        """Move the weights along the gradient at a learning rate, and forget the gradient."""
+        """Move the weights along the gradient at a learning rate, and clear the gradient."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.scaler.step(self.optimiser)

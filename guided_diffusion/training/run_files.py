@@ -124,8 +124,8 @@ def _digest(path: Path) -> str:
 class ProgressTable:
     """A CSV file that grows by a row at a time.
 
-    Opened by a run that continues at `step`, it first loses the rows that will be computed again, and those after a
-    damaged one.
+    Where a run continues at `step`, the rows that will be computed again are removed first, and those after a damaged
+    one.
     """
 
     def __init__(self, path: Path, columns: Iterable[str], step: int):

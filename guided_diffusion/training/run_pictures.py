@@ -39,7 +39,7 @@ def draw_example(path: Path, images: np.ndarray, suv_max: float, voxel_mm: Seque
     """Write a PNG of an axial slice before and after denoising and as it should be.
 
     images: low dose, denoised and normal dose, normalised [3, X, Y]. All share one SUV window, which the normal dose
-    sets, so that pictures of one run can be compared. Slices are axial because they show no face, whoever the
+    sets, so that pictures of one run can be compared. Slices are axial because they show no face, whatever the
     patient is; anterior is at the top, and the sides are not marked because crops may be mirrored.
     """
     images = images * suv_max

@@ -94,6 +94,6 @@ def training_memory(
 
 
 def _normalise_like_a_gpu(norm: nn.Module, precision: torch.dtype) -> None:
-    """There the normalisation sees a float32 copy of its input and returns the network's precision."""
+    """There the normalisation takes a float32 copy of its input and returns the network's precision."""
     norm.register_forward_pre_hook(lambda _module, inputs: (inputs[0].float(),))
     norm.register_forward_hook(lambda _module, _inputs, output: output.to(precision))

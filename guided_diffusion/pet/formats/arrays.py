@@ -39,7 +39,7 @@ def read_channel(path: Path, channel: int, *, channels: int | None = None) -> St
 def map_npz(path: Path) -> np.memmap | None:
     """`arr_0` of a `.npz`, whole and of any dtype of real numbers, as a read-only view of the file.
 
-    The file is read once, to compare its checksums; after that only what is looked at. None where the array is
+    The file is read once, to compare its checksums; after that only the parts that are used. None where the array is
     compressed: it cannot be mapped.
 
     Raises:
@@ -227,7 +227,7 @@ def _is_mat(head: bytes) -> bool:
     return head.startswith(b"MATLAB ")
 
 
-# A .mat of version 7.3 begins like any other HDF5 file where MATLAB did not write it: its suffix tells.
+# A .mat of version 7.3 begins like any other HDF5 file where MATLAB did not write it, so its suffix decides.
 FORMATS = (
     Format("npz", (".npz",), _is_npz, _npz_as_requested),
     Format("mat", (".mat",), _is_mat, _mat_as_requested),

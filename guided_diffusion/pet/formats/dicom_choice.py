@@ -137,7 +137,7 @@ def _check_complete(chosen: Group, path: str) -> None:
 
 
 def _listing(images: dict[str, Group]) -> str:
-    """One line that tells the series apart. Descriptions are left out: people write names into them."""
+    """One line that distinguishes the series. Descriptions are left out: people write names into them."""
     lines = [_described(group) for _, group in sorted(images.items())]
     more = f"; and {len(lines) - SHOWN_SERIES} more" if len(lines) > SHOWN_SERIES else ""
     return "series here: " + "; ".join(lines[:SHOWN_SERIES]) + more

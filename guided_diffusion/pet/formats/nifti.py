@@ -23,12 +23,12 @@ from guided_diffusion.pet.formats.volume_units import to_suv
 from guided_diffusion.pet.grid import check_size
 from guided_diffusion.pet.suv import SUVOverrides
 
-# FreeSurfer's volumes have 256 voxels a side; this leaves room.
+# FreeSurfer's volumes have 256 voxels a side; this is more.
 MAX_MGH_SIZE = 4096
 LARGEST_MATRIX_FILE = 2**20
 DAMAGED = "{}: is damaged or shorter than its header says; copy it again"
 REPAIR = "copy or convert it again"
-# TotalSegmentator tells 117 structures apart; a PET image in whole numbers has more values.
+# TotalSegmentator has 117 structures; a PET image in whole numbers has more values.
 MOST_LABELS = 128
 DESCRIPTION_BYTES = 79
 # Intents that say what values are: statistics (2 to 24), labels, and indices of names (1002 and 1003).
@@ -38,9 +38,9 @@ NO_IMAGE_INTENTS = {*range(2, 25), 1002, 1003}
 def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarray, np.ndarray, str, dict[str, object]]:
     """Reads one 3D volume slice by slice -> data float32 [i, j, k], affine (mm, RAS+), unit, source.
 
-    A unit that the file or its BIDS sidecar names is believed: activity becomes SUV by what the sidecar or `overrides`
-    say of the injection. Without one the values are taken as SUV, unless `overrides` give weight and dose, which says
-    that they are Bq/mL decay-corrected to the injection.
+    A unit that the file or its BIDS sidecar names is taken as true: activity becomes SUV by what the sidecar or
+    `overrides` say of the injection. Without one the values are taken as SUV, unless `overrides` give weight and dose,
+    which says that they are Bq/mL decay-corrected to the injection.
 
     Raises:
         InputError: the file cannot be read, is truncated, or is no single volume; its header contradicts itself; or no

@@ -26,7 +26,7 @@ def open_unpacked(path: Path) -> BinaryIO:
 
 
 def head_of(path: Path) -> bytes:
-    """The first HEAD_BYTES bytes of a file, unpacked; fewer where it is shorter. Nothing beyond them is looked at.
+    """The first HEAD_BYTES bytes of a file, unpacked; fewer where it is shorter. Nothing beyond them is checked.
 
     Raises:
         InputError: there is no such regular file, or its gzip is damaged right there.

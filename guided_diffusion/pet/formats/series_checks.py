@@ -23,7 +23,7 @@ PET_CLASSES = (
 )
 # All that these checks need of a header.
 CHECKED_TAGS = ["SOPClassUID", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "Rows", "Modality"]
-# What tells bodies, examinations and places in space apart. The values identify a patient: no message shows them.
+# Tags that distinguish bodies, examinations and places in space. The values identify a patient: no message shows them.
 SAME_PATIENT = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
 
 

@@ -1,6 +1,6 @@
 """SUV: the factor that turns what a slice or a volume stores into standardised uptake values.
 
-`factors` is the door; `sidecar` that of volume files. `overrides` is what a user says instead of tags.
+`factors` is the interface; `sidecar` that of volume files. `overrides` are a user's values in place of tags.
 """
 
 from guided_diffusion.pet.suv.factors import (

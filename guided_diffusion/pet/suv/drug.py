@@ -53,7 +53,7 @@ def dose_bq(drug: Dataset, overrides: SUVOverrides) -> float:
     """The injected activity in Bq.
 
     Raises:
-        SUVError: it is missing, or no activity that somebody is given.
+        SUVError: it is missing, or no possible activity.
     """
     dose = overrides.dose_bq if overrides.dose_bq is not None else tags.number(drug, "RadionuclideTotalDose")
     if not is_dose(dose):

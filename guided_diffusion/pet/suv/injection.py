@@ -11,9 +11,9 @@ from guided_diffusion.pet.suv.slice_times import Moment, acquisitions, time_of_d
 from guided_diffusion.pet.text import printable
 
 F18_HALF_LIFE_S = 6586.2
-# 12 h for F-18: after that, less than 1.1 % of the activity is left and nobody scans. Other nuclides likewise.
+# 12 h for F-18: after that, less than 1.1 % of the activity is left, too little for a scan. Other nuclides likewise.
 MAX_DELAY_HALF_LIVES = 12 * 3600 / F18_HALF_LIFE_S
-# Nuclides that live longer (Cu-64, I-124, Zr-89) are scanned days after the injection too: a time needs its date.
+# Nuclides with longer half-lives (Cu-64, I-124, Zr-89) are scanned days after the injection too: a time needs its date.
 DATED_HALF_LIFE_S = 12 * 3600.0
 # Dynamic protocols start the scanner before the injection, by seconds, and seldom by minutes.
 LONGEST_LEAD_S = 600.0
