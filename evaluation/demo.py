@@ -57,7 +57,7 @@ def run_demo(parser: Parser, arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(*command: object) -> None:
-    """Print a command and run it; its failure is ours."""
+    """Print a command and run it; exit with its code where it fails."""
     words = [str(word) for word in command]
     print(f"$ {shlex.join(words)}", flush=True)
     done = subprocess.run(words, check=False)

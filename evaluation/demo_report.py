@@ -1,4 +1,4 @@
-"""The end of the demo: was denoising worth it, in numbers and in one picture."""
+"""The report of the demo: the effect of denoising in numbers and in one picture."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The fair opponent of a denoiser: the Gaussian filter that leaves as much noise as it does.
+"""A baseline for a denoiser: the Gaussian filter that leaves as much noise as it does.
 
 PSNR against a noisy reference alone favours methods that keep noise; at equal noise the better one keeps more signal.
 """

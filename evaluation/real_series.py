@@ -180,7 +180,7 @@ def format_report(report: Report) -> str:
 def save_mips(path: Path, volumes: dict[str, Volume], neck_mm: float) -> None:
     """Coronal MIPs of what lies below the neck."""
     scan = next(iter(volumes.values()))
-    slices = int(np.ceil(neck_mm / scan.voxel_mm[2]))  # rather a slice too many than a chin
+    slices = int(np.ceil(neck_mm / scan.voxel_mm[2]))  # rounded up, so that no chin is shown
     if not 0 <= slices < scan.data.shape[2]:
         raise InputError(f"--neck_mm {neck_mm:g}: the scan is {scan.data.shape[2] * scan.voxel_mm[2]:.0f} mm long")
     kept = {title: volume.data[:, :, : scan.data.shape[2] - slices] for title, volume in volumes.items()}

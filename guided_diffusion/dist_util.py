@@ -1,6 +1,6 @@
 """Ranks, devices, and ending together.
 
-Everything that talks MPI goes through `communicator()`, which is mpi4py's world or, without an MPI library, a world of
+All MPI calls go through `communicator()`, which is mpi4py's world or, without an MPI library, a world of
 one rank. A mistake found on rank 0 is raised on every rank, so that all leave with the same exit code and one line is
 printed; anything unforeseen aborts the whole run at once instead of leaving the other ranks waiting.
 
@@ -225,7 +225,7 @@ def wait_until(ready: Callable[[], bool]) -> None:
 
 
 def meet() -> None:
-    """Wait, without burning a core, until every rank is here."""
+    """Wait, without keeping a core busy, until every rank is here."""
     comm = communicator()
     if comm.size > 1:
         wait_until(comm.Ibarrier().Test)
@@ -259,7 +259,7 @@ def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
 
 
 def told(error: BaseException) -> str:
-    """One line about a failure. Prints its traceback unless it is one that the user can mend."""
+    """One line about a failure. Prints its traceback unless it is one that the user can correct."""
     if isinstance(error, Failure):
         return str(error)
     if isinstance(error, MemoryError):
@@ -339,7 +339,7 @@ def _end_process_group() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """Exit, taking along the other ranks, which may be waiting for this one."""
+    """Exit, and end the other ranks too, which may be waiting for this one."""
     try:
         comm = communicator()
     except InputError:

@@ -1,4 +1,4 @@
-"""One writer per folder: a second run that would write into it is refused, and what a dead run holds is taken over.
+"""One writer per folder: a second run that would write into it is refused, the lock of a run that has ended taken over.
 
 The lock is a lease in a hidden file of the folder, which names host, process and its start. Its holder renews it from a
 thread. So it works where hosts share a file system without locks of its own, and with clocks that differ.
@@ -28,9 +28,9 @@ class FolderLock:
     """The right to write into a folder, held by this process until it is released."""
 
     def __init__(self, folder: Path):
-        """Take the lock, and remove the temporary files that dead runs left.
+        """Take the lock, and remove the temporary files that earlier runs left.
 
-        Raises InputError where a living process has it, or what stands in the lock's place is no file.
+        Raises InputError where a running process has it, or what stands in the lock's place is no file.
         """
         self.folder = folder
         path = folder / LOCK_NAME
@@ -53,7 +53,7 @@ class FolderLock:
                 raise self._refusal() from None
 
     def _wait_for_a_sign_of_life(self) -> None:
-        """Of a holder on another host, whose processes cannot be seen from here."""
+        """Wait for a renewal by a holder on another host, whose processes are not visible here."""
         logger.log(f"{self.folder}: locked by {self._holder()}; waiting up to {LEASE_SECONDS:g} s for a sign of life")
         try:
             self._lease.acquire(timeout=LEASE_SECONDS + _SPARE_SECONDS)

@@ -107,7 +107,7 @@ def check_zip(file: BinaryIO, size: int, name: object, damaged: str = DAMAGED_ZI
                         pass
     except InputError:
         raise
-    except Exception:  # whatever the library trips over
+    except Exception:  # whatever the library raises
         raise InputError(f"{name}: {damaged}") from None
     return total
 
@@ -142,7 +142,7 @@ def _check_gzip(file: BinaryIO, size: int, name: object) -> int:
         with gzip.GzipFile(fileobj=file) as stream:  # which compares the checksum and the length at its end
             while total <= limit and (piece := stream.read(_CHUNK)):
                 total += len(piece)
-    except Exception:  # whatever the library trips over
+    except Exception:  # whatever the library raises
         raise InputError(
             f"{name}: is damaged or shorter than its header says (its checksum does not fit); copy it again"
         ) from None

@@ -35,7 +35,7 @@ class _FileHandler(logging.StreamHandler):
 
 
 def log(message: str) -> None:
-    """Say something to the user; only rank 0 is heard."""
+    """Write a line for the user, on rank 0 only."""
     _LOGGER.info("%s", one_line(message))
 
 

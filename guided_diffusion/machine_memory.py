@@ -8,7 +8,7 @@ from pathlib import Path
 # A control group's files of its limit and its use, and the entry of memory.stat that counts cached files.
 _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _VERSION_2 = ("memory.max", "memory.current", "inactive_file")
-_NO_LIMIT = 2**62  # version 1 has no word for it and gives the largest whole number of pages
+_NO_LIMIT = 2**62  # version 1 has no name for it and gives the largest whole number of pages
 
 
 def available_bytes() -> int | None:

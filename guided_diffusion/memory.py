@@ -32,7 +32,7 @@ class PatchesTooLarge(Exception):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is PyTorch's way, or its convolution library's, of saying that a GPU or the CPU has no memory left.
+    """Whether an exception of PyTorch or its convolution library means that a GPU or the CPU has no memory left.
 
     "could not create a primitive descriptor" is something else: a convolution that the library does not have.
     """

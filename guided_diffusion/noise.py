@@ -1,7 +1,7 @@
 """Random numbers by name: what a draw is for, not when it is made, decides what is drawn.
 
 The noise of (seed, realisation, step, axial slice) is one and the same wherever it is asked for: patches that overlap
-see equal noise in the overlap, and nothing depends on patch size, batch or rank count. Philox is counter-based (Salmon
+get equal noise in the overlap, and nothing depends on patch size, batch or rank count. Philox is counter-based (Salmon
 et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011), so the name is the counter and nothing is drawn in order.
 """
 

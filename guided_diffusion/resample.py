@@ -21,7 +21,7 @@ class UniformSampler:
         return torch.from_numpy(rng.integers(self.num_timesteps, size=batch_size)), torch.ones(batch_size)
 
     def update(self, timesteps: Tensor, losses: Tensor) -> None:
-        """Take note of a batch's losses, both [N]: nothing to learn here."""
+        """Ignore a batch's losses, both [N]: the sampler does not depend on them."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """State that continuing needs: none."""
@@ -34,7 +34,7 @@ class UniformSampler:
 class LossSecondMomentSampler:
     """Timesteps in proportion to the root mean square of their latest losses (IDDPM section 3.3).
 
-    Uniform until every timestep has been seen `history` times; a small uniform share stays for ever.
+    Uniform until every timestep has been drawn `history` times; a small uniform share always stays.
     """
 
     uniform_share = 0.001

@@ -27,7 +27,7 @@ AnyProcess = TypeVar("AnyProcess", bound=Process)
 
 @dataclass(frozen=True)
 class Predictor(Generic[AnyProcess]):
-    """A network's view of a process: what x at a step says about the step before and about x_0."""
+    """A network's predictions in a process: the step before and x_0, from x at a step."""
 
     diffusion: AnyProcess
     model: Callable[..., Tensor]

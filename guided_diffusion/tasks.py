@@ -1,4 +1,4 @@
-"""Tasks over MPI ranks: rank 0 hands them out in order, takes the results as they come, and hears of every step.
+"""Tasks over MPI ranks: rank 0 hands them out in order, takes the results as they come, and is informed of every step.
 
 No rank computes a task twice, a rank is given its next task before it has finished the last, and no rank keeps a core
 busy while waiting. Tasks are made as they are handed out, and none is handed out that lies further than `window` behind
@@ -50,7 +50,7 @@ def block_of(rank: int, ranks: int, tasks: int) -> range:
 
 
 class _Lead:
-    """Rank 0: deals tasks out and listens, between the steps of tasks that it computes itself."""
+    """Rank 0: hands tasks out and receives messages, between the steps of tasks that it computes itself."""
 
     def __init__(self, comm: Any, tasks: Iterable[Any], on_result: Callable, on_step: Callable):
         self._comm = comm

@@ -34,7 +34,7 @@ class TimestepBlock(nn.Module):
 
 
 class TimestepSequential(nn.Sequential):
-    """A sequence that hands the embedding to those children that want it."""
+    """A sequence that passes the embedding to those layers that take it."""
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         for layer in self:

@@ -1,4 +1,4 @@
-"""Section `samplers`: what the ways and lengths of walking the chain are worth, on lesions of a validation trial."""
+"""Section `samplers`: image quality by sampler and number of steps, on lesions of a validation trial."""
 
 import time
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def walks(longest: int) -> Iterator[Walk]:
 @dataclass(frozen=True)
 class LesionSlab:
     """The slices around a lesion: the low dose, the normal dose (float32 [X, Y, Z] in SUV clipped to [0, 16]) and the
-    lesion's voxels. The grid's position is of no interest here.
+    lesion's voxels. The grid's position is not used.
     """
 
     low_dose: Volume

@@ -88,6 +88,6 @@ def _measure(
 
 
 def _middle(volume: Volume) -> Volume:
-    """The middle slices of a volume. The grid's position is of no interest here."""
+    """The middle slices of a volume. The grid's position is not used."""
     first = max((volume.data.shape[2] - SLICES) // 2, 0)
     return replace(volume, data=np.ascontiguousarray(volume.data[..., first : first + SLICES]))

@@ -1,4 +1,4 @@
-"""Timing of alternatives in alternation, so that whatever else the machine does meets all of them alike."""
+"""Timing of alternatives in alternation, so that other load on the machine affects all of them alike."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -62,7 +62,7 @@ def check_header(header: object, path: str) -> None:
 
 
 def _check_plain(header: object, path: str) -> None:
-    """Few plain values: dictionaries that share their entries can unfold for ever."""
+    """Few plain values: dictionaries that share their entries can be walked through for ever."""
     waiting, seen = [(header, 0)], 0
     while waiting:
         value, depth = waiting.pop()

@@ -1,4 +1,4 @@
-"""3D networks for inference: the function of `unet.SuperResModel` and its kin, made from their trained layers.
+"""3D networks for inference: the function of `unet.SuperResModel` and similar ones, made from their trained layers.
 
 What is different is the cost. Weights are put into the kernels' order once; all projections of a timestep are one
 product, kept for its next use; the halves of a decoder's input are never put side by side; an upsampled map is never
@@ -38,7 +38,7 @@ class Build:
 
 
 class FastUNet(nn.Module):
-    """The backbone. What enters and leaves it is the subclasses' matter.
+    """The backbone. Subclasses define its input and output.
 
     Called as all networks are: x and low_res [N, 1, Z, X, Y], timesteps [N] -> float32 [N, out, Z, X, Y].
     model: in evaluation mode, on the device on which this one is to stay. dtype: precision of feature maps and

@@ -34,7 +34,7 @@ def _packs(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 class FastConv:
-    """A 3D convolution whose weights are put into the kernel's order once, and which can add to its result for free."""
+    """A 3D convolution whose weights are put into the kernel's order once; it can add to its result at no cost."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...], stride: tuple[int, ...]):
         """weight: [out, in, kz, kx, ky] in the precision and on the device of the maps to come."""
@@ -48,7 +48,7 @@ class FastConv:
             self._weight = weight.contiguous(memory_format=LAYOUT)
 
     def __call__(self, x: Tensor, plus: Tensor | None = None, *, overwrite: bool = False) -> Tensor:
-        """The convolution of x, plus a map of the result's shape where one is given. overwrite: whether it may hold it."""
+        """The convolution of x, plus a map of the result's shape if given. overwrite: whether that may hold the sum."""
         padding, stride, dilation, groups = self._geometry
         if not self._packed:
             y = F.conv3d(x, self._weight, self._bias, stride, padding, dilation, groups)

@@ -24,7 +24,7 @@ from guided_diffusion.tasks import block_of
 
 @dataclass(frozen=True)
 class _Share:
-    """A rank's share: its patches (None: it has none), who holds which, and the realisations to be sampled of them."""
+    """A rank's share: its patches (None: it has none), the rank of each patch, and the realisations to sample."""
 
     plan: PatchPlan
     owners: list[int]
@@ -107,7 +107,7 @@ class BlendEachStep:
 
 
 def _agree(fits: bool) -> None:
-    """Once in every walk, before anything is exchanged: all ranks hear whether it fits everyone's memory."""
+    """Once in every walk, before anything is exchanged: all ranks learn whether it fits the memory of each."""
     meet()
     if not all(communicator().allgather(fits)):
         raise PatchesTooLarge
@@ -119,7 +119,7 @@ def _patches(batches: list[range], block: range) -> range:
 
 
 def _receive(rank: int, tag: int) -> Any:
-    """A message from a rank, without burning a core while it is on its way."""
+    """A message from a rank, without keeping a core busy while waiting."""
     comm = communicator()
     wait_until(lambda: comm.iprobe(source=rank, tag=tag))
     return comm.recv(source=rank, tag=tag)

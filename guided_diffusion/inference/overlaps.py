@@ -17,7 +17,7 @@ from guided_diffusion.pet.patches import PatchPlan
 
 @dataclass(frozen=True)
 class Contribution:
-    """Slices first to last - 1 of the volume, of which patch `giver` has a say in patch `taker`."""
+    """Slices first to last - 1 of the volume, which patch `giver` contributes to patch `taker`."""
 
     giver: int
     taker: int

@@ -109,7 +109,7 @@ def _in_batches(model: Network, size: int, x: Tensor, timesteps: Tensor, low_res
     """The network's output for all patches, computed `size` patches at a time.
 
     Where patches are fused after each step, a rank walks with more of them than --batch_size lets a network see at
-    once. What a network does with a batch is its own matter: a `UNetModel` computes it together, while a `FastUNet`,
+    once. A network decides how it computes a batch: a `UNetModel` computes it together, while a `FastUNet`,
     whose layers hold one patch, takes it patch by patch.
     """
     if len(x) <= size:

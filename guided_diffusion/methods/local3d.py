@@ -32,7 +32,7 @@ class LocalRegression(Regression):
         model_kwargs: dict[str, Any] | None = None,
         noise: Tensor | None = None,  # noqa: ARG002
     ) -> dict[str, Tensor]:
-        """The loss and the mean squared error of the answer, [N], as "loss" and "mse"."""
+        """The loss and the mean squared error of the output, [N], as "loss" and "mse"."""
         low_dose = (model_kwargs or {})["low_res"]
         image = model(x_start, t, low_res=low_dose)
         unit = getattr(model, "module", model).config.low_res_scale

@@ -44,7 +44,7 @@ class FastUNet3D(FastUNet):
 
 
 class Regression:
-    """One network call, in the place of a diffusion process: a process of a single step whose x_0 is the answer."""
+    """One network call, in the place of a diffusion process: a process of a single step whose x_0 is the output."""
 
     num_timesteps = 1
 
@@ -60,7 +60,7 @@ class Regression:
         clip_denoised: bool = True,
         model_kwargs: dict[str, Any] | None = None,
     ) -> dict[str, Tensor]:
-        """The network's answer as "mean" and "pred_xstart", both [N, 1, (Z,) X, Y]; its variance is 0."""
+        """The network's output as "mean" and "pred_xstart", both [N, 1, (Z,) X, Y]; its variance is 0."""
         image = model(x, t, **(model_kwargs or {}))
         if clip_denoised:
             image = image.clamp(-1, 1)

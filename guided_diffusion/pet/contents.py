@@ -252,7 +252,7 @@ def _study_of(path: Path) -> tuple[Study | None, str | None]:
 
 
 def _study_of_archive(path: Path) -> Study | None:
-    """A zip of DICOM counts as a study of its own: who it is of is seen when it is read."""
+    """A zip of DICOM counts as a study of its own: its patient is found when it is read."""
     if volume_formats.suffix_of(path.name):
         return None
     try:

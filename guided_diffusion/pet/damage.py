@@ -10,7 +10,7 @@ from guided_diffusion.errors import InputError
 def damage_as(message: str, *passing: type[Exception]) -> Iterator[None]:
     """Turns every exception inside into InputError(message), except InputError itself and those in `passing`.
 
-    For calls into libraries that parse bytes from outside: on damaged ones they raise whatever they trip over, from
+    For calls into libraries that parse bytes from outside: on damaged ones they raise exceptions of any kind, from
     ZeroDivisionError to their own classes. Nothing of ours belongs inside.
     """
     try:

@@ -26,7 +26,7 @@ from guided_diffusion.pet.normalisation import BODY_SUV, DEFAULT_SUV_MAX
 from guided_diffusion.pet.operators import Samples, apply_separable, back_operator, there_operator
 from guided_diffusion.pet.sheared import sample, upright_grid
 
-# Spacings as close as this to the model's are taken as they are: interpolating would blur more than it would mend.
+# Spacings as close as this to the model's are taken as they are: interpolating would blur more than it would correct.
 SAME_SPACING = 0.01
 # The largest cosine between axes that still count as being at right angles: 0.3 mm over a body's width.
 RIGHT_ANGLE = 1e-3

@@ -17,7 +17,7 @@ SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM = 0.05, 100.0
 # Grids whose voxels lie less than this part of a voxel apart are one: rounded in a header, and nothing to PET.
 SAME_GRID_VOXELS = 0.05
 
-# 2 GiB as float32. The longest scanners give a quarter of that; a header that claims more is damaged or hostile.
+# 2 GiB as float32. The longest scanners give a quarter of that; a header that claims more is damaged or malicious.
 MAX_VOXELS = 2**29
 
 

@@ -14,7 +14,7 @@ from scipy.linalg import solve
 
 # Where both grids have nearly the same spacing, L blurs some stretches so much that undoing it would amplify noise.
 # The weight of the squared second differences bounds that (to 2.5 for white noise at 1.68 to 1.65 mm), and leaves at
-# most 2 % of what L blurred there, 0.1 % at 4 mm. Straight lines pass untouched.
+# most 2 % of what L blurred there, 0.1 % at 4 mm. Straight lines stay as they are.
 SMOOTHNESS = 1e-4
 
 

@@ -24,7 +24,7 @@ def check_suv(data: np.ndarray, name: object, *, stated: bool = False, advice: s
     """Refuses values [any axes] that are no SUV, and returns notices on those that are doubtful.
 
     stated: whether the file says that it is SUV, or how it becomes SUV. Then only the impossible is refused and the
-    doubtful told. advice: what helps where values are too low, besides converting them.
+    doubtful reported. advice: what helps where values are too low, besides converting them.
 
     Raises:
         InputError: NaN, infinity, nothing above zero, or values that cannot be SUV; names the file and what to do.

@@ -46,7 +46,7 @@ def _fetch(url: str, folder: Path) -> Path:
     numbers: dict[tuple[str, str], int] = {}
     for parent, _, names in blobfile.walk(url):
         for name in names:
-            # Numbered, with plain letters only: what a server calls its files shall not decide where we write. Files of
+            # Numbered, with plain letters only: names on a server must not decide where files are written. Files of
             # one name with different suffixes, such as a volume and its sidecar, share a number.
             number = numbers.setdefault((parent, name.split(".")[0]), len(numbers))
             plain = re.sub("[^A-Za-z0-9._-]", "_", name)[-MAX_NAME:]

@@ -26,7 +26,7 @@ def ball(diameter_mm: float, voxel_mm: Sequence[float]) -> np.ndarray:
 def sphere_kernel(volume_ml: float, voxel_mm: Sequence[float]) -> np.ndarray:
     """Weights of the voxels in a sphere centred on a voxel, by the share that lies inside; float64, sum 1.
 
-    Each voxel is asked at 5x5x5 points.
+    Each voxel is sampled at 5x5x5 points.
     """
     radius = (3 * volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
     shape = [2 * int(np.ceil(radius / size - 0.5)) + 1 for size in voxel_mm]

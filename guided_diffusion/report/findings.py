@@ -68,7 +68,7 @@ class Findings:
 
 
 def find(scan: Volume, denoised: Volume) -> Findings:
-    """Compare a scan with what became of it, on one grid, in SUV."""
+    """Compare a scan with its denoised image, on one grid, in SUV."""
     voxel_mm = scan.voxel_mm
     mean, deviation = sphere_statistics(scan.data, voxel_mm)
     mean_after, deviation_after = sphere_statistics(denoised.data, voxel_mm)

@@ -40,7 +40,7 @@ def check_same_grid(volume: Volume, scan: Volume, name: str) -> None:
 
 
 def without_head(images: Sequence[Image], neck_mm: float) -> list[Image]:
-    """Upright images without the uppermost `neck_mm`, in whole slices, rather a slice too many than a chin.
+    """Upright images without the uppermost `neck_mm`, in whole slices, rounded up, so that no chin is shown.
 
     Raises InputError where nothing would be left.
     """

@@ -69,7 +69,7 @@ class RandomField:
 
 
 class Canvas:
-    """Activity (SUV), attenuation (per cm) and labels of a patient while they are painted, last coat on top.
+    """Activity (SUV), attenuation (per cm) and labels of a patient while they are painted, the last one on top.
 
     Outlines are bent by a smooth random displacement, so that no organ keeps its ideal shape; what touches stays in
     touch.
@@ -102,7 +102,7 @@ class Canvas:
     def _filled_share(self, solid: Solid, box: tuple[slice, slice, slice]) -> np.ndarray:
         """Share of every voxel of `box` that a solid fills, from the distance of the voxel's centre to its surface.
 
-        That takes the surface for a plane, so small, strongly curved solids are asked at eight points of a voxel.
+        That takes the surface for a plane, so small, strongly curved solids are sampled at eight points of a voxel.
         """
         points = [q[box] for q in self._points]
         voxel = self.grid.voxel_mm

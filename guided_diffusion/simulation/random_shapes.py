@@ -1,4 +1,4 @@
-"""Volumes of random shapes and textures with PET's contrasts, so that no anatomy is learnt by heart."""
+"""Volumes of random shapes and textures with PET's contrasts, so that a network does not memorise anatomy."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""With which flags a run was trained, from which step on: the part of a header's provenance that says what was changed.
+"""Flags with which a run was trained, each from a step on: the part of a header's provenance that records changes.
 
 A history is a list of entries {"from_step": int, "flags": dict}, plain values only. The first entry has all flags that
 decide the weights, each later one those that were changed before that step.

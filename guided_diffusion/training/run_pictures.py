@@ -36,7 +36,7 @@ def draw_curves(path: Path, progress: Rows, validations: Rows) -> None:
 
 
 def draw_example(path: Path, images: np.ndarray, suv_max: float, voxel_mm: Sequence[float], title: str) -> None:
-    """Write a PNG of an axial slice before and after denoising and as it should be.
+    """Write a PNG of an axial slice before and after denoising, and at normal dose.
 
     images: low dose, denoised and normal dose, normalised [3, X, Y]. All share one SUV window, which the normal dose
     sets, so that pictures of one run can be compared. Slices are axial because they show no face, whatever the

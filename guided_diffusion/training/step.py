@@ -117,7 +117,7 @@ class TrainStep:
         return weigh
 
     def _require_finite(self, finite: bool, trained: OptimisedNetwork, what: str, step: int) -> None:
-        """Without a loss scale there is no way on from an overflow."""
+        """Raises InputError, on every rank, for an overflow without a loss scale, which alone could correct it."""
         if not finite and not trained.scaler.is_enabled():
             folder = self.settings.run.save_dir
             raise_together(

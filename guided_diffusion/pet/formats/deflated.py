@@ -1,4 +1,4 @@
-"""DICOM files whose data set is deflated as a whole: pydicom unfolds it at once, so its size is found out before."""
+"""DICOM files whose data set is deflated as a whole: pydicom unpacks it at once, so its size is found out before."""
 
 import struct
 import zlib
@@ -16,9 +16,9 @@ _CHUNK = 2**16
 
 
 def check_deflated(stream: BinaryIO, name: str) -> None:
-    """Unfolds a deflated data set piece by piece without keeping it; leaves the stream at its start.
+    """Unpacks a deflated data set piece by piece without keeping it; leaves the stream at its start.
 
-    Raises InputError for one that unfolds to more than is plausible, and for a deflated file that does not say where
+    Raises InputError for one that unpacks to more than is plausible, and for a deflated file that does not say where
     its data set begins.
     """
     first = stream.read(_META_BYTES)

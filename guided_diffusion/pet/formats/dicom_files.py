@@ -1,4 +1,4 @@
-"""The DICOM files of a folder or zip: each is read, or named with the reason why not; none drops out in silence.
+"""The DICOM files of a folder or zip: each is read, or named with the reason why not; none is left out silently.
 
 Nothing here puts a patient's name or birth date into a message.
 """

@@ -1,4 +1,4 @@
-"""Walking a folder of images: links are followed, circles and special files are not, and nothing drops out unnamed."""
+"""Walking a folder of images: links are followed, circles and special files are not; all that is left out is named."""
 
 import json
 import os

@@ -17,7 +17,7 @@ def open_unpacked(path: Path) -> BinaryIO:
 
     Raises:
         InputError: there is no such file, it is no regular one (a pipe, a device), or it cannot be opened; its
-            gzip is damaged, or unfolds to more than is plausible.
+            gzip is damaged, or unpacks to more than is plausible.
     """
     file = _unpacked(path)
     if isinstance(file, _OwningGzip):

@@ -31,7 +31,7 @@ def delay_s(
 ) -> float:
     """Seconds from the injection to `reference`; a little below zero where the scanner was started first.
 
-    A header's midnight sharp counts as missing: taken at its word, it would multiply a morning scan's SUV by tens.
+    A header's midnight sharp counts as missing: taken literally, it would multiply a morning scan's SUV by tens.
 
     Raises:
         SUVError: the injection's time is missing or cannot be true.

@@ -15,7 +15,7 @@ MAX_WEIGHT_KG = 500.0
 
 
 class SUVError(InputError):
-    """No trustworthy SUV factor follows from the header; says which tag and value stand in the way."""
+    """No trustworthy SUV factor follows from the header; says which tag and value prevent it."""
 
 
 @dataclass(frozen=True)
