@@ -14,7 +14,7 @@ from guided_diffusion.config.inference_flags import ReportFlags
 from guided_diffusion.config.parser import Parser, read_flags
 from guided_diffusion.dist_util import SharedError, SharedFailure, communicator, device, on_root, share_cores, told
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import check_space
+from guided_diffusion.files import check_space, writable_folder
 from guided_diffusion.folder_lock import one_writer
 from guided_diffusion.inference import planning
 from guided_diffusion.inference.denoising import PUBLISHED_GRID, Denoised, denoise_volume
@@ -117,8 +117,12 @@ def _denoise_each(subjects: list[Subject], run: Run) -> None:
 
 def _denoise_alone(subject: Subject, run: Run) -> None:
     """One subject, into whose folder no other run writes meanwhile."""
-    is_locked = run.flags["info"] or subject.folder == Path(run.flags["save_dir"])
-    with nullcontext() if is_locked else one_writer(subject.folder):
+    out = Path(run.flags["save_dir"])
+    if run.flags["info"] or subject.folder == out:
+        _denoise_subject(subject, run)
+        return
+    on_root(writable_folder, subject.folder, out)
+    with one_writer(subject.folder):
         _denoise_subject(subject, run)
 
 

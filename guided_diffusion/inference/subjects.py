@@ -128,8 +128,8 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
     """The scans at a path: a file, a DICOM folder, a folder of subjects (volume files or DICOM folders), or a trial.
 
     A single scan's results go into `save_dir`, those of several into a folder each; a virtual trial's low doses into
-    folders named after them, such as sub-0000/low_dose_1-20. A `save_dir` inside the folder of subjects is none of
-    them. Raises InputError if there is nothing, or if nothing can be written.
+    folders named after them, such as sub-0000/low_dose_1-20, which are made when their turn comes. A `save_dir` inside
+    the folder of subjects is none of them. Raises InputError if there is nothing, or if nothing can be written.
     """
     if not base_samples:
         raise InputError(
@@ -142,7 +142,7 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if is_trial(path):
-        return [Subject(str(case.low_dose), writable_folder(out / case.name, within=out)) for case in read_cases(path)]
+        return [Subject(str(case.low_dose), out / case.name) for case in read_cases(path)]
     if path.resolve() == out.resolve():
         raise InputError(f"{path}: the results would lie among the scans; choose another --save_dir")
     found = contents_of(path, excluded=out)
@@ -155,10 +155,7 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InputError(f"{path}: several files are called {sorted(twice)[0]}; their results would share a folder")
-    subjects = [
-        Subject(str(scan), writable_folder(out / name, within=out))
-        for scan, name in zip(found.scans, names, strict=True)
-    ]
+    subjects = [Subject(str(scan), out / name) for scan, name in zip(found.scans, names, strict=True)]
     return [replace(subjects[0], notices=found.notices), *subjects[1:]]
 
 

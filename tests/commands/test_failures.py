@@ -162,3 +162,13 @@ def test_a_failure_on_another_rank_does_not_end_the_others(two_subjects, tmp_pat
     assert not list((tmp_path / "out" / "first").glob("*.npz"))
     alone = denoise(scans / "second.npz", weights, tmp_path / "alone")
     np.testing.assert_array_equal(samples_in(tmp_path / "out" / "second"), samples_in(alone))
+
+
+def test_a_file_where_a_subject_s_folder_goes_does_not_end_the_others(two_subjects, tmp_path):
+    scans, weights = two_subjects
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "first").write_bytes(b"in the way")
+    with pytest.raises(SharedError, match="1 of 2 subjects failed"):
+        denoise(scans, weights, tmp_path / "out")
+    assert (tmp_path / "out" / "first").read_bytes() == b"in the way"
+    assert samples_in(tmp_path / "out" / "second").shape == (18, 21, 73)

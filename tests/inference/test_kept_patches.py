@@ -201,13 +201,15 @@ def test_results_do_not_go_through_links(small, tmp_path):
     assert (tmp_path / "precious").read_text() == "mine"
 
 
-def test_a_linked_folder_of_a_subject_is_refused(small, tmp_path):
+def test_a_linked_folder_of_a_subject_is_refused_and_the_others_are_done(small, tmp_path, caplog):
     (tmp_path / "scans").mkdir()
     for name in ("a.npz", "b.npz"):
         (tmp_path / "scans" / name).write_bytes((small / "scan.npz").read_bytes())
     (tmp_path / "outside").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a").symlink_to(tmp_path / "outside")
-    with pytest.raises(InputError, match="a: a link leads from there"):
-        denoise(tmp_path / "scans", small / "small.pt", tmp_path / "out")
+    with caplog.at_level("INFO"), pytest.raises(InputError, match="1 of 2 subjects failed"):
+        denoise(tmp_path / "scans", small / "small.pt", tmp_path / "out", *QUICK)
+    assert "a: a link leads from there" in caplog.text
     assert list((tmp_path / "outside").iterdir()) == []
+    assert (tmp_path / "out" / "b" / "run.json").exists()
