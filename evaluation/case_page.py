@@ -101,7 +101,7 @@ def _plots(rows: Sequence[Row], lesions: Sequence[Row]) -> list[dict[str, str]]:
 
 
 def _lines(table: Sequence[Row], column: str) -> dict[str, list[tuple[float, float]]]:
-    """Per method the doses with the mean of a column there; nothing where nothing was measured."""
+    """Per method the doses with the mean of a column there; doses without a measurement are left out."""
     lines = {}
     for method in dict.fromkeys(row["method"] for row in table):
         own = [row for row in table if row["method"] == method and not np.isnan(row[column])]

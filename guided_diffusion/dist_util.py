@@ -33,7 +33,7 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.005
 INTERRUPTED = 130  # the exit code of a process that was interrupted, as shells have it
 _CHUNK_BYTES = 2**28  # of a message; MPI counts in 32 bits
-_LEAVING_SECONDS = 3  # what the first of several processes without MPI has to print its line
+_LEAVING_SECONDS = 3  # time for the first of several processes without MPI to print its line
 
 
 class Tag(IntEnum):

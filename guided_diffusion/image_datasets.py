@@ -28,7 +28,7 @@ from guided_diffusion.pet.trial_manifest import MANIFEST, file_of, is_trial, rea
 # Crops are centred within cells of this many voxels a side.
 CELL = 8
 
-# What a manifest must say of its pairs.
+# Columns that a manifest must have.
 PAIR_COLUMNS = ("subject", "dose", "split", "voxel_mm", "pair")
 
 

@@ -44,7 +44,7 @@ _RANKS_ALONE = (
     ("Cray ALPS", "ALPS_APP_PE"),
 )
 
-# What Slurm sets in the shell that `srun --pty` opens, which is one process whatever the size of its step.
+# Set by Slurm in the shell that `srun --pty` opens, which is one process whatever the size of its step.
 _SLURM_TERMINAL = "SLURM_PTY_PORT"
 
 

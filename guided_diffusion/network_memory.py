@@ -17,7 +17,7 @@ INPUT_COPIES = 3.0  # of a block's input, itself included
 OUTPUT_COPIES = 2.5  # of a block's output
 # Of a local network, measured for widths of 32 and 64: copies of its widest map, and single values beside them.
 LOCAL_COPIES, LOCAL_BYTES = 7.0, 40.0
-# What may be planned with: the rest is for the state of the walk and for what the allocator cannot use.
+# Usable share of the free memory: the rest is for the state of sampling and for what the allocator cannot use.
 _USABLE = 0.8
 
 

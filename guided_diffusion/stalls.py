@@ -1,8 +1,8 @@
-"""A rank that stands still ends the job: the others would wait for it for ever.
+"""Ends the job where a rank makes no progress: the others would wait for it for ever.
 
 A thread of every rank sends signs of life, the other ranks' to rank 0 and rank 0's to all of them. A stopped process
-sends none; a process whose main thread hangs says in them for how long nothing was finished. Where the MPI library
-knows no threads, nobody watches.
+sends none; a process whose main thread hangs states in them for how long nothing was finished. Where the MPI library
+does not support threads, no rank watches.
 """
 
 import sys
@@ -20,16 +20,16 @@ LEAST_SECONDS = 60.0
 """The shortest bound that follows from measured steps: a busy machine may keep a process waiting for a while."""
 
 STEPS_OF_GRACE = 10
-"""How many times as long as the longest step so far the bound is."""
+"""The bound in multiples of the longest step so far."""
 
 _INTERVAL_SECONDS = 1.0
-_LATER_SECONDS = 2.0  # by which each further rank waits longer for rank 0, so that one of them speaks
+_LATER_SECONDS = 2.0  # by which each further rank waits longer for rank 0, so that only one of them reports it
 
 
 @dataclass(frozen=True)
 class _Sign:
-    """What a rank says of itself: its latest task ("" before the first), the seconds since its last step (0 between
-    tasks), and its longest step (0 before the first; rank 0 gives the longest of all ranks).
+    """Message of a rank: its latest task ("" before the first), the seconds since its last step (0 between tasks), and
+    its longest step (0 before the first; rank 0 gives the longest of all ranks).
     """
 
     task: str = ""
@@ -90,7 +90,7 @@ class _Watch:
             now = time.monotonic()
             self.receive()
             if now - last > 3 * self._interval + 1:
-                # This process itself was stopped, perhaps with all others: their silence means nothing.
+                # This process itself was stopped, perhaps with all others: missing signs of theirs mean nothing.
                 self._signs = {rank: (now, sign) for rank, (_, sign) in self._signs.items()}
             last = now
             self._send()
@@ -112,15 +112,15 @@ class _Watch:
         return max([self._longest, *(sign.longest for _, sign in self._signs.values())])
 
     def _reason(self, rank: int) -> str | None:
-        """Why a rank counts as standing still, if it does."""
+        """Reason why a rank counts as standing still, None if it does not."""
         arrived, sign = self._signs[rank]
         bound = self._seconds or max(LEAST_SECONDS, STEPS_OF_GRACE * self._longest_of_all())
         later = _LATER_SECONDS * max(0, self._comm.rank - 1)
         now = time.monotonic()
         if now - arrived > bound + later:
             return f"no sign of life for {now - arrived:.0f} s"
-        # Ranks in lockstep wait for the one that hangs, so the one without a step for longest is meant; and before the
-        # first step nothing is known of how long one takes.
+        # Ranks in lockstep wait for the one that hangs, so the one without a step for longest counts; and before the
+        # first step it is not known how long one takes.
         waiting = [self._since(), *(other.since + now - then for then, other in self._signs.values() if other.since)]
         is_measured = self._seconds is not None or self._longest_of_all() > 0
         since = sign.since + now - arrived

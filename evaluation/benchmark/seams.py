@@ -20,7 +20,7 @@ DOSE = 0.05
 SLICES = 96
 PATCHES = {"patch_size": 32, "overlap": 10}
 
-# What is compared: the noise of neighbouring patches, and when they are blended.
+# Ways to compare: the noise of neighbouring patches, and when they are blended.
 WAYS = {
     "published: the same noise in every patch, blended at the end": {"noise": "per_patch"},
     "one noise field, blended at the end": {"noise": "field"},

@@ -15,7 +15,7 @@ RELEASED_MODEL = ModelConfig(
 )
 RELEASED_DIFFUSION = DiffusionConfig(learn_sigma=True)
 
-# Where a checkpoint recommends nothing, as the published weights do not.
+# For checkpoints without a recommendation, such as the published weights.
 FAST_SAMPLER = SamplerConfig(sampler="ddim", timestep_respacing="ddim20", bfloat16=True)
 
 # The small network that is trained on virtual patients and shipped: it adds a correction to the low-dose image, since
@@ -35,12 +35,12 @@ DEMO_DIFFUSION = DiffusionConfig(predict_xstart=True)
 # Patches not much longer than the crops of training: the norms take their statistics over a whole patch.
 DEMO_PREPROCESSING = PreprocessingConfig(voxel_mm=(3.3, 3.3, 3.3), patch_size=32)
 
-# The knee of quality over calls (checkpoint/README.md): more calls gain 0.1 dB at the most.
+# More calls gain 0.1 dB at the most (checkpoint/README.md).
 DEMO_SAMPLER = SamplerConfig(
     sampler="ddim", timestep_respacing="logsnr1", start_from="low_dose", start_step=250, bfloat16=True
 )
 
-# The network that is meant for scanners it has never seen, and the grid between the scans' and its own: finer than most
+# The network for scanners outside its training, and the grid between the scans' and its own: finer than most
 # scanners resolve, and not so fine that it costs more than it shows.
 LOCAL_MODEL = ModelConfig(num_channels=64, num_res_blocks=1, channel_mult="1,2,2", low_res_scale=64.0)
 LOCAL_PREPROCESSING = PreprocessingConfig(voxel_mm=(2.5, 2.5, 2.5), suv_max=64.0, linear_transfer=True, overlap=24)

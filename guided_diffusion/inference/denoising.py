@@ -28,7 +28,7 @@ from guided_diffusion.pet.normalisation import denormalise, normalise
 from guided_diffusion.pet.patches import PatchPlan, pad_in_plane
 
 PUBLISHED_GRID = PreprocessingConfig()
-# When patches are blended, by the names of `--fuse`.
+# Ways to blend patches, by the names of `--fuse`.
 BLENDINGS: dict[str, Callable[[LoadedModel], Blending]] = {"end": BlendAtEnd, "each_step": BlendEachStep}
 
 

@@ -17,10 +17,10 @@ OTHER_WORDS = {
     "anat", "func", "fmap", "perf", "uncertainty",
 }  # fmt: skip
 PET_WORDS = {"pet", "suv", "suvbw", "fdg"}
-# What BIDS keeps beside the subjects' folders.
+# Files and folders that BIDS keeps beside the subjects' folders.
 BIDS_DESCRIPTION = "dataset_description.json"
 BIDS_FOLDERS = {"derivatives", "sourcedata", "code", "phenotype", "stimuli"}
-# How nnU-Net says which channel of a case a file holds.
+# nnU-Net's description of channels, and the part of a file's name that gives its channel.
 NNUNET_DESCRIPTION = "dataset.json"
 MAX_DESCRIPTION_BYTES = 2**20
 _CHANNEL = re.compile(r"_(\d{4})$")

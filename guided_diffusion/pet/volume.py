@@ -39,7 +39,7 @@ def load_volume(
         InputError: the file is missing, damaged, no PET image, or its values cannot be SUV; or `overrides` say what
             cannot be used for it. What is only doubtful stands in the volume's source, under "notices".
     """
-    # What float32 cannot hold becomes infinite and is refused below.
+    # Values that float32 cannot hold become infinite and are refused below.
     with remote.local_copy(path) as local, np.errstate(over="ignore", invalid="ignore"):
         # With --series a folder is searched whole, whatever lies beside.
         found = single_scan(local) if series is None else Contents((local,))

@@ -179,7 +179,7 @@ class TrainLoop:
         bar.set_postfix_str(standing)
 
     def _validate(self) -> None:
-        """Score the first moving average, draw where the run stands, and keep the average if it is the best so far."""
+        """Score the first moving average, draw the run's pictures, and keep the average if it is the best so far."""
         if self.validator is None:
             return
         rate = self.settings.ema_rates[0]
@@ -214,7 +214,7 @@ class TrainLoop:
             save_checkpoint(ema_path(self.folder, rate, "best"), average, self._header(rate, score))
 
     def _score(self, weights: StateDict) -> Score:
-        """The validator's word on a copy of the network with these weights, in the precision recommended for it."""
+        """The validator's score of a copy of the network with these weights, in the precision recommended for it."""
         model = copy.deepcopy(self.model).eval()
         model.load_state_dict(weights)
         return self.validator.score(model.to(torch.bfloat16) if self.settings.sampler.bfloat16 else model)
@@ -256,7 +256,7 @@ class TrainLoop:
 
 
 def _next_or_mistake(stream: Iterator[Batch]) -> tuple[Batch | None, InputError | None]:
-    """The next batch, or why there is none."""
+    """The next batch, or the reason why there is none."""
     try:
         return next(stream), None
     except InputError as mistake:

@@ -28,7 +28,7 @@ class OptimisedNetwork:
         self._settings = settings
         self._device = device
         self.network = objective.network.train()
-        # What the method has frozen stays as it is.
+        # Parameters that the method has frozen stay as they are.
         self._trainable = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         options = settings.optimisation
         self.optimiser = torch.optim.AdamW(

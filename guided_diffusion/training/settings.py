@@ -29,7 +29,7 @@ from guided_diffusion.losses import WEIGHTINGS
 from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.script_util import configs_from_flags
 
-# What checkpoints of a chain of steps recommend for sampling, where it is not what all recommend.
+# Recommended samplers of checkpoints of a chain of steps, where they differ from the common one.
 _RECOMMENDED_SAMPLERS = {"demo": DEMO_SAMPLER}
 _RECOMMENDED_PATCHES = {"demo": DEMO_PREPROCESSING, "local": LOCAL_PREPROCESSING}
 _ONE_CALL = SamplerConfig(bfloat16=True)

@@ -64,7 +64,7 @@ class Series:
         try:
             with damage_as(damaged, RuntimeError, NotImplementedError), quiet_pydicom():
                 stored = dataset.pixel_array
-        except (RuntimeError, NotImplementedError):  # how pydicom says that no handler reads this compression
+        except (RuntimeError, NotImplementedError):  # pydicom has no handler for this compression
             raise InputError(
                 f"{name}: no decoder for its compression ({printable(dataset.file_meta.TransferSyntaxUID.name)});"
                 " pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or export the series uncompressed"

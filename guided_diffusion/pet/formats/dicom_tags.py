@@ -12,8 +12,8 @@ from pydicom.tag import Tag
 from guided_diffusion.pet.text import printable
 
 DAY = datetime.timedelta(days=1)
-# What a value of a kind may consist of (PS3.5, table 6.2-1). What does not may be a name in the wrong place: it is not
-# shown. Numbers may have a comma here, since that is the mistake to be shown.
+# Characters that values of a kind may have (PS3.5, table 6.2-1). Any other value may be a name in the wrong place: it
+# is not shown. Numbers may have a comma here, since that is the mistake to be shown.
 _NUMBERS, _MOMENTS = re.compile(r"[0-9+\-.,eE \\]*"), re.compile(r"[0-9+\-.:T ]*")
 _SHOWN = {
     "DS": _NUMBERS,

@@ -23,10 +23,10 @@ NAME = "suv"
 HEADER_BYTES = 128
 _MATRIX, _PACKED = 14, 15
 _NUMERIC = range(6, 16)  # classes of arrays: double, single and the integers
-# How the numbers are stored: often in a smaller type than that of the array.
+# Types in which the numbers are stored, often smaller than that of the array.
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _COMPLEX = 0x800
-# What HDF5 itself can undo: deflate, shuffle, fletcher32. Anything else would load a library.
+# Filters that HDF5 itself can undo: deflate, shuffle, fletcher32. Any other would load a library.
 _FILTERS = {1, 2, 3}
 _LARGEST_CHUNK = 2**26
 
@@ -48,7 +48,7 @@ def read(path: Path) -> np.ndarray:
         raise InputError(f"{path}: has no array named {NAME}")
     if data.ndim != 3:
         raise InputError(f"{path}: {NAME} has shape {list(data.shape)[:8]}, not [X, Y, Z] of real numbers")
-    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused with infinite voxels
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite, which is refused
         return np.ascontiguousarray(data, dtype=np.float32)
 
 

@@ -7,7 +7,7 @@ from pydicom import Dataset
 from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.suv.overrides import SUVError, SUVOverrides
 
-# What must be the same in all slices, and the flag that settles it where there is one.
+# Tags that must be the same in all slices, and the flag that replaces each, where there is one.
 COMPARED = {
     "Units": None,
     "DecayCorrection": None,

@@ -1,6 +1,6 @@
 "use strict";
 
-/** Which axis of the volume runs across a picture, which down it (turned round or not), which through it. */
+/** The axes of the volume that run across a picture, down it (turned round or not), and through it. */
 const PLANES = {
   coronal: { across: 1, down: 2, through: 0, turned: true, sides: ["R", "L"] },
   sagittal: { across: 0, down: 2, through: 1, turned: true, sides: ["A", "P"] },
@@ -57,7 +57,7 @@ function paintSlice(context, volume, plane, index, window, base, differenceTop) 
   context.putImageData(image, 0, 0);
 }
 
-/** Where a place of the volume lies in a picture of a plane, as shares of its width and height. */
+/** Position of a place of the volume in a picture of a plane, as shares of its width and height. */
 function shareOf(shape, plane, place) {
   const { across, down, turned } = PLANES[plane];
   const y = (place[down] + 0.5) / shape[down];
