@@ -49,8 +49,18 @@ class FolderLock:
             holder = self._lease.owner
             if holder is None or holder.hostname != os.uname().nodename:
                 self._wait_for_a_sign_of_life()
+            elif _is_zombie(holder.pid):
+                self._take_over()
             else:
                 raise self._refusal() from None
+
+    def _take_over(self) -> None:
+        """Take the lock of a process that has ended, which its process number alone does not tell."""
+        (self.folder / LOCK_NAME).unlink(missing_ok=True)
+        try:
+            self._lease.acquire(timeout=0)
+        except Timeout:
+            raise self._refusal() from None
 
     def _wait_for_a_sign_of_life(self) -> None:
         """Wait for a renewal by a holder on another host, whose processes are not visible here."""
@@ -77,6 +87,18 @@ class FolderLock:
     def release(self) -> None:
         """Let others write into the folder."""
         self._lease.release()
+
+
+def _is_zombie(process: int) -> bool:
+    """Whether a process has ended and only its number is left: where a launcher was killed, nobody may ever collect it.
+
+    Known under Linux only.
+    """
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in "ZX"
 
 
 def _refuse_no_file(path: Path) -> None:

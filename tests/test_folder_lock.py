@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,17 @@ def test_a_killed_holder_is_followed_at_once_and_its_leftovers_go(tmp_path, hold
     FolderLock(tmp_path).release()
     assert time.monotonic() - began < 5
     assert [path.name for path in tmp_path.iterdir()] == ["samples.npz"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the state of a process is known from /proc")
+def test_a_killed_holder_that_nobody_collects_is_followed(tmp_path, holder):
+    """As where a launcher was killed before its ranks ended."""
+    holder.kill()
+    stat = Path(f"/proc/{holder.pid}/stat")
+    while ") Z " not in stat.read_text():
+        time.sleep(0.01)
+    FolderLock(tmp_path).release()
+    assert ") Z " in stat.read_text()
 
 
 def test_a_silent_holder_on_another_host_is_followed_after_its_lease(tmp_path, monkeypatch):
