@@ -1,4 +1,4 @@
-"""From numbers per subject to a table: means over subjects with confidence intervals, and what a trial asks for."""
+"""From numbers per subject to a table: means over subjects with confidence intervals, and the targets of a trial."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

@@ -87,7 +87,7 @@ def parse_plain(content: bytes, path: str, map_location: torch.device | str = "c
             plain = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
         except pickle.UnpicklingError:
             raise InputError(f"{path}: holds more than tensors and plain values, so it is not loaded") from None
-        except Exception as error:  # PyTorch's readers trip over damaged files in many ways
+        except Exception as error:  # PyTorch's readers raise many exceptions on damaged files
             raise InputError(f"{path}: not a readable PyTorch checkpoint ({_first_line(error)})") from None
     if not isinstance(plain, dict):
         raise InputError(f"{path}: holds a {type(plain).__name__}, not a state dict")
@@ -177,7 +177,7 @@ def fitting_flags(state_dict: StateDict) -> dict[str, object]:
     """The model flags that the names and shapes of a state dict imply.
 
     Raises KeyError or IndexError for weights of another kind of network. Heads of attention leave no trace in the
-    shapes and are not part of the answer.
+    shapes and are not part of the result.
     """
     width = state_dict["time_embed.0.weight"].shape[1]
     widths = _encoder_widths(state_dict)

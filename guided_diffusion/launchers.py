@@ -1,7 +1,7 @@
 """The launcher that started this process as one of several, found by its environment variables.
 
 A launcher counts as recognised where it states a size and a rank of its own that are numbers; of MPI launchers, whose
-variables nobody else sets, the size suffices. What is empty, no number, or stated by half is a leftover.
+variables no other program sets, the size suffices. What is empty, no number, or stated by half is a leftover.
 """
 
 from collections.abc import Mapping

@@ -170,7 +170,7 @@ def watching(seconds: float | None) -> Iterator[None]:
 
 @contextmanager
 def working(task: str) -> Iterator[None]:
-    """Within the block this rank is at a task, of which `sign_of_life` tells the steps."""
+    """Within the block this rank is at a task, of which `sign_of_life` reports the steps."""
     watch = _current
     if watch is None:
         yield

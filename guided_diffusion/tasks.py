@@ -10,7 +10,7 @@ from typing import Any
 
 from guided_diffusion.dist_util import Tag, communicator, meet, wait_until
 
-_HELD = 2  # tasks that a rank has been given: one at work, the next at hand
+_HELD = 2  # tasks that a rank has been given: the current and the next one
 
 Compute = Callable[[Any, Callable[[], None]], Any]
 

@@ -43,7 +43,7 @@ _LEVELS, _WIDEST_LEVEL = 8, 64
 def check_header(header: object, path: str) -> None:
     """Raises InputError unless a header is made of few plain values of the right types and of plausible size.
 
-    Entries that are missing or unknown are `Header.from_dict`'s matter.
+    Entries that are missing or unknown are left to `Header.from_dict`.
     """
     _check_plain(header, path)
     if not isinstance(header, dict):

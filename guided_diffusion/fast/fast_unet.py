@@ -2,7 +2,7 @@
 
 What is different is the cost. Weights are put into the kernels' order once; all projections of a timestep are one
 product, kept for its next use; the halves of a decoder's input are never put side by side; an upsampled map is never
-convolved at full size; a skip connection is given up by the block that uses it. There is no way to train it.
+convolved at full size; a skip connection is freed by the block that uses it. There is no way to train it.
 """
 
 import copy

@@ -18,7 +18,7 @@ CONTRAST = (1.5, 20.0)
 HOTTEST_SUV = 45.0
 SITES = {"liver": 0.2, "lung": 0.2, "node": 0.25, "bone": 0.2, "soft tissue": 0.15}
 HOST = {"liver": "liver", "lung": "lung", "node": "blood", "bone": "marrow", "soft tissue": "muscle"}
-"""Tissue in whose solids a site's lesions sit; nodes lie beside vessels."""
+"""Tissue in whose solids a site's lesions lie; nodes lie beside vessels."""
 BACKGROUND = HOST | {"node": "mediastinum"}
 SOFT_TISSUE_MU, BONE_MU = 0.099, 0.115
 
