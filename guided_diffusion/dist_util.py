@@ -16,7 +16,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from enum import IntEnum
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
@@ -34,17 +33,6 @@ _POLL_SECONDS = 0.005
 INTERRUPTED = 130  # the exit code of a process that was interrupted, as shells have it
 _CHUNK_BYTES = 2**28  # of a message; MPI counts in 32 bits
 _LEAVING_SECONDS = 3  # time for the first of several processes without MPI to print its line
-
-
-class Tag(IntEnum):
-    """Purpose of a message between ranks."""
-
-    TASK = 1
-    STEP = 2
-    RESULT = 3
-    OVERLAP = 4
-    SHARE = 5
-    SAMPLES = 6
 
 
 class SingleRank:
@@ -338,6 +326,14 @@ def _end_process_group() -> None:
         dist.destroy_process_group()
 
 
+def abort(code: int) -> NoReturn:
+    """End this process and all ranks at once, from whichever thread."""
+    comm = communicator()
+    if comm.size > 1:
+        comm.Abort(code)
+    os._exit(code)
+
+
 def _leave(code: int) -> NoReturn:
     """Exit, and end the other ranks too, which may be waiting for this one."""
     try:
@@ -346,5 +342,5 @@ def _leave(code: int) -> NoReturn:
         sys.exit(code)
     if comm.size > 1:
         sys.stderr.flush()
-        comm.Abort(code)
+        abort(code)
     sys.exit(code)

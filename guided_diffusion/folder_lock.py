@@ -6,14 +6,15 @@ thread. So it works where hosts share a file system without locks of its own, an
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import SoftFileLease, Timeout
+from filelock import LeaseCompromise, SoftFileLease, Timeout
 
 from guided_diffusion import logger
-from guided_diffusion.dist_util import on_root
+from guided_diffusion.dist_util import abort, on_root
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import sweep
 
@@ -35,7 +36,7 @@ class FolderLock:
         self.folder = folder
         path = folder / LOCK_NAME
         _refuse_no_file(path)
-        self._lease = SoftFileLease(path, lease_duration=LEASE_SECONDS)
+        self._lease = SoftFileLease(path, lease_duration=LEASE_SECONDS, on_compromise=self._end_if_taken_over)
         try:
             self._acquire()
         except OSError as error:
@@ -79,10 +80,12 @@ class FolderLock:
         owner = self._lease.owner
         return "another run" if owner is None else f"process {owner.pid} on {owner.hostname}"
 
-    def check(self) -> None:
-        """Raises InputError if another run has taken the folder over, because this one did not renew its lock."""
-        if self._lease.compromise is not None:
-            raise InputError(f"{self.folder}: another run has taken this folder over while this one stood still")
+    def _end_if_taken_over(self, loss: LeaseCompromise) -> None:
+        """Called from the lease's thread: ends all ranks before they write into what is another run's now."""
+        if loss.reason == "owner-changed":
+            message = f"{self.folder}: another run has taken this folder over while this one stood still"
+            print(f"error: {message}", file=sys.stderr, flush=True)
+            abort(1)
 
     def release(self) -> None:
         """Let others write into the folder."""

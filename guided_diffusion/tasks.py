@@ -6,13 +6,25 @@ the oldest unfinished one: however many there are, rank 0 holds only so many at 
 """
 
 from collections.abc import Callable, Iterable
+from enum import IntEnum
 from typing import Any
 
-from guided_diffusion.dist_util import Tag, communicator, meet, wait_until
+from guided_diffusion.dist_util import communicator, meet, wait_until
 
 _HELD = 2  # tasks that a rank has been given: the current and the next one
 
 Compute = Callable[[Any, Callable[[], None]], Any]
+
+
+class Tag(IntEnum):
+    """Purpose of a message between ranks."""
+
+    TASK = 1
+    STEP = 2
+    RESULT = 3
+    OVERLAP = 4
+    SHARE = 5
+    SAMPLES = 6
 
 
 def share_tasks(

@@ -105,6 +105,24 @@ def test_a_holder_on_another_host_that_gives_signs_of_life_is_respected(tmp_path
         thread.join()
 
 
+def test_a_run_whose_folder_was_taken_over_ends(tmp_path):
+    """As after a long sleep of its machine, when another host did not see its signs of life."""
+    code = HOLDER.replace(
+        "lock = FolderLock", "import guided_diffusion.folder_lock as f; f.LEASE_SECONDS = 1.0\nlock = FolderLock"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
+        assert run.stdout.readline() == "locked\n"
+        marker = tmp_path / LOCK_NAME
+        other = tmp_path / "other"
+        other.write_text(marker.read_text().replace("token=", "token=0"))
+        other.replace(marker)
+        _, errors = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert f"error: {tmp_path}: another run has taken this folder over" in errors
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/hostname", path)])
 def test_something_else_in_the_place_of_the_lock_is_refused(tmp_path, make):
     make(tmp_path / LOCK_NAME)

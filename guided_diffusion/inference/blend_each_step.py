@@ -12,14 +12,14 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from guided_diffusion.dist_util import Tag, communicator, meet, wait_until
+from guided_diffusion.dist_util import communicator, meet, wait_until
 from guided_diffusion.inference.assembly import Assembly
 from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.overlaps import Fusion
 from guided_diffusion.inference.patch_sampling import PatchResult, PatchTask, PatchTiming, make_task, sample_batch
 from guided_diffusion.memory import PatchesTooLarge, is_out_of_memory
 from guided_diffusion.pet.patches import PatchPlan
-from guided_diffusion.tasks import block_of
+from guided_diffusion.tasks import Tag, block_of
 
 
 @dataclass(frozen=True)

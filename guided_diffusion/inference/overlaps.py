@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guided_diffusion.dist_util import Tag, communicator, wait_until
+from guided_diffusion.dist_util import communicator, wait_until
 from guided_diffusion.pet.patches import PatchPlan
+from guided_diffusion.tasks import Tag
 
 
 @dataclass(frozen=True)
