@@ -89,7 +89,7 @@ class Stage:
         log = self.folder / f"stderr{self._count}"
         if ranks == 1:
             return ForkedJob(script, arguments, log, **how)
-        return Job(script, arguments, ranks, log, **how)
+        return Job(script, arguments, ranks, log)
 
     def denoise(self, out: Path, flags: list[object], ranks: int, **how: int | None) -> Job | ForkedJob:
         arguments = ["--base_samples", self.scans, "--model_path", self.model, "--save_dir", out, "--resume", True]
@@ -152,7 +152,8 @@ def disturb(stage: Stage, out: Path, flags: list[object], round_: Round) -> None
     """One run into `out` that does not get to its end in peace."""
     rng = stage.rng
     ranks = rng.choice((1, 1, 1, 1, 1, 2, 3))  # those on several take long to start
-    kinds = ["kill a rank", "terminate a rank", "interrupt a rank", "full disk", "second run"]
+    kinds = ["kill a rank", "terminate a rank", "interrupt a rank", "second run"]
+    kinds += ["full disk"] if ranks == 1 else []
     if ranks > 1:
         kinds += ["kill the launcher", "interrupt the launcher", "kill a rank"]
         kinds += ["stop a rank"] if HAS_STALL else []
@@ -160,7 +161,7 @@ def disturb(stage: Stage, out: Path, flags: list[object], round_: Round) -> None
     round_.faults.append(kind)
     usual = float(stage.reference(flags, ranks)["seconds"])
     more = ["--stall_seconds", STALL_SECONDS] if kind == "stop a rank" else []
-    limit = rng.randrange(1000, 120_000) if kind == "full disk" else None
+    limit = rng.randrange(1000, 30_000) if kind == "full disk" else None
     job = stage.denoise(out, flags + more, ranks, file_bytes=limit)
     if kind != "full disk":
         time.sleep(usual * (1 - 0.7 * rng.random() ** 2))  # less often while the libraries are loaded

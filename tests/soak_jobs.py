@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from guided_diffusion.dist_util import communicator
 from tests.mpi import MPIEXEC, ROOT
 
 # Longer than any of these small runs takes on a busy machine.
@@ -69,27 +70,25 @@ class ForkedJob:
 
 
 def _run(script: str, arguments: list[str], log: Path, file_bytes: int | None) -> None:
-    """In the forked process: the script as if it had been started."""
+    """In the forked process: the script as if it had been started. MPI's own files are made before the disk is full."""
     os.chdir(ROOT)
     for target, descriptor in ((log, 2), (os.devnull, 1)):
         opened = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(opened, descriptor)
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 (it is this process's own for good)
-    _limit(file_bytes)
-    sys.argv = [script, *arguments]
-    runpy.run_path(script, run_name="__main__")
-
-
-def _limit(file_bytes: int | None) -> None:
+    communicator()
     if file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    sys.argv = [script, *arguments]
+    runpy.run_path(script, run_name="__main__")
 
 
 class Job:
     """A script on several ranks, as `ForkedJob`."""
 
-    def __init__(self, script: str, arguments: list[object], ranks: int, log: Path, file_bytes: int | None = None):
+    def __init__(self, script: str, arguments: list[object], ranks: int, log: Path):
         self._script = script
+        self._seen: set[int] = set()
         self._mark = f"SOAK_MARK={secrets.token_hex(8)}"
         self.log = log
         name, value = self._mark.split("=")
@@ -103,7 +102,6 @@ class Job:
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 start_new_session=True,
-                preexec_fn=lambda: _limit(file_bytes),
             )
 
     @property
@@ -115,8 +113,9 @@ class Job:
         return self.process.returncode
 
     def processes(self) -> list[int]:
-        """All processes of the job that live."""
-        return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if self._is_ours(folder)]
+        """All processes of the job that live, also those that are ending and have no environment any more."""
+        self._seen.update(int(folder.name) for folder in Path("/proc").glob("[0-9]*") if self._is_ours(folder))
+        return [process for process in self._seen if _lives(process)]
 
     def ranks(self) -> list[int]:
         """Those that run the script."""
@@ -163,7 +162,13 @@ class Job:
 
     def _is_ours(self, folder: Path) -> bool:
         try:
-            alive = (folder / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-            return alive and self._mark.encode() in (folder / "environ").read_bytes().split(b"\0")
+            return self._mark.encode() in (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             return False
+
+
+def _lives(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
