@@ -25,6 +25,15 @@ def test_the_width_is_found_again(noisy, sigma_mm):
     assert filtered.std() == pytest.approx(wanted, rel=0.01)
 
 
+def test_where_no_filter_leaves_so_little_the_quietest_one_stands(noisy):
+    """Noise that grows again with the width, as structure bleeds in."""
+
+    def noise_of(volume: np.ndarray) -> float:
+        return abs(float(volume.std()) - float(gaussian_blur(noisy, 5.0, VOXEL_MM).std())) + 0.1
+
+    assert gaussian_of_equal_noise(noisy, VOXEL_MM, noise_of, 0.05)[1] == 5
+
+
 def test_less_noise_than_wanted_needs_no_filter_and_none_at_all_the_widest(noisy):
     filtered, sigma_mm = gaussian_of_equal_noise(noisy, VOXEL_MM, lambda volume: float(volume.std()), 1.0)
     assert sigma_mm == 0

@@ -51,7 +51,16 @@ def test_added_noise_has_the_variance_of_the_lower_dose(noise):
 
 def report_of(before, after, psnr_after=35.0):
     report = measure(Volume(before, AFFINE), Volume(after, AFFINE))
-    return report | {"thinned_psnr": {"before": 30.0, "after": psnr_after, "gaussian": 33.0, "gaussian_mm": 4.0}}
+    return report | {
+        "thinned_psnr": {
+            "before": 30.0,
+            "after": psnr_after,
+            "gaussian": 33.0,
+            "gaussian_mm": 4.0,
+            "noise": 5,
+            "gaussian_noise": 5,
+        }
+    }
 
 
 def test_measured_noise_and_means(noise):
@@ -65,7 +74,10 @@ def test_measured_noise_and_means(noise):
     text = format_report(report)
     assert "**no**" not in text
     assert "30.00 to 35.00 dB" in text
-    assert "| the same over a Gaussian of equal noise (sigma 4.0 mm) | +2.00 dB | yes |" in text
+    assert (
+        "| the same over a Gaussian of equal noise (sigma 4.0 mm, COV 5.0 %, the model's 5.0 %) | +2.00 dB | yes |"
+        in text
+    )
     assert "no better" not in text
 
 

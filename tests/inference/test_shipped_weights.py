@@ -26,7 +26,7 @@ def scan():
     return simulate(PATIENT, "demo", [DOSE])
 
 
-@pytest.fixture(scope="module", params=["demo_ddpm3d", "demo_unet3d"])
+@pytest.fixture(scope="module", params=["demo_ddpm3d", "demo_unet3d", "local3d"])
 def denoised(request, scan):
     """SUV [X, Y, Z], as `scripts/test.py --preset fast` makes it."""
     loaded = load_model(str(ROOT / "checkpoint" / f"{request.param}.pt"), {"preset": "fast"})
