@@ -7,11 +7,12 @@ thread. So it works where hosts share a file system without locks of its own, an
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import LeaseCompromise, SoftFileLease, Timeout
+from filelock import LeaseCompromise, OwnerRecord, SoftFileLease, Timeout
 
 from guided_diffusion import logger
 from guided_diffusion.dist_util import abort, on_root
@@ -47,16 +48,25 @@ class FolderLock:
         try:
             self._lease.acquire(timeout=0)
         except Timeout:
-            holder = self._lease.owner
-            if holder is None or holder.hostname != os.uname().nodename:
+            holder = self._lease.owner or self._wait_for_a_name()
+            if holder is None:
+                self._take_over()
+            elif holder.hostname != os.uname().nodename:
                 self._wait_for_a_sign_of_life()
             elif _is_zombie(holder.pid):
                 self._take_over()
             else:
                 raise self._refusal() from None
 
+    def _wait_for_a_name(self) -> OwnerRecord | None:
+        """Whoever holds a lock without a name in it; None if it stays so, as where its holder was killed over it."""
+        until = time.monotonic() + _SPARE_SECONDS
+        while self._lease.owner is None and time.monotonic() < until:
+            time.sleep(0.05)
+        return self._lease.owner
+
     def _take_over(self) -> None:
-        """Take the lock of a process that has ended, which its process number alone does not tell."""
+        """Take the lock of a process that has ended, which neither its number nor the lock tells."""
         (self.folder / LOCK_NAME).unlink(missing_ok=True)
         try:
             self._lease.acquire(timeout=0)

@@ -75,6 +75,18 @@ def test_a_killed_holder_that_nobody_collects_is_followed(tmp_path, holder):
     assert ") Z " in stat.read_text()
 
 
+@pytest.mark.parametrize("content", [b"", b"proto", b"\0" * 40])
+def test_a_lock_without_a_name_is_taken_over(tmp_path, monkeypatch, content):
+    """As a process leaves it that is killed between making the file and writing into it."""
+    monkeypatch.setattr(folder_lock, "_SPARE_SECONDS", 0.2)
+    (tmp_path / LOCK_NAME).write_bytes(content)
+    lock = FolderLock(tmp_path)
+    with pytest.raises(InputError, match=f"process {os.getpid()} on"):
+        FolderLock(tmp_path)
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_silent_holder_on_another_host_is_followed_after_its_lease(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_lock, "LEASE_SECONDS", 1.0)
     elsewhere(tmp_path)
