@@ -93,14 +93,17 @@ import torch
 from guided_diffusion.config import LOCAL_MODEL
 from guided_diffusion.network_memory import local_network_bytes
 from guided_diffusion.local_unet import LocalUNet
+from guided_diffusion.memory import keep_freed_memory
 
 def status(name):
     return 1024 * int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
+keep_freed_memory()
 model = LocalUNet(LOCAL_MODEL).to(torch.bfloat16).eval()
 scan = torch.rand(1, 1, 96, 128, 128)
 with torch.no_grad():
     model(scan[..., :8, :8, :8], None, low_res=scan[..., :8, :8, :8])
+    Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     model(scan, None, low_res=scan)
 print(status("VmHWM") - before, local_network_bytes(LOCAL_MODEL, (96, 128, 128), torch.bfloat16))
