@@ -65,7 +65,7 @@ def array_of_version_5(content: bytes, name: str, path: Path) -> np.ndarray | No
         kind, size = struct.unpack_from(order + "II", content, place)
         body = content[place + 8 : place + 8 + size]
         if len(body) < size:
-            raise InputError(f"{path}: is cut off; copy or make it again")
+            raise InputError(f"{path}: is no complete .mat file; copy or make it again")
         if kind == _PACKED:
             body = _unpack(body, path)
             kind, size = struct.unpack_from(order + "II", body)
@@ -86,7 +86,7 @@ def _unpack(packed: bytes, path: Path) -> bytes:
     content = unpacker.decompress(packed, limit + 1)
     check_unfolded(len(content), len(packed), path)
     if not unpacker.eof:
-        raise InputError(f"{path}: is cut off; copy or make it again")
+        raise InputError(f"{path}: is no complete .mat file; copy or make it again")
     return content
 
 
