@@ -88,7 +88,7 @@ class Job:
 
     def __init__(self, script: str, arguments: list[object], ranks: int, log: Path):
         self._script = script
-        self._seen: set[int] = set()
+        self._seen: dict[int, str] = {}
         self._mark = f"SOAK_MARK={secrets.token_hex(8)}"
         self.log = log
         name, value = self._mark.split("=")
@@ -114,8 +114,11 @@ class Job:
 
     def processes(self) -> list[int]:
         """All processes of the job that live, also those that are ending and have no environment any more."""
-        self._seen.update(int(folder.name) for folder in Path("/proc").glob("[0-9]*") if self._is_ours(folder))
-        return [process for process in self._seen if _lives(process)]
+        for folder in Path("/proc").glob("[0-9]*"):
+            if self._is_ours(folder):
+                self._seen[int(folder.name)] = _start_if_alive(int(folder.name))
+        # Numbers are given again to others: the start tells whose they are.
+        return [process for process, start in self._seen.items() if start and _start_if_alive(process) == start]
 
     def ranks(self) -> list[int]:
         """Those that run the script."""
@@ -167,8 +170,10 @@ class Job:
             return False
 
 
-def _lives(process: int) -> bool:
+def _start_if_alive(process: int) -> str:
+    """When a process began, in the kernel's ticks; "" if it has ended."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
