@@ -110,6 +110,7 @@ print(status("VmHWM") - before, local_network_bytes(LOCAL_MODEL, (96, 128, 128),
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_the_local_network_takes_what_is_estimated():
     done = subprocess.run([sys.executable, "-c", LOCAL_PROBE], capture_output=True, text=True, check=True)

@@ -110,7 +110,7 @@ def assert_ended(process, rank, within, began):
 @pytest.mark.parametrize("hanging", [0, 2])
 def test_a_rank_whose_work_hangs_ends_the_job(tmp_path, hanging):
     code, out, err = hang(tmp_path, seconds=2, hanging=hanging, hang=600)
-    assert code == 1
+    assert code > 0  # mpiexec may add the signal that ended the others
     assert "done" not in out
     (line,) = (line for line in err.splitlines() if line.startswith("error: "))
     assert f"rank {hanging} on {os.uname().nodename} stands still (no step for " in line
@@ -151,4 +151,5 @@ def test_a_stopped_rank_ends_training(data_dir, tmp_path):
     process = start("scripts/train.py", *flags_of(flags), ranks=2)
     table = tmp_path / "progress.csv"
     began = stop_when(lambda: table.exists() and table.read_text().count("\n") > 3, process, 1)
-    assert " at step " in assert_ended(process, 1, 40, began)
+    line = assert_ended(process, 1, 40, began)
+    assert re.search(r" at (step \d+|no task that it told of)", line)

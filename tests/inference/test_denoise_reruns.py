@@ -37,6 +37,7 @@ def test_results_inside_the_folder_of_subjects_are_no_subject(small, tmp_path):
         subjects = find_subjects(str(tmp_path), str(tmp_path / "out"))
         assert [Path(subject.path).name for subject in subjects] == ["one.npz", "two"]
         assert [subject.folder for subject in subjects] == [tmp_path / "out" / "one", tmp_path / "out" / "two"]
+        (tmp_path / "out" / "one").mkdir(exist_ok=True)
         (tmp_path / "out" / "one" / "samples_1x1x1.npz").touch()
 
 
