@@ -12,7 +12,7 @@ from evaluation.metrics import clip_suv, psnr
 from guided_diffusion.pet.blur import gaussian_blur
 from guided_diffusion.pet.image_quality import mean_squared_error
 
-TUNING_SLICES = 32
+TUNING_SLICES, TUNING_VOXELS = 32, 2**20  # at the most; of the latter 18 slices on the published grid
 NLM_PATCH, NLM_DISTANCE = 3, 3  # voxels: patches of 3x3x3 within 3 voxels either way, 23 mm at 3.3 mm
 TISSUE_SUV = 0.3  # above this, noise is measured
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
@@ -33,9 +33,11 @@ class Scan:
 
 
 def middle_slices(volume: np.ndarray) -> np.ndarray:
-    """The middle 32 slices of [X, Y, Z] along Z, or all where there are fewer."""
-    first = max((volume.shape[2] - TUNING_SLICES) // 2, 0)
-    return volume[:, :, first : first + TUNING_SLICES]
+    """Slices in the middle of [X, Y, Z] along Z: 32, or as many as there are, or as have no more than 2^20 voxels."""
+    plane = volume.shape[0] * volume.shape[1]
+    slices = min(TUNING_SLICES, volume.shape[2], max(TUNING_VOXELS // plane, 1))
+    first = (volume.shape[2] - slices) // 2
+    return volume[:, :, first : first + slices]
 
 
 def noise_level(volume: np.ndarray) -> float:
@@ -86,16 +88,23 @@ def tune(name: str, examples: Sequence[tuple[Scan, np.ndarray]]) -> tuple[float,
 
     An example is a scan and its reference, [X, Y, Z] in SUV; only the middle slices are used.
     """
-    chosen = FILTERS[name]
-    scores = []
-    for candidate in chosen.candidates:
-        numbers = [
-            psnr(clip_suv(middle_slices(reference)), clip_suv(chosen.apply(scan.middle(), candidate)))
-            for scan, reference in examples
-        ]
-        scores.append(float(np.mean(numbers)))
-    best = int(np.argmax(scores))
-    return chosen.candidates[best], scores[best]
+    return best_candidate(name, [tuning_scores(name, scan, reference) for scan, reference in examples])
+
+
+def tuning_scores(name: str, scan: Scan, reference: np.ndarray, step: Callable[[], None] = lambda: None) -> list[float]:
+    """PSNR (dB, peak 16) of a scan's middle slices for each candidate; calls step() after each."""
+    wanted, part, scores = clip_suv(middle_slices(reference)), scan.middle(), []
+    for candidate in FILTERS[name].candidates:
+        scores.append(psnr(wanted, clip_suv(FILTERS[name].apply(part, candidate))))
+        step()
+    return scores
+
+
+def best_candidate(name: str, scores: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The candidate with the best mean over scans (scores: one sequence per scan), and that mean."""
+    means = np.mean(scores, axis=0)
+    best = int(np.argmax(means))
+    return FILTERS[name].candidates[best], float(means[best])
 
 
 def blurred_truth(truth: np.ndarray, normal_dose: np.ndarray, voxel_mm: Sequence[float]) -> tuple[np.ndarray, float]:

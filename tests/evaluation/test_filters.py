@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from evaluation.filters import Scan, blurred_truth, gaussian, noise_level, non_local_means, tune
+from evaluation.filters import Scan, blurred_truth, gaussian, middle_slices, noise_level, non_local_means, tune
 
 VOXEL_MM = (2.0, 3.0, 4.0)
 
@@ -68,3 +68,12 @@ def test_the_truth_is_blurred_to_the_resolution_of_the_images_whatever_their_noi
     blurred, sigma_mm = blurred_truth(truth, noisy, VOXEL_MM)
     assert sigma_mm == pytest.approx(5, abs=0.15)
     np.testing.assert_allclose(blurred, image, atol=0.35)
+
+
+def test_tuning_is_bounded_on_fine_grids():
+    """The published grid: 2^20 voxels are 18 whole planes of 192 x 288, in the middle of the volume."""
+    volume = np.broadcast_to(np.arange(520), (192, 288, 520))
+    assert middle_slices(volume)[0, 0].tolist() == list(range(251, 269))
+    coarse = np.broadcast_to(np.arange(180), (96, 144, 180))
+    assert middle_slices(coarse)[0, 0].tolist() == list(range(74, 106))
+    assert middle_slices(coarse[:, :, :20]).shape[2] == 20
