@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.filters import FILTERS, Scan, blurred_truth, noise_level, tune
-from evaluation.metrics import clip_suv, psnr, ssim
-from evaluation.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, organ_core
+from evaluation.measures.image_fidelity import clip_suv, psnr, ssim
+from evaluation.measures.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, organ_core
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.subjects import DENOISED_NAME
 from guided_diffusion.pet.formats import volume_formats
@@ -169,7 +169,7 @@ def _image_numbers(examination: Examination, image: np.ndarray) -> dict[str, flo
             numbers[f"ssim_{name}"] = ssim(clip_suv(reference), clip_suv(image))
     voxel_mm = examination.low_dose.voxel_mm
     for organ in ORGANS:
-        core = organ_core(examination.labels, load_tissues()[organ].label, voxel_mm)
+        core = organ_core(examination.labels == load_tissues()[organ].label, voxel_mm)
         for name in REFERENCES:
             numbers[f"{organ}_bias_{name}"] = (
                 bias_percent(image[core].mean(dtype=float), examination.reference(name)[core].mean(dtype=float))

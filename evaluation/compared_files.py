@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.metrics import SUV_MAX, clip_suv
+from evaluation.measures.image_fidelity import SUV_MAX, clip_suv
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import arrays, volume_formats
 from guided_diffusion.pet.formats.declaration import Request

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.metrics import best_gaussian, clip_suv, psnr, ssim
+from evaluation.best_gaussian import best_gaussian
+from evaluation.measures.image_fidelity import clip_suv, psnr, ssim
 from evaluation.mip_pictures import save_coronal_mips
 from guided_diffusion.files import atomic_write, writable_folder
 

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize_scalar
 from skimage.restoration import denoise_nl_means
 
-from evaluation.metrics import clip_suv, psnr
+from evaluation.measures.image_fidelity import clip_suv, psnr
 from guided_diffusion.pet.blur import gaussian_blur
 from guided_diffusion.pet.image_quality import mean_squared_error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.compared_files import UNITS, SubjectFiles, find_subject_files, left_out_of, published_peak, read_pair
-from evaluation.metrics import psnr, ssim
+from evaluation.measures.image_fidelity import psnr, ssim
 from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import run_main

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.equal_noise import gaussian_of_equal_noise
-from evaluation.metrics import clip_suv, psnr
+from evaluation.measures.image_fidelity import clip_suv, psnr
 from evaluation.mip_pictures import save_coronal_mips
 from guided_diffusion.commands import denoise_flags
 from guided_diffusion.commands.denoise import denoise_subjects

@@ -9,8 +9,8 @@ import numpy as np
 
 from evaluation.benchmark.section import Section
 from evaluation.case_scores import labels_on_grid_of
-from evaluation.metrics import clip_suv, psnr, ssim
-from evaluation.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over
+from evaluation.measures.image_fidelity import clip_suv, psnr, ssim
+from evaluation.measures.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.loading import load_model

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.benchmark.section import Section
-from evaluation.metrics import clip_suv, psnr, seam_index
+from evaluation.measures.image_fidelity import clip_suv, psnr
+from evaluation.measures.patch_seams import seam_index
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.loading import load_model

@@ -14,7 +14,7 @@ from evaluation.benchmark.rank_scaling import measure_ranks
 from evaluation.benchmark.section import Section
 from evaluation.benchmark.timing import Timing, alternate
 from evaluation.benchmark.whole_volume import measure_volume, plain_network
-from evaluation.metrics import psnr
+from evaluation.measures.image_fidelity import psnr
 from guided_diffusion.checkpoints import load_checkpoint
 from guided_diffusion.errors import InputError
 from guided_diffusion.fast.fast_unet import FastSuperResModel

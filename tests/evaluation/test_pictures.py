@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import label
 
 from evaluation.demo_report import write_demo_report
-from evaluation.metrics import psnr, ssim
+from evaluation.measures.image_fidelity import psnr, ssim
 from evaluation.mip_pictures import save_coronal_mips
 from guided_diffusion.errors import InputError
 

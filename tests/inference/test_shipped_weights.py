@@ -6,8 +6,8 @@ The bounds are the targets of checkpoint/README.md, which has the numbers of man
 import numpy as np
 import pytest
 
-from evaluation.metrics import clip_suv
-from evaluation.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, organ_core
+from evaluation.measures.image_fidelity import clip_suv
+from evaluation.measures.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, organ_core
 from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.pet.grid import Volume
@@ -43,7 +43,7 @@ def test_image_is_nearer_to_the_normal_dose(scan, denoised):
 
 @pytest.mark.parametrize("organ", ["liver", "lung"])
 def test_organs_keep_their_uptake(organ, scan, denoised):
-    core = organ_core(scan.phantom.labels, load_tissues()[organ].label, (scan.phantom.grid.voxel_mm,) * 3)
+    core = organ_core(scan.phantom.labels == load_tissues()[organ].label, (scan.phantom.grid.voxel_mm,) * 3)
     assert abs(bias_percent(denoised[core].mean(), scan.images[1.0][core].mean())) < 2
 
 

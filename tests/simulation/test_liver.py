@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion, gaussian_filter
 
+from evaluation.measures.organ_noise import coefficient_of_variation, correlation_fwhm, deep_sphere
 from guided_diffusion.pet.blur import FWHM_PER_SIGMA
 from guided_diffusion.pet.spheres import sphere
 from guided_diffusion.pet.volume import load_volume
@@ -15,7 +16,6 @@ from guided_diffusion.simulation.body_phantom import make_patient
 from guided_diffusion.simulation.canvas import Grid
 from guided_diffusion.simulation.scanner import load_scanners
 from guided_diffusion.simulation.tracers import load_tracers
-from tests.simulation.liver_noise import coefficient_of_variation, correlation_fwhm, deep_sphere
 
 STS = Path(__file__).parents[3] / "shared" / "real_pet" / "STS_001"
 STS_LIVER = (48, 73, 156)

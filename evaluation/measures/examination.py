@@ -1,0 +1,104 @@
+"""What is known of one scan, and the regions of it that are measured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from evaluation.measures.image_fidelity import clip_suv
+from evaluation.measures.uptake import SMALLEST_LESION_MM, lesions_over, organ_core
+from guided_diffusion.pet.foci import ContrastMap, contrast_map
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.simulation.body_phantom import FIRST_LESION_LABEL, load_tissues
+
+REFERENCES = ("normal", "truth")
+
+ORGANS = {
+    "liver": ("liver",),
+    "lung": ("lung",),
+    "spleen": ("spleen",),
+    "kidneys": ("kidney_cortex", "kidney_pelvis"),
+    "brain": ("brain_grey", "brain_white"),
+    "muscle": ("muscle",),
+    "blood": ("blood",),
+}
+"""Organs that are measured, with the tissues of the virtual patients that make them up."""
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredImage:
+    """An image, float32 [X, Y, Z] in SUV with voxel sizes in mm; what several metrics need of it is computed once."""
+
+    data: np.ndarray
+    voxel_mm: tuple[float, float, float]
+
+    @cached_property
+    def clipped(self) -> np.ndarray:
+        """SUV in [0, 16], float32."""
+        return clip_suv(self.data)
+
+    @cached_property
+    def contrast(self) -> ContrastMap:
+        """SUVpeak about every voxel and its contrast to the surroundings."""
+        return contrast_map(self.data, self.voxel_mm)
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """The images of one scan on the grid of its low dose, [X, Y, Z] in SUV, not clipped. None: there is no such image.
+
+    subject, tracer, scanner: "" where unknown. dose: the low dose's fraction of the normal one, NaN where unknown.
+    normal_dose: float32. truth: float32, the true activity blurred to the scan's resolution. labels: uint8, numbered as
+    the virtual patients' (`simulation.body_phantom`).
+    """
+
+    subject: str
+    tracer: str
+    scanner: str
+    dose: float
+    low_dose: Volume
+    normal_dose: np.ndarray | None = None
+    truth: np.ndarray | None = None
+    labels: np.ndarray | None = None
+
+    @property
+    def voxel_mm(self) -> tuple[float, float, float]:
+        """Edge lengths of a voxel along X, Y, Z in mm."""
+        return self.low_dose.voxel_mm
+
+    @property
+    def is_normal_dose(self) -> bool:
+        """Whether the low dose is the normal-dose image itself: closeness to that says nothing then."""
+        return self.dose >= 1
+
+    @cached_property
+    def references(self) -> Mapping[str, MeasuredImage]:
+        """The images that others are measured against: "normal" and "truth", as far as they are there."""
+        images = {"normal": self.normal_dose, "truth": self.truth}
+        return {name: MeasuredImage(data, self.voxel_mm) for name, data in images.items() if data is not None}
+
+    @cached_property
+    def organs(self) -> Mapping[str, np.ndarray]:
+        """The cores of the organs by name, bool [X, Y, Z]; those that are large enough to have one."""
+        if self.labels is None:
+            return {}
+        tissues = load_tissues()
+        cores = {
+            name: organ_core(np.isin(self.labels, [tissues[part].label for part in parts]), self.voxel_mm)
+            for name, parts in ORGANS.items()
+        }
+        return {name: core for name, core in cores.items() if core.any()}
+
+    @cached_property
+    def lesions(self) -> Mapping[str, np.ndarray]:
+        """The lesions over 10 mm by name, bool [X, Y, Z]."""
+        if self.labels is None:
+            return {}
+        found = lesions_over(self.labels, self.voxel_mm, SMALLEST_LESION_MM)
+        return {lesion_name(label): self.labels == label for label in found}
+
+
+def lesion_name(label: int) -> str:
+    """Name of a lesion's label, "lesion_01" for the first; as in a trial's labels.json."""
+    return f"lesion_{label - FIRST_LESION_LABEL + 1:02d}"

@@ -1,0 +1,49 @@
+"""A measured number, and what is known of the metric behind it."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["higher", "lower", "target"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number of one image.
+
+    metric: a name in `METRICS`. region: "volume", "body", an organ such as "liver", or a lesion such as "lesion_01".
+    """
+
+    metric: str
+    region: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a number means.
+
+    title: for tables and plots, without the unit. unit: "dB", "SUV", "%", or "" for a plain number.
+    decimals: in tables.
+    better: which values are good; "target" means near `target`, None that no direction is good in itself.
+    definition: a sentence. source: where it is defined.
+    """
+
+    title: str
+    unit: str
+    decimals: int
+    better: Better | None
+    definition: str
+    source: str
+    target: float = 0.0
+
+    @property
+    def heading(self) -> str:
+        """The title with its unit in brackets."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    def loss(self, value: float) -> float:
+        """A number that is lower for better values, NaN where no direction is good in itself."""
+        if self.better is None:
+            return math.nan
+        return {"higher": -value, "lower": value, "target": abs(value - self.target)}[self.better]
