@@ -41,6 +41,33 @@ _WITH_REFERENCE = {
     "total_uptake_bias": Metric(
         "total uptake bias", "%", 1, "target", "total lesion uptake, its difference from the reference's", "ours"
     ),
+    "crps": Metric(
+        "CRPS", "SUV", 4, "lower", "continuous ranked probability score of the realisations, fair, mean over voxels",
+        "Gneiting and Raftery, J Am Stat Assoc 102:359, 2007; Ferro et al., Meteorol Appl 15:19, 2008"
+    ),
+    "crps_gain": Metric(
+        "CRPS below the mean's error", "%", 1, "higher", "1 - CRPS / mean absolute error of the best guess (the mean of"
+        " the realisations unless another image is given); 29.3 % for a calibrated normal forecast", "skill score with"
+        " a deterministic forecast, whose CRPS is its absolute error, as reference"
+    ),
+    "spread_over_error": Metric(
+        "spread over error", "", 2, "target", "root of (K + 1) / K times the mean variance of K realisations, over the"
+        " root mean squared error of their mean", "Fortin et al., J Hydrometeorol 15:1708, 2014", target=1.0
+    ),
+    "rank_deviation": Metric(
+        "rank histogram's deviation", "%", 1, "lower", "sum over the K + 1 ranks of the reference among K realisations"
+        " of the share's distance from 1 / (K + 1)", "Hamill, Mon Weather Rev 129:550, 2001; Delle Monache et al.,"
+        " J Geophys Res 111:D24307, 2006"
+    ),
+    **{f"coverage_{level}": Metric(
+        f"coverage of {level} % intervals", "%", 1, "target", "share of voxels whose reference lies in mean +- t s"
+        " sqrt(1 + 1/K), Student's t for K - 1 degrees of freedom", "prediction interval of a normal sample",
+        target=float(level)
+    ) for level in (50, 68, 95)},
+    "suv_peak_coverage_95": Metric(
+        "SUVpeak in its 95 % interval", "%", 0, "target", "100 where the reference's SUVpeak lies in the 95 % interval"
+        " from the realisations' SUVpeak, else 0", "as coverage", target=95.0
+    ),
 }  # fmt: skip
 
 _OF_THE_IMAGE = {
@@ -57,6 +84,16 @@ _OF_THE_IMAGE = {
     "total_uptake": Metric(
         "total lesion uptake", "SUV mL", 1, None, "volume times SUVmean of the lesion's voxels of 41 % of its SUVmax or"
         " more", "EANM, Boellaard et al., Eur J Nucl Med Mol Imaging 42:328, 2015"
+    ),
+    "uncertainty_mean": Metric(
+        "uncertainty", "SUV", 4, None, "standard deviation between realisations, mean over voxels", "uncertainty.nii.gz"
+    ),
+    "uncertainty_variance": Metric(
+        "variance of the uncertainty map", "SUV²", 5, None, "variance over voxels of the standard deviation between"
+        " realisations", "ours"
+    ),
+    "realisation_variance": Metric(
+        "variance between realisations", "SUV²", 5, None, "variance between realisations, mean over voxels", "ours"
     ),
 }  # fmt: skip
 

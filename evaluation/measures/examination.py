@@ -8,11 +8,13 @@ import numpy as np
 
 from evaluation.measures.image_fidelity import clip_suv
 from evaluation.measures.uptake import SMALLEST_LESION_MM, lesions_over, organ_core
+from guided_diffusion.pet.blur import gaussian_blur
 from guided_diffusion.pet.foci import ContrastMap, contrast_map
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.simulation.body_phantom import FIRST_LESION_LABEL, load_tissues
 
-REFERENCES = ("normal", "truth")
+BACKGROUND_LABEL = 0
+BODY_SIGMA_MM, BODY_SUV = 6.0, 0.1
 
 ORGANS = {
     "liver": ("liver",),
@@ -48,7 +50,7 @@ class MeasuredImage:
 class Examination:
     """The images of one scan on the grid of its low dose, [X, Y, Z] in SUV, not clipped. None: there is no such image.
 
-    subject, tracer, scanner: "" where unknown. dose: the low dose's fraction of the normal one, NaN where unknown.
+    subject, tracer, scanner: "" where unknown. dose: the low dose's fraction of the normal one, None where unknown.
     normal_dose: float32. truth: float32, the true activity blurred to the scan's resolution. labels: uint8, numbered as
     the virtual patients' (`simulation.body_phantom`).
     """
@@ -56,7 +58,7 @@ class Examination:
     subject: str
     tracer: str
     scanner: str
-    dose: float
+    dose: float | None
     low_dose: Volume
     normal_dose: np.ndarray | None = None
     truth: np.ndarray | None = None
@@ -70,13 +72,21 @@ class Examination:
     @property
     def is_normal_dose(self) -> bool:
         """Whether the low dose is the normal-dose image itself: closeness to that says nothing then."""
-        return self.dose >= 1
+        return self.dose is not None and self.dose >= 1
 
     @cached_property
     def references(self) -> Mapping[str, MeasuredImage]:
         """The images that others are measured against: "normal" and "truth", as far as they are there."""
         images = {"normal": self.normal_dose, "truth": self.truth}
         return {name: MeasuredImage(data, self.voxel_mm) for name, data in images.items() if data is not None}
+
+    @cached_property
+    def body(self) -> np.ndarray:
+        """Voxels of the patient, bool [X, Y, Z]: by the labels; without them, where a smoothed image shows uptake."""
+        if self.labels is not None:
+            return (self.labels != BACKGROUND_LABEL) & (self.labels != load_tissues()["air"].label)
+        image = self.low_dose.data if self.normal_dose is None else self.normal_dose
+        return gaussian_blur(image, BODY_SIGMA_MM, self.voxel_mm) > BODY_SUV
 
     @cached_property
     def organs(self) -> Mapping[str, np.ndarray]:
