@@ -7,10 +7,14 @@ from functools import cached_property
 import numpy as np
 
 from evaluation.measures.image_fidelity import clip_suv
+from evaluation.measures.lesion_contrast import surroundings_of
+from evaluation.measures.organ_noise import CORRELATION_SPHERE_MM, LIVER_SPHERE_MM, deepest_point
 from evaluation.measures.uptake import SMALLEST_LESION_MM, lesions_over, organ_core
 from guided_diffusion.pet.blur import gaussian_blur
 from guided_diffusion.pet.foci import ContrastMap, contrast_map
 from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.spheres import sphere
+from guided_diffusion.pet.uniform_tissue import most_uniform_spheres, sphere_statistics
 from guided_diffusion.simulation.body_phantom import FIRST_LESION_LABEL, load_tissues
 
 BACKGROUND_LABEL = 0
@@ -81,6 +85,11 @@ class Examination:
         return {name: MeasuredImage(data, self.voxel_mm) for name, data in images.items() if data is not None}
 
     @cached_property
+    def low_dose_image(self) -> MeasuredImage:
+        """The low dose as an image that is measured."""
+        return MeasuredImage(self.low_dose.data, self.voxel_mm)
+
+    @cached_property
     def body(self) -> np.ndarray:
         """Voxels of the patient, bool [X, Y, Z]: by the labels; without them, where a smoothed image shows uptake."""
         if self.labels is not None:
@@ -99,6 +108,40 @@ class Examination:
             for name, parts in ORGANS.items()
         }
         return {name: core for name, core in cores.items() if core.any()}
+
+    @cached_property
+    def liver_sphere(self) -> np.ndarray:
+        """The voxels of a sphere of 3 cm deep in the healthy liver, bool [X, Y, Z]; none where it does not fit in."""
+        return self._sphere_in_the_liver(LIVER_SPHERE_MM, LIVER_SPHERE_MM / 2)
+
+    @cached_property
+    def liver_texture(self) -> np.ndarray:
+        """The healthy liver's voxels in a sphere of 6 cm about the same point; none where that of 3 cm has none."""
+        return self._sphere_in_the_liver(CORRELATION_SPHERE_MM, LIVER_SPHERE_MM / 2)
+
+    def _sphere_in_the_liver(self, diameter_mm: float, least_depth_mm: float) -> np.ndarray:
+        shape = self.low_dose.data.shape
+        if self.labels is None:
+            return np.zeros(shape, bool)
+        liver = self.labels == load_tissues()["liver"].label
+        place, depth_mm = deepest_point(liver, self.voxel_mm)
+        if depth_mm < least_depth_mm:
+            return np.zeros(shape, bool)
+        return sphere(shape, self.voxel_mm, place, diameter_mm) & liver
+
+    @cached_property
+    def surroundings(self) -> Mapping[str, np.ndarray]:
+        """Healthy tissue around each lesion, bool [X, Y, Z]; those lesions that have any."""
+        if self.labels is None:
+            return {}
+        healthy = self.body & (self.labels < FIRST_LESION_LABEL)
+        found = {name: surroundings_of(lesion, healthy, self.voxel_mm) for name, lesion in self.lesions.items()}
+        return {name: around for name, around in found.items() if around.any()}
+
+    @cached_property
+    def uniform_spheres(self) -> np.ndarray:
+        """Centres (voxel indices, int [n, 3]) of the most uniform spheres of 3 cm in the low dose."""
+        return most_uniform_spheres(*sphere_statistics(self.low_dose.data, self.voxel_mm), self.voxel_mm)
 
     @cached_property
     def lesions(self) -> Mapping[str, np.ndarray]:

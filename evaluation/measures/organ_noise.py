@@ -6,18 +6,32 @@ Images are [X, Y, Z]; regions are boolean arrays of their shape; voxel sizes in 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, find_objects
 
 from guided_diffusion.pet.spheres import sphere
 
 LIVER_SPHERE_MM = 30.0
 """Diameter of the usual volume of interest in the liver, 14 ml (doi:10.1186/s40658-019-0264-9)."""
+CORRELATION_SPHERE_MM = 60.0
+"""Diameter within which correlation is measured: many times its width."""
 
 
 def deep_sphere(organ: np.ndarray, voxel_mm: Sequence[float], diameter_mm: float = LIVER_SPHERE_MM) -> np.ndarray:
-    """A sphere about the point of `organ` (a region) that lies deepest below its surface."""
-    depth = distance_transform_edt(organ, sampling=voxel_mm)
-    return sphere(organ.shape, voxel_mm, np.unravel_index(depth.argmax(), depth.shape), diameter_mm)
+    """A sphere about the point of `organ` (a region) that lies deepest below its surface, as `deepest_point`."""
+    return sphere(organ.shape, voxel_mm, deepest_point(organ, voxel_mm)[0], diameter_mm)
+
+
+def deepest_point(organ: np.ndarray, voxel_mm: Sequence[float]) -> tuple[tuple[int, int, int], float]:
+    """The voxel of `organ` that lies deepest below its surface, and the depth in mm; 0 where there is no organ.
+
+    Beyond the volume there is none either.
+    """
+    box = find_objects(organ.astype(np.uint8))
+    if not box:
+        return (0, 0, 0), 0.0
+    depth = distance_transform_edt(np.pad(organ[box[0]], 1), sampling=voxel_mm)[1:-1, 1:-1, 1:-1]
+    place = np.unravel_index(depth.argmax(), depth.shape)
+    return tuple(int(n) + side.start for n, side in zip(place, box[0], strict=True)), float(depth.max())
 
 
 def coefficient_of_variation(image: np.ndarray, region: np.ndarray) -> float:
@@ -30,7 +44,7 @@ def correlation_fwhm(image: np.ndarray, region: np.ndarray, voxel_mm: Sequence[f
     """Full width at half maximum (mm) of the autocorrelation within the region, along each axis.
 
     White noise behind a Gaussian filter of FWHM w has sqrt(2) w. Linear between lags; infinite where the correlation is
-    still above one half at the longest lag that the region holds.
+    still above one half at the longest lag that the region holds, NaN in a constant region.
     """
     noise = np.where(region, image - image[region].mean(dtype=np.float64), 0.0)
     return tuple(_half_width(noise, region, axis) * 2 * size for axis, size in enumerate(voxel_mm))
@@ -40,6 +54,8 @@ def _half_width(noise: np.ndarray, region: np.ndarray, axis: int) -> float:
     """Lag in voxels at which the autocorrelation along `axis` falls to one half."""
     noise, region = np.moveaxis(noise, axis, 0), np.moveaxis(region, axis, 0)
     variance = np.mean(noise[region] ** 2)
+    if variance == 0:
+        return np.nan
     previous = 1.0
     for lag in range(1, len(region)):
         both = region[lag:] & region[:-lag]

@@ -60,11 +60,16 @@ def foci(own: ContrastMap, other: ContrastMap) -> list[Focus]:
     A focus is a maximum of SUVpeak within 10 mm either way along each axis, of SUV 1 and twice its surroundings or
     more.
     """
-    box = [2 * int(APART_MM / size) + 1 for size in own.voxel_mm]
+    reach = [int(APART_MM / size) for size in own.voxel_mm]
     is_focus = (own.peak >= SMALLEST_PEAK_SUV) & (own.contrast >= CONTRAST)
-    is_focus &= own.peak == maximum_filter(own.peak, box)
-    found = [_focus(tuple(map(int, voxel)), own, other) for voxel in np.argwhere(is_focus)]
-    return sorted(found, key=lambda focus: -focus.suv_peak)
+    is_focus &= own.peak == maximum_filter(own.peak, [2 * n + 1 for n in reach])
+    places: list[tuple[int, int, int]] = []
+    for voxel in sorted(
+        (tuple(map(int, place)) for place in np.argwhere(is_focus)), key=lambda place: -own.peak[place]
+    ):
+        if not any((np.abs(np.subtract(voxel, place)) <= reach).all() for place in places):  # one for equal maxima
+            places.append(voxel)
+    return [_focus(place, own, other) for place in places]
 
 
 def lacking(volume: np.ndarray, other: np.ndarray, voxel_mm: Sequence[float]) -> tuple[list[Focus], int]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from guided_diffusion.pet.foci import contrast_map, foci, lacking
+from guided_diffusion.pet.foci import ContrastMap, contrast_map, foci, lacking
 
 VOXEL_MM = (4.0, 5.0, 3.0)
 
@@ -53,3 +53,11 @@ def test_the_peak_of_the_other_volume_is_the_highest_within_8_mm():
 def test_foci_are_found_at_the_border():
     (focus,) = foci(*2 * [contrast_map(with_spot((0, 39, 59)), VOXEL_MM)])
     assert focus.voxel == (0, 39, 59)
+
+
+def test_equal_maxima_side_by_side_are_one_focus():
+    flat = ContrastMap(np.ones((30, 30, 30)), np.full((30, 30, 30), 3.0), VOXEL_MM)
+    flat.peak[10:12, 10:12, 10:13] = 5
+    flat.peak[25, 25, 25] = 4
+    flat.contrast[flat.peak == 1] = 1
+    assert [focus.suv_peak for focus in foci(flat, flat)] == [5, 4]
