@@ -105,7 +105,9 @@ HELD_OUT: dict[str, Callable[[Reconstruction], bool]] = {
 updates and little filter; few updates and much filter; voxels of 4.8 mm and more; small voxels without filter."""
 
 RANDOM = "random"
-RANDOM_SCANNERS = (RANDOM, *(f"held-out-{name}" for name in HELD_OUT))
+SPHERES = "random-spheres"
+"""As `random`, but what is scanned is no patient: a warm column with many small hot spheres."""
+RANDOM_SCANNERS = (RANDOM, SPHERES, *(f"held-out-{name}" for name in HELD_OUT))
 """Values of `scripts/simulate.py --scanners` besides the scanners of scanners.csv."""
 
 
@@ -115,12 +117,16 @@ def is_held_out(made: Reconstruction) -> bool:
 
 
 def draw_acquisition(kind: str, count: int, rng: np.random.Generator) -> Acquisition:
-    """A scanner and `count` reconstructions: of `random`, none is held out; of `held-out-NAME`, all are of the family.
+    """A scanner and `count` reconstructions: of `random` and `random-spheres`, none is held out; of `held-out-NAME`,
+    all are of the family.
 
     Two of them in a row share their OSEM run, the second being taken after half the iterations with another filter.
     """
     ranges = load_ranges()
-    fits = (lambda made: not is_held_out(made)) if kind == RANDOM else HELD_OUT[kind.removeprefix("held-out-")]
+    if kind in (RANDOM, SPHERES):
+        fits = lambda made: not is_held_out(made)  # noqa: E731
+    else:
+        fits = HELD_OUT[kind.removeprefix("held-out-")]
     made: list[Reconstruction] = []
     while len(made) < count:
         first = _draw_reconstruction(ranges, rng)

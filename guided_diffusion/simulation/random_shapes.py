@@ -1,5 +1,7 @@
 """Volumes of random shapes and textures with PET's contrasts, so that a network does not memorise anatomy."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from guided_diffusion.simulation.body_phantom import Phantom, generator, make_patient
@@ -15,6 +17,54 @@ HOTTEST_SUV = 40.0
 MOST_TEXTURE = 0.5
 SHAPE_LABEL = 1
 
+SPHERES = (60, 160)
+SMALL_SHARE, SMALL_MM, LARGE_MM = 0.8, (5.0, 16.0), (16.0, 40.0)
+SPHERE_CONTRASTS = (1.5, 20.0)
+INSERT_MM = (10.0, 35.0)
+
+
+@dataclass(frozen=True)
+class Column:
+    """What random shapes lie in: a solid through the grid's axis and its SUV; its middle and semi-axes there, in mm."""
+
+    solid: Ellipsoid
+    suv: float
+    middle: np.ndarray
+    reach: np.ndarray
+
+    def place(self, rng: np.random.Generator) -> np.ndarray:
+        """A point within 0.9 of the semi-axes."""
+        return self.middle + self.reach * rng.uniform(-0.9, 0.9, 3)
+
+
+def _column(grid: Grid, rng: np.random.Generator) -> Column:
+    low, high = (np.array([axis.min() for axis in grid.axes()]), np.array([axis.max() for axis in grid.axes()]))
+    middle, length = (low + high) / 2, (high - low)[2]
+    semi = np.array([rng.uniform(90, 140), rng.uniform(120, 205), 10 * length])
+    suv = _log_uniform(rng, *BODY_SUV)
+    solid = Ellipsoid(middle * (0, 0, 1), semi, rng.uniform(2, 3.5))
+    return Column(solid, suv, middle * (0, 0, 1), np.array([semi[0], semi[1], length / 2]))
+
+
+def make_hot_spheres(seed: int, grid: Grid) -> Phantom:
+    """A column of even uptake with many hot spheres and, in every other one, a cold cylinder along its middle.
+
+    Four spheres in five have a diameter of 5 to 16 mm, the others one of up to 40 mm; contrasts to the column are
+    log-uniform from 1.5 to 20. Half of the columns have a texture.
+    """
+    rng = generator(seed, "hot spheres")
+    canvas = Canvas(grid, generator(seed, "canvas"), bend_mm=0.0)
+    column = _column(grid, rng)
+    canvas.paint(column.solid, column.suv, WATER_MU, SHAPE_LABEL, rng.choice([0.0, 1.0]) * rng.uniform(0, MOST_TEXTURE))
+    if rng.random() < 0.5:
+        line = column.middle + np.array([[0.0, 0.0, -10.0], [0.0, 0.0, 10.0]]) * column.reach[2]
+        canvas.paint(Tube(line, np.full(2, rng.uniform(*INSERT_MM))), 0.0, LUNG_MU, SHAPE_LABEL)
+    for _ in range(int(rng.integers(*SPHERES))):
+        diameter = rng.uniform(*(SMALL_MM if rng.random() < SMALL_SHARE else LARGE_MM))
+        suv = min(column.suv * _log_uniform(rng, *SPHERE_CONTRASTS), HOTTEST_SUV)
+        canvas.paint(Ellipsoid(column.place(rng), (diameter / 2,) * 3), suv, WATER_MU, SHAPE_LABEL)
+    return Phantom(grid, make_patient(seed, "fdg"), [], canvas.activity, canvas.attenuation, canvas.labels)
+
 
 def make_random_shapes(seed: int, grid: Grid) -> Phantom:
     """A column of random depth and width, filled with ellipsoids, wavy ones and tubes of random uptake.
@@ -23,16 +73,11 @@ def make_random_shapes(seed: int, grid: Grid) -> Phantom:
     """
     rng = generator(seed, "random shapes")
     canvas = Canvas(grid, generator(seed, "canvas"))
-    low, high = (np.array([axis.min() for axis in grid.axes()]), np.array([axis.max() for axis in grid.axes()]))
-    middle = (low + high) / 2
-    semi = np.array([rng.uniform(90, 140), rng.uniform(120, 205), 10 * (high - low)[2]])
-    body_suv = _log_uniform(rng, *BODY_SUV)
-    body = Ellipsoid(middle * (0, 0, 1), semi, rng.uniform(2, 3.5))
-    canvas.paint(body, body_suv, WATER_MU, SHAPE_LABEL, rng.uniform(0, MOST_TEXTURE))
-    reach = np.array([semi[0], semi[1], (high - low)[2] / 2])
+    column = _column(grid, rng)
+    canvas.paint(column.solid, column.suv, WATER_MU, SHAPE_LABEL, rng.uniform(0, MOST_TEXTURE))
     for _ in range(int(rng.integers(*SHAPES))):
-        centre = middle * (0, 0, 1) + reach * rng.uniform(-0.9, 0.9, 3)
-        suv = min(body_suv * _log_uniform(rng, *CONTRASTS), HOTTEST_SUV)
+        centre = column.place(rng)
+        suv = min(column.suv * _log_uniform(rng, *CONTRASTS), HOTTEST_SUV)
         mu = float(rng.choice([WATER_MU, LUNG_MU, BONE_MU], p=[0.75, 0.125, 0.125]))
         canvas.paint(_random_solid(centre, rng), suv, mu, SHAPE_LABEL, rng.uniform(0, MOST_TEXTURE))
     return Phantom(grid, make_patient(seed, "fdg"), [], canvas.activity, canvas.attenuation, canvas.labels)

@@ -1,7 +1,8 @@
 """Subjects of `simulate.py --scanners random`: a scanner and reconstructions of their own, images on their own grid.
 
 Every reconstruction is a case: `sub-0000-1` is the first of subject 0. Its pairs come from the scanner's grid to the
-model's as a user's scan does (`pet.geometry`). Of the training subjects one in four is no patient but random shapes.
+model's as a user's scan does (`pet.geometry`). Of the subjects of `random` one in four is no patient but random shapes;
+those of `random-spheres` are columns with hot spheres.
 """
 
 import json
@@ -21,8 +22,8 @@ from guided_diffusion.simulation.body_phantom import Phantom, generator, make_ph
 from guided_diffusion.simulation.canvas import Grid
 from guided_diffusion.simulation.lesions import MAX_LESIONS, draw_lesions, draw_small_lesions
 from guided_diffusion.simulation.native_scan import RawData, acquire, on_native_grid, reconstruct_all
-from guided_diffusion.simulation.random_acquisition import RANDOM, Acquisition, draw_acquisition
-from guided_diffusion.simulation.random_shapes import make_random_shapes
+from guided_diffusion.simulation.random_acquisition import RANDOM, SPHERES, Acquisition, draw_acquisition
+from guided_diffusion.simulation.random_shapes import make_hot_spheres, make_random_shapes
 from guided_diffusion.simulation.tracers import draw_injection, load_tracers
 from guided_diffusion.simulation.trial import (
     SCAN_END_MM,
@@ -125,6 +126,8 @@ def _phantom(subject: VirtualSubject, preset: str) -> Phantom:
     placed = subject_grid(subject, preset)
     shape = tuple(round(n * placed.voxel_mm / FINE_MM) for n in placed.shape)
     grid = Grid(shape, FINE_MM, placed.top_mm)
+    if subject.scanner == SPHERES:
+        return make_hot_spheres(subject.seed, grid)
     if subject.scanner == RANDOM and int(subject.name.rsplit("-", 1)[-1]) % SHAPES_EVERY == SHAPES_EVERY - 1:
         return make_random_shapes(subject.seed, grid)
     if subject.scanner != RANDOM:

@@ -25,7 +25,7 @@ def random_trial(scanner: str, **changes) -> RandomTrial:
     return RandomTrial("slab", 3, ["fdg"], [scanner], DOSES, "test", **settings | changes)
 
 
-@pytest.mark.parametrize("kind", ["random", *(f"held-out-{name}" for name in HELD_OUT)])
+@pytest.mark.parametrize("kind", ["random", "random-spheres", *(f"held-out-{name}" for name in HELD_OUT)])
 def test_what_is_drawn_lies_in_the_ranges_and_in_its_family(kind):
     ranges = load_ranges()
     for seed in range(60):
@@ -37,7 +37,7 @@ def test_what_is_drawn_lies_in_the_ranges_and_in_its_family(kind):
             assert ranges["voxel_mm"].low <= made.voxel_mm <= ranges["voxel_mm"].high
             assert made.filter_fwhm_mm == 0 or 1.5 <= made.filter_fwhm_mm <= 8
             assert made.updates <= 260
-            if kind == "random":
+            if kind.startswith("random"):
                 assert not is_held_out(made)
             else:
                 assert HELD_OUT[kind.removeprefix("held-out-")](made)
