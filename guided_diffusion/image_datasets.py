@@ -20,6 +20,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.noise import Stream, generator
 from guided_diffusion.pet.contents import arrays_below
 from guided_diffusion.pet.formats.arrays import load_npz, map_npz
+from guided_diffusion.pet.hot_spots import hot_spots
 from guided_diffusion.pet.normalisation import BODY_SUV, normalise
 from guided_diffusion.pet.pair_checks import check_pair
 from guided_diffusion.pet.text import printable
@@ -118,15 +119,23 @@ class CropSource:
     """Random crops of a list of pairs.
 
     crop_size: [X, Y, Z] in voxels. A volume that is smaller is centred in air. negative: keep values below 0.
+    hot_share: how many of the crops lie about a hot spot of the normal dose, where it has one.
 
     Every pair is drawn equally often. A crop is centred on a point of the body, since most of a scan's grid is air:
     one half of the centres are drawn evenly from the body, the other half in proportion to its uptake, which favours
-    organs and lesions. A crop never reaches beyond the volume if it fits into it. Half of the crops are mirrored left
-    to right.
+    organs and lesions. A hot spot lies anywhere in the inner half of its crop. A crop never reaches beyond the volume
+    if it fits into it. Half of the crops are mirrored left to right.
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], crop_size: Sequence[int], suv_max: float, seed: int, *, negative: bool = False
+        self,
+        pairs: Sequence[Pair],
+        crop_size: Sequence[int],
+        suv_max: float,
+        seed: int,
+        *,
+        negative: bool = False,
+        hot_share: float = 0.0,
     ):
         if not pairs:
             raise InputError("there are no pairs to take crops from")
@@ -134,9 +143,11 @@ class CropSource:
         self.crop_size = tuple(crop_size)
         self.suv_max = suv_max
         self.negative = negative
+        self.hot_share = hot_share
         self.seed = seed
         self._arrays = functools.cache(self._open)
         self._centres = functools.cache(self._find_centres)
+        self._hot_spots = functools.cache(self._find_hot_spots)
 
     def check(self, numbers: Iterable[int], voxel_mm: Sequence[float], axis_codes: str) -> list[str]:
         """Reads the pairs of these numbers whole and returns notices on what is doubtful about them.
@@ -166,11 +177,27 @@ class CropSource:
 
     def _draw_start(self, number: int, rng: np.random.Generator) -> tuple[int, ...]:
         """First voxel of a crop along X, Y and Z; 0 where the volume is smaller than the crop."""
-        cells, cumulative = self._centres(number)
-        cell = cells[np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")]
-        centre = cell * CELL + rng.integers(CELL, size=3)
+        # Without hot spots no number is drawn, so that runs of before are continued on the same crops.
+        is_hot = self.hot_share > 0 and rng.random() < self.hot_share
+        spots = self._hot_spots(number) if is_hot else ()
+        centre = self._near_one_of(spots, rng) if len(spots) else self._in_body(number, rng)
         room = np.subtract(self._arrays(number).shape[1:], self.crop_size).clip(min=0)
         return tuple(int(first) for first in np.clip(centre - np.array(self.crop_size) // 2, 0, room))
+
+    def _in_body(self, number: int, rng: np.random.Generator) -> np.ndarray:
+        """A voxel of a volume's body, as the class says."""
+        cells, cumulative = self._centres(number)
+        cell = cells[np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")]
+        return cell * CELL + rng.integers(CELL, size=3)
+
+    def _near_one_of(self, spots: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A centre whose crop has one of the voxels [n, 3] in its inner half."""
+        reach = np.array(self.crop_size) // 4
+        return spots[rng.integers(len(spots))] + rng.integers(-reach, reach + 1)
+
+    def _find_hot_spots(self, number: int) -> np.ndarray:
+        """The middles of a volume's hot spots, int [n, 3]."""
+        return hot_spots(np.asarray(self._arrays(number)[1], dtype=np.float32))
 
     def _find_centres(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Cells [n, 3] of a volume that lie in the body, and the cumulative weights [n] to draw them with."""

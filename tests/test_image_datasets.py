@@ -25,8 +25,8 @@ def write_pair(path, array, **options):
     return path
 
 
-def source_of(path, crop_size, seed=0):
-    return CropSource([Pair(path, "one")], crop_size, SUV_MAX, seed)
+def source_of(path, crop_size, seed=0, hot_share=0.0):
+    return CropSource([Pair(path, "one")], crop_size, SUV_MAX, seed, hot_share=hot_share)
 
 
 class TestOpening:
@@ -129,6 +129,23 @@ class TestCrops:
         assert noise.shape == (1, 16, 24, 20)
         assert abs(noise.mean()) < 0.05
         assert abs(noise.std() - 1) < 0.05
+
+    def test_a_share_of_the_crops_holds_a_hot_spot_in_its_inner_half(self, tmp_path):
+        array = np.ones((2, 96, 96, 96), dtype=np.float32)
+        array[1, 60:64, 20:24, 68:72] = 5.0
+        path = write_pair(tmp_path / "pair.npz", array)
+        found = {}
+        for share in (0.0, 0.4, 1.0):
+            source = source_of(path, (16, 16, 16), hot_share=share)
+            crops = [source.crop(step, 0).normal_dose[0] * SUV_MAX for step in range(200)]
+            found[share] = sum((crop[2:14, 2:14, 2:14] == 5).sum() == 64 for crop in crops)
+        assert found[0.0] < 10
+        assert 50 < found[0.4] < 110
+        assert found[1.0] == 200
+
+    def test_where_nothing_stands_out_the_share_changes_nothing_but_the_draws(self, tmp_path):
+        path = write_pair(tmp_path / "pair.npz", np.ones((2, 24, 24, 24), dtype=np.float32))
+        assert source_of(path, (8, 8, 8), hot_share=1.0).crop(0, 0).normal_dose.shape == (1, 8, 8, 8)
 
     def test_crops_are_centred_on_the_body(self, tmp_path):
         array = np.zeros((2, 96, 96, 96), dtype=np.float32)

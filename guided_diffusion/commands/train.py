@@ -68,7 +68,7 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
         logger.log("notice: use_fp16 on a CPU means bfloat16")
     threads = share_cores(settings.run.threads)
     pairs = root_first(find_pairs, settings.data.data_dir, "train", settings.preprocessing.voxel_mm)
-    source = _crops(pairs, settings)
+    source = _crops(pairs, settings, settings.data.hot_crop_share)
     _check_pairs(source, settings)
     start = _find_start(settings, folder)
     model = root_first(_create_model, settings, start, place)
@@ -131,7 +131,7 @@ def _check_space(model: nn.Module, settings: TrainSettings, folder: Path) -> Non
     check_space(folder, size * (3 + len(settings.ema_rates)))
 
 
-def _crops(pairs: list[Pair], settings: TrainSettings) -> CropSource:
+def _crops(pairs: list[Pair], settings: TrainSettings, hot_share: float = 0.0) -> CropSource:
     """The crops of pairs, as the flags want them."""
     return CropSource(
         pairs,
@@ -139,6 +139,7 @@ def _crops(pairs: list[Pair], settings: TrainSettings) -> CropSource:
         settings.preprocessing.suv_max,
         settings.optimisation.seed,
         negative=settings.preprocessing.linear_transfer,
+        hot_share=hot_share,
     )
 
 

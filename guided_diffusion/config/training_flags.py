@@ -94,6 +94,11 @@ class DataFlags:
         metavar="DIR",
     )
     crop_size: str = flag("96,96,96", "random crops X,Y,Z in voxels", Role.TRAINING)
+    hot_crop_share: float = flag(
+        0.0,
+        "share of the crops that lie about small hot spots of the normal dose, as lesions are; chance hardly meets one",
+        Role.TRAINING,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,29 @@
+"""Small hot places of an image, which training would hardly meet by chance: they fill little of a body."""
+
+import numpy as np
+from scipy.ndimage import maximum_filter, uniform_filter
+
+from guided_diffusion.pet.normalisation import BODY_SUV
+
+BLOCK = 4
+"""Voxels a side of the blocks whose means are compared."""
+SURROUNDINGS = 5
+"""Blocks a side of what a block is compared with."""
+LEAST_CONTRAST = 1.5
+
+
+def hot_spots(image: np.ndarray) -> np.ndarray:
+    """The middles in voxels, int [n, 3], of blocks of an image [X, Y, Z] in SUV that stand out.
+
+    Such a block is the hottest among its neighbours, and its mean is 1.5 times the mean of 5 x 5 x 5 blocks around, air
+    counting as BODY_SUV. Noise can make one too, and hot organs are some. Voxels beyond the last whole block are left
+    out; an image of less than a block has none.
+    """
+    counts = [length // BLOCK for length in image.shape]
+    if not all(counts):
+        return np.zeros((0, 3), int)
+    whole = image[tuple(slice(count * BLOCK) for count in counts)]
+    blocks = whole.reshape([side for count in counts for side in (count, BLOCK)]).mean(axis=(1, 3, 5), dtype=np.float32)
+    around = uniform_filter(np.maximum(blocks, BODY_SUV), SURROUNDINGS, mode="nearest")
+    stands_out = (blocks == maximum_filter(blocks, 3, mode="nearest")) & (blocks > LEAST_CONTRAST * around)
+    return np.argwhere(stands_out) * BLOCK + BLOCK // 2
