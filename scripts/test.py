@@ -1,5 +1,6 @@
 """Denoise low-dose PET volumes with a trained diffusion model, over MPI ranks.
 
+    python scripts/test.py --base_samples scan.nii.gz --save_dir out
     mpiexec -n 4 python scripts/test.py --base_samples scan.nii.gz --model_path checkpoint/demo_ddpm3d.pt --save_dir out
 
 Input: a published .npz, a NIfTI file, a folder with a DICOM PET series, or a folder of such subjects.

@@ -27,7 +27,7 @@ from guided_diffusion.files import atomic_write
 SECTIONS: dict[str, Callable[[argparse.Namespace], Section]] = {
     "network": lambda flags: measure_network(rounds=3 if flags.quick else 9),
     "volume": lambda flags: measure_volume(flags.model_path, timed_steps=2 if flags.quick else 10),
-    "ranks": lambda flags: measure_ranks(flags.model_path, in_plane=32 if flags.quick else 64),
+    "ranks": lambda flags: measure_ranks(flags.model_path, in_plane=128),
     "startup": lambda _flags: measure_startup(),
     "training": lambda flags: measure_training(rounds=2 if flags.quick else 9),
     "samplers": lambda flags: measure_samplers(flags.model_path, flags.trial, longest=20 if flags.quick else 1000),

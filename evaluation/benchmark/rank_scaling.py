@@ -18,15 +18,22 @@ from guided_diffusion.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 _PATCHES, _PATCH_SIZE, _OVERLAP = 12, 16, 4  # twelve patches divide evenly among one to four ranks
+_LEAST_SECONDS = 20.0
 
 
-def measure_ranks(model_path: str, in_plane: int, most_ranks: int = 4) -> Section:
-    """The section for a volume of `in_plane` x `in_plane` x 148 voxels on 1 to `most_ranks` ranks of one thread."""
+def measure_ranks(
+    model_path: str, in_plane: int, most_ranks: int = 4, least_seconds: float = _LEAST_SECONDS
+) -> Section:
+    """The section for a volume of `in_plane` x `in_plane` x 148 voxels on 1 to `most_ranks` ranks of one thread.
+
+    Its sides are doubled in the plane until one rank takes `least_seconds`: less work shows start-up and end, no more.
+    """
     with TemporaryDirectory() as folder:
-        length = _PATCHES * (_PATCH_SIZE - _OVERLAP) + _OVERLAP
-        data = np.random.default_rng(0).gamma(2.0, 1.0, (in_plane, in_plane, length)).astype(np.float32)
-        np.savez(Path(folder) / "scan.npz", arr_0=data)
-        runs = {ranks: _run(Path(folder), model_path, ranks) for ranks in range(1, most_ranks + 1)}
+        runs = {1: _run_on_noise(Path(folder), model_path, in_plane)}
+        while runs[1]["seconds"] < least_seconds:
+            in_plane *= 2
+            runs = {1: _run_on_noise(Path(folder), model_path, in_plane)}
+        runs |= {ranks: _run(Path(folder), model_path, ranks) for ranks in range(2, most_ranks + 1)}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     for ranks, run in runs.items():
         run["efficiency"] = runs[1]["seconds"] / (ranks * run["seconds"])
@@ -58,6 +65,14 @@ def measure_ranks(model_path: str, in_plane: int, most_ranks: int = 4) -> Sectio
             " of reading to the result. Efficiency: T(1) / (N T(N)). Idle: the ranks' time outside sampling."
         ),
     )
+
+
+def _run_on_noise(folder: Path, model_path: str, in_plane: int) -> dict[str, Any]:
+    """Write a scan of this size for all runs, and run one rank on it."""
+    length = _PATCHES * (_PATCH_SIZE - _OVERLAP) + _OVERLAP
+    data = np.random.default_rng(0).gamma(2.0, 1.0, (in_plane, in_plane, length)).astype(np.float32)
+    np.savez(folder / "scan.npz", arr_0=data)
+    return _run(folder, model_path, 1)
 
 
 def _run(folder: Path, model_path: str, ranks: int) -> dict[str, Any]:

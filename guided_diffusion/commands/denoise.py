@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from guided_diffusion import logger
 from guided_diffusion.commands.input_flags import overrides_from
+from guided_diffusion.commands.shipped_weights import weights_or_default
 from guided_diffusion.config.inference_flags import ReportFlags
 from guided_diffusion.config.parser import Parser, read_flags
 from guided_diffusion.dist_util import SharedError, SharedFailure, communicator, device, on_root, share_cores, told
@@ -63,12 +64,12 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
     on_root(_check_report, flags, len(subjects or ()))
     keep_freed_memory()
     threads = share_cores(flags["threads"])
-    on_root(_check_model_path, flags["model_path"])
+    flags["model_path"], notices = communicator().bcast(on_root(weights_or_default, flags["model_path"]))
     loaded = load_model(flags["model_path"], {name: flags[name] for name in MODEL_FLAGS & set(flags)})
     folder = Path(flags["save_dir"])
     lock = nullcontext() if flags["info"] else one_writer(folder)
     with lock, logger.to_folder(folder), watching(flags["stall_seconds"]):
-        for notice in (*loaded.settings.notices, *(notice for subject in subjects for notice in subject.notices)):
+        for notice in (*notices, *loaded.settings.notices, *(line for one in subjects for line in one.notices)):
             logger.log(f"notice: {notice}")
         if loaded.compile_seconds is not None:
             logger.log(f"compiled the network's norms in {loaded.compile_seconds:.1f} s")
@@ -84,11 +85,6 @@ def _check_report(flags: dict[str, Any], subjects: int) -> None:
     wanted = read_flags(ReportFlags, flags)
     if wanted.reference and subjects > 1:
         raise InputError(f"--reference: one image cannot be the reference of {subjects} scans; denoise them one by one")
-
-
-def _check_model_path(path: str) -> None:
-    if not path:
-        raise InputError("--model_path is missing: give a checkpoint, for example checkpoint/demo_ddpm3d.pt")
 
 
 def _denoise_each(subjects: list[Subject], run: Run) -> None:

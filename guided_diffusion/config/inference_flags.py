@@ -27,7 +27,13 @@ class OutputFlags:
     """The scan, the weights, and what is written of the result."""
 
     base_samples: str = flag("", "scan, DICOM folder or folder of subjects", Role.FILES, metavar="PATH")
-    model_path: str = flag("", "weights: a published state dict or our own", Role.FILES, metavar="FILE")
+    model_path: str = flag(
+        "",
+        "weights: a published state dict or our own",
+        Role.FILES,
+        metavar="FILE",
+        shown="checkpoint/local3d.pt of the repository",
+    )
     save_dir: str = flag("results", "where results go", Role.FILES, metavar="DIR")
     above_cap: str = flag(
         "keep",

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from guided_diffusion.commands import shipped_weights
 from guided_diffusion.errors import InputError
 from tests.denoising import GOLDEN_FLAGS, arguments_of, denoise, flags_of, samples_in
 from tests.mpi import assert_refused, needs_mpiexec, run_script
@@ -90,13 +91,18 @@ def test_wrong_number_of_samples_is_refused(golden_files, tmp_path):
         (("--dims", "4"), "2 or 3"),
         (("--patch_size", "8", "--overlap", "7"), "overlap"),
         (("--model_path", "nothing.pt"), "nothing.pt: no such"),
-        (("--model_path", ""), "--model_path is missing"),
         (("--base_samples", ""), "--base_samples is missing"),
     ],
 )
 def test_senseless_flags_are_refused(arguments, words, small, tmp_path):
     with pytest.raises(InputError, match=words):
         denoise(small / "scan.npz", small / "small.pt", tmp_path, *arguments)
+
+
+def test_without_weights_beside_the_package_it_is_said_what_to_give(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped_weights, "DEFAULT_WEIGHTS", tmp_path / "checkpoint" / "local3d.pt")
+    with pytest.raises(InputError, match=r"--model_path is missing, and .*checkpoint/local3d\.pt.*: give a checkpoint"):
+        denoise(small / "scan.npz", "", tmp_path)
 
 
 @needs_mpiexec

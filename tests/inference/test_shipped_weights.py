@@ -3,6 +3,9 @@
 The bounds are the targets of checkpoint/README.md, which has the numbers of many patients.
 """
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 
@@ -15,7 +18,7 @@ from guided_diffusion.pet.image_quality import psnr, ssim
 from guided_diffusion.pet.suv_peak import suv_peak
 from guided_diffusion.simulation.body_phantom import load_tissues
 from guided_diffusion.simulation.trial import VirtualSubject, simulate
-from tests.mpi import ROOT
+from tests.mpi import ROOT, run_script
 
 DOSE = 0.05
 PATIENT = VirtualSubject("unseen", 24, "fdg", "mct", "test")
@@ -55,3 +58,14 @@ def test_lesions_keep_their_uptake(scan, denoised):
     ]
     assert len(biases) >= 5
     assert abs(np.mean(biases)) < 10
+
+
+def test_a_newcomer_gets_the_weights_that_carry_over_and_is_told(small, tmp_path):
+    done = run_script("scripts/test.py", "--base_samples", small / "scan.nii.gz", "--save_dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    weights = ROOT / "checkpoint" / "local3d.pt"
+    assert json.loads((tmp_path / "run.json").read_text())["checkpoint"] == {
+        "name": "local3d.pt",
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+    }
+    assert f"notice: no --model_path is given: using {weights}, trained on virtual scans" in done.stderr
