@@ -17,7 +17,7 @@ from guided_diffusion.network_memory import local_network_bytes
 MEAN_BLOCKS = {2: 1.0, 4: 2.0, 8: 4.0}
 """Sides in voxels of the blocks whose means are compared besides the voxels, and their weights: what a reader measures
 are means, and an error of a mean is small in the sum over voxels."""
-PEAK_BLOCKS = {4: 0.1}
+PEAK_BLOCKS = {4: 0.1, 8: 0.1}
 """The same for the highest voxels of blocks."""
 
 
