@@ -1,4 +1,4 @@
-"""The page about one scan of a virtual trial: all methods side by side, their numbers, and plots over the doses."""
+"""The page about one scan of a comparison: all images side by side, their numbers, and plots over the doses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.case_scores import COLUMNS, Examination, Row, images_of
-from evaluation.summary import dose_text
+from evaluation.compared_scans import ComparedScan, dose_text, open_examination
+from evaluation.measures import METRICS, Examination
+from evaluation.measuring import Compared, Row
+from evaluation.tables import COLUMNS, heading_of
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.report import images as shown_images
 from guided_diffusion.report.images import Image
@@ -17,82 +19,82 @@ from guided_diffusion.report.page import write_page
 from guided_diffusion.report.pictures import svg_address
 
 NORMAL_DOSE = "normal dose"
-SHOWN = tuple(name for name in COLUMNS if "_over_" not in name and not name.startswith("lesion"))
-PLOTS = (("psnr_normal", "PSNR against the normal dose (dB)"), ("lesion_bias_normal", "mean bias of SUVpeak (%)"))
+LESION = "lesion_"  # how the names of lesions begin
+PLOTS = (("psnr_normal", "volume"), ("suv_peak_bias_normal", LESION))
 
 
-def write_case_page(
-    path: Path,
-    examination: Examination,
-    methods: Mapping[str, Path],
-    parameters: Mapping[str, float],
-    rows: Sequence[Row],
-    lesions: Sequence[Row],
-) -> None:
-    """Write the page about a case.
-
-    methods, parameters: as of `images_of`. rows, lesions: of the whole comparison, as `measure_case` gives them.
-    """
-    case, scan = examination.case, examination.low_dose
-    shown = images_of(examination, methods, parameters) | {NORMAL_DOSE: examination.normal_dose}
-    images = shown_images.upright([Image(_title(name), replace(scan, data=data)) for name, data in shown.items()])
+def write_case_page(path: Path, scan: ComparedScan, compared: Compared) -> None:
+    """Write the page about a scan."""
+    examination = open_examination(scan)
+    shown = compared.images_of(scan, examination)
+    if examination.normal_dose is not None:
+        shown[NORMAL_DOSE] = examination.normal_dose
+    low_dose = examination.low_dose
+    images = shown_images.upright([Image(_title(name), replace(low_dose, data=data)) for name, data in shown.items()])
     layout = shown_images.viewer(images)
     texts = layout.pop("texts")
-    own = [row for row in rows if row["subject"] == case.subject]
-    own_lesions = [row for row in lesions if row["subject"] == case.subject]
+    own = [row for row in compared.rows if row.subject == scan.subject]
+    here = [row for row in own if row.dose == scan.dose]
+    columns = [column for column in COLUMNS if any((row.metric, row.region) == column for row in here)]
+    against = [] if examination.normal_dose is None else [(image, images[-1]) for image in images[:-1]]
     content = {
-        "title": f"Comparison: {case.subject} at {dose_text(case.dose)} of the dose",
-        "about": [("tracer", case.tracer), ("scanner", case.scanner), ("dose", dose_text(case.dose))],
+        "title": f"Comparison: {scan.subject} at {dose_text(scan.dose)} of the dose",
+        "about": [("tracer", scan.tracer), ("scanner", scan.scanner), ("dose", dose_text(scan.dose))],
         "neck_mm": 0.0,
-        "projections": shown_images.projection_rows(images, [(image, images[-1]) for image in images[:-1]]),
+        "projections": shown_images.projection_rows(images, against),
         "rotation": shown_images.rotation(images),
         "layout": layout,
         "texts": texts,
-        "columns": [COLUMNS[name][0] for name in SHOWN],
-        "numbers": _numbers([row for row in own if row["dose"] == case.dose]),
-        "methods": [_title(row["method"]) for row in own if row["dose"] == case.dose],
-        "lesions": _lesions([row for row in own_lesions if row["dose"] == case.dose], examination, layout),
-        "plots": _plots(own, own_lesions),
+        "columns": [heading_of(*column) for column in columns],
+        "numbers": _numbers(here, columns),
+        "methods": [_title(name) for name in compared.comparison.names()],
+        "lesions": _lesions(here, examination, layout),
+        "plots": _plots(own),
     }
     write_page(path, "comparison.html", content)
 
 
-def _title(name: object) -> str:
-    return str(name).replace("_", " ")
+def _title(name: str) -> str:
+    return name.replace("_", " ")
 
 
-def _numbers(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A row per method: its numbers as text, a dash where there is nothing to measure."""
-    table = []
+def _numbers(rows: Sequence[Row], columns: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """A row per image: its numbers as text, a dash where there is nothing to measure."""
+    table: dict[str, dict[tuple[str, str], str]] = {}
     for row in rows:
-        cells = [_cell(row[name], COLUMNS[name][1]) for name in SHOWN]
-        table.append({"method": _title(row["method"]), "cells": cells})
-    return table
-
-
-def _cell(value: object, decimals: int) -> str:
-    return "–" if np.isnan(value) else f"{value:.{decimals}f}"
+        text = f"{row.value:.{METRICS[row.metric].decimals}f}"
+        table.setdefault(row.method, {})[row.metric, row.region] = text
+    return [
+        {"method": _title(method), "cells": [cells.get(column, "–") for column in columns]}
+        for method, cells in table.items()
+    ]
 
 
 def _lesions(rows: Sequence[Row], examination: Examination, layout: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row per lesion: where it is, its size, and SUVpeak of every method with the bias against the normal dose."""
-    labels = turned(replace(examination.low_dose, data=examination.labels))
+    """A row per lesion: where it is, its size, and SUVpeak in every image with the bias against the normal dose."""
+    values = {(row.method, row.metric, row.region): row.value for row in rows}
+    methods = dict.fromkeys(row.method for row in rows)
     table = []
-    for label in dict.fromkeys(row["label"] for row in rows):
-        own = [row for row in rows if row["label"] == label]
-        centre = np.argwhere(labels.data == label).mean(axis=0).round().astype(int)
-        cells = [f"{row['suv_peak']:.2f} ({row['lesion_bias_normal']:+.1f} %)" for row in own]
-        place = shown_images.where(centre, labels.affine, layout)
-        table.append({**place, "diameter_mm": own[0]["diameter_mm"], "cells": cells})
+    for name, voxels in examination.lesions.items():
+        upright = turned(replace(examination.low_dose, data=voxels.astype(np.float32)))
+        centre = np.argwhere(upright.data > 0).mean(axis=0).round().astype(int)
+        diameter = (6000 / np.pi * voxels.sum() * examination.low_dose.voxel_ml) ** (1 / 3)
+        cells = []
+        for method in methods:
+            bias = values.get((method, "suv_peak_bias_normal", name))
+            peak = f"{values[method, 'suv_peak', name]:.2f}"
+            cells.append(peak if bias is None else f"{peak} ({bias:+.1f} %)")
+        place = shown_images.where(centre, upright.affine, layout)
+        table.append({**place, "diameter_mm": diameter, "cells": cells})
     return table
 
 
-def _plots(rows: Sequence[Row], lesions: Sequence[Row]) -> list[dict[str, str]]:
-    """Numbers of the subject against dose, a line per method; the text of each names the range."""
+def _plots(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Numbers of the subject against dose, a line per image; the text of each names the range."""
     plots = []
-    for column, label in PLOTS:
-        table = lesions if column.startswith("lesion") else rows
-        lines = _lines(table, column)
+    for metric, region in PLOTS:
+        label = METRICS[metric].heading if region == "volume" else f"mean of the lesions: {METRICS[metric].heading}"
+        lines = _lines([row for row in rows if row.metric == metric and row.region.startswith(region)])
         if lines:
             figure = _draw(lines, label)
             names = ", ".join(_title(method) for method in lines)
@@ -100,15 +102,14 @@ def _plots(rows: Sequence[Row], lesions: Sequence[Row]) -> list[dict[str, str]]:
     return plots
 
 
-def _lines(table: Sequence[Row], column: str) -> dict[str, list[tuple[float, float]]]:
-    """Per method the doses with the mean of a column there; doses without a measurement are left out."""
-    lines = {}
-    for method in dict.fromkeys(row["method"] for row in table):
-        own = [row for row in table if row["method"] == method and not np.isnan(row[column])]
-        doses = sorted({row["dose"] for row in own})
-        points = [(dose, float(np.mean([row[column] for row in own if row["dose"] == dose]))) for dose in doses]
-        if points:
-            lines[method] = points
+def _lines(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
+    """Per image the known doses with the mean of the values there."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for method in dict.fromkeys(row.method for row in rows):
+        own = [row for row in rows if row.method == method and row.dose is not None]
+        doses = sorted({row.dose for row in own})
+        if doses:
+            lines[method] = [(dose, float(np.mean([row.value for row in own if row.dose == dose]))) for dose in doses]
     return lines
 
 

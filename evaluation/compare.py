@@ -1,8 +1,10 @@
-"""Methods, reference filters and the low dose on a virtual trial: numbers per subject and a table with intervals.
+"""Methods, reference filters and the low dose on a virtual trial or on your own scans: tables, plots and a tidy CSV.
 
     python evaluation/compare.py --trial data/test --validation data/validation --method ddpm3d=results/ddpm3d --out OUT
+    python evaluation/compare.py --low_dose LOW --normal_dose NORMAL --method ours=results/ours --out OUT
 
-OUT receives table.md, summary.csv, subjects.csv, lesions.csv and filters.csv; evaluation/README.md explains them.
+Runs alone or under mpiexec; a run that was ended goes on where it was. OUT receives numbers.csv, summary.csv, table.md,
+table.tex and plots; evaluation/README.md explains them.
 """
 
 import csv
@@ -14,95 +16,180 @@ from pathlib import Path
 from tqdm import tqdm
 
 from evaluation.case_page import write_case_page
-from evaluation.case_scores import LOW_DOSE, Row, measure_case, open_case, result_path, tune_filters
+from evaluation.compared_scans import (
+    UNITS,
+    Arrays,
+    ComparedScan,
+    UserFolders,
+    dose_text,
+    scans_of_folders,
+    scans_of_trial,
+)
+from evaluation.comparison_plots import save_bland_altman, save_dose_plots
 from evaluation.filters import FILTERS
-from evaluation.summary import as_row, dose_text, format_markdown, format_targets, summarise
+from evaluation.kept_results import KeptResults
+from evaluation.measuring import (
+    LOW_DOSE,
+    Compared,
+    Comparison,
+    check_results,
+    measure_all,
+    tune_filters,
+    write_rows,
+)
+from evaluation.method_results import Method
+from evaluation.summary import as_line, summarise, with_tests
+from evaluation.tables import COLUMNS, format_latex, format_markdown
+from evaluation.targets import format_targets
+from guided_diffusion import logger
 from guided_diffusion.config import Role, flag
-from guided_diffusion.config.parser import Parser, add_flags
-from guided_diffusion.dist_util import run_main
+from guided_diffusion.config.parser import Parser, add_flags, read_flags
+from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, open_table, writable_folder
-from guided_diffusion.pet.trial_manifest import Case, read_cases
+from guided_diffusion.folder_lock import one_writer
+from guided_diffusion.pet.grid import DEFAULT_VOXEL_MM
+
+KEPT = "measured"
 
 
 @dataclass(frozen=True)
-class ComparisonFlags:
-    """The methods that are compared, the trial, and where the tables go."""
+class TrialFlags:
+    """Scans of a virtual trial."""
 
-    trial: Path = flag(MISSING, "virtual trial; its split 'test' is compared", Role.FILES, metavar="DIR")
-    validation: Path = flag(
-        MISSING, "virtual trial whose split 'validation' tunes the filters", Role.FILES, metavar="DIR"
-    )
-    method: tuple[str, ...] = flag(
-        MISSING,
-        "results of scripts/test.py --base_samples TRIAL --save_dir DIR; may be given several times",
-        Role.FILES,
-        metavar="NAME=DIR",
-    )
-    out: Path = flag(MISSING, "folder of the tables", Role.FILES, metavar="DIR")
-    report: str = flag(
-        "",
-        "comma list of subjects; a page is written about each of their scans, report_<subject>_<dose>.html",
-        Role.FILES,
-        metavar="SUBJECTS",
-    )
+    trial: Path | None = flag(None, "virtual trial; its split 'test' is compared", Role.FILES, metavar="DIR")
+    validation: Path | None = flag(
+        None, "virtual trial whose split 'validation' tunes the filters; without it there are none", Role.FILES,
+        metavar="DIR",
+    )  # fmt: skip
     doses: str | None = flag(None, "comma list of dose fractions", Role.IMAGES, shown="all of the trial")
 
 
-def main() -> None:
-    args = create_parser().parse_args()
-    methods = parse_methods(args.method)
-    doses = None if args.doses is None else parse_doses(args.doses)
-    out = writable_folder(args.out)
-    cases = choose(read_cases(args.trial), "test", doses, args.trial)
-    wanted = shown_cases(cases, args.report)
-    for folder in methods.values():
-        for case in cases:
-            result_path(case, folder)  # now rather than after the tuning
-    doses = sorted({case.dose for case in cases})
-    parameters, tuned = tune_filters(choose(read_cases(args.validation), "validation", doses, args.validation))
-    write_csv(out / "filters.csv", tuned)
+@dataclass(frozen=True)
+class OwnFlags:
+    """Scans of the user, in any format that scripts/test.py reads."""
 
-    rows: list[Row] = []
-    lesions: list[Row] = []
-    for case in tqdm(cases, unit="case", desc="comparing", disable=None):
-        of_methods, of_lesions = measure_case(open_case(case), methods, parameters[case.dose])
-        rows += of_methods
-        lesions += of_lesions
-    summaries = summarise(rows, lesions)
-    write_csv(out / "subjects.csv", rows)
-    if lesions:
-        write_csv(out / "lesions.csv", lesions)
-    else:
-        (out / "lesions.csv").unlink(missing_ok=True)  # of an earlier comparison
-    write_csv(out / "summary.csv", [as_row(summary) for summary in summaries])
-    text = f"{format_targets(summaries, methods)}\n{format_markdown(summaries)}"
-    with atomic_write(out / "table.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    print(text, end="")
-    for case in wanted:
-        page = out / f"report_{case.subject}_{dose_text(case.dose).replace('/', '-')}.html"
-        write_case_page(page, open_case(case), methods, parameters[case.dose], rows, lesions)
-        print(f"page: {page}")
+    low_dose: Path | None = flag(None, "a scan or a folder of scans: the input of the methods", Role.FILES)
+    normal_dose: Path | None = flag(
+        None, "normal doses of the same names; without them only what needs no reference is measured", Role.FILES
+    )
+    subjects: Path | None = flag(
+        None, "CSV about the scans: scan, and any of subject, tracer, scanner, dose, normal_dose, split", Role.FILES,
+        metavar="FILE",
+    )  # fmt: skip
+    array_units: str = flag("suv", "of .npz and .mat", Role.IMAGES, choices=UNITS)
+    voxel_mm: tuple[float, float, float] = flag(DEFAULT_VOXEL_MM, "of .npz and .mat that state none", Role.IMAGES)
+
+
+@dataclass(frozen=True)
+class MethodFlags:
+    """The methods, and where the tables go."""
+
+    out: Path = flag(MISSING, "folder of the tables; a comparison that was ended goes on", Role.FILES, metavar="DIR")
+    method: tuple[str, ...] = flag(
+        (), "a folder with an image per scan: results of scripts/test.py --save_dir DIR, or any volumes named after the"
+        " scans; may be given several times", Role.FILES, metavar="NAME=DIR",
+    )  # fmt: skip
+    realisations: tuple[str, ...] = flag(
+        (), "a folder of such folders, one per realisation: their mean is measured, and their spread; may be given"
+        " several times", Role.FILES, metavar="NAME=DIR",
+    )  # fmt: skip
+    against: str | None = flag(
+        None, "the image that the others are tested against for significance", Role.FILES, metavar="NAME",
+        shown="the first method",
+    )  # fmt: skip
+    report: str = flag(
+        "", "comma list of subjects; a page is written about each of their scans, report_<subject>_<dose>.html",
+        Role.FILES, metavar="SUBJECTS",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The whole command line."""
+
+    trial: TrialFlags
+    own: OwnFlags
+    methods: MethodFlags
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare as the command line says; all ranks call this together. arguments: instead of the process's own."""
+    flags = communicator().bcast(on_root(parse_flags, arguments))
+    out = flags.methods.out
+    on_root(writable_folder, out)
+    with one_writer(out):
+        comparison = communicator().bcast(on_root(plan_comparison, flags))
+        quiet = None if communicator().rank == 0 else True  # None: a bar on a terminal, nothing elsewhere
+        with tqdm(total=comparison.steps(), unit="step", desc="comparing", disable=quiet) as progress:
+            parameters, tuned = tune_filters(comparison, progress.update)
+            parameters = communicator().bcast(parameters)
+            rows = measure_all(comparison, parameters, progress.update)
+        on_root(write_results, Compared(comparison, parameters, rows), tuned, flags.methods)
 
 
 def create_parser() -> Parser:
     parser = Parser(__doc__)
-    add_flags(parser, ComparisonFlags)
+    add_flags(parser.add_argument_group("a virtual trial"), TrialFlags)
+    add_flags(parser.add_argument_group("your own scans"), OwnFlags)
+    add_flags(parser.add_argument_group("methods and output"), MethodFlags)
     return parser
 
 
-def parse_methods(arguments: Sequence[str]) -> dict[str, Path]:
-    """NAME=DIR each -> name: folder. Raises InputError for another form, a name twice and one that is taken."""
-    methods: dict[str, Path] = {}
-    for argument in arguments:
-        name, equals, folder = argument.partition("=")
-        if not (name and equals and folder):
-            raise InputError(f"--method {argument!r}: write NAME=DIR")
-        if name in methods or name in (LOW_DOSE, *FILTERS):
-            raise InputError(f"--method {argument!r}: the name {name!r} is taken; choose another")
-        methods[name] = Path(folder)
-    return methods
+def parse_flags(arguments: Sequence[str] | None) -> Flags:
+    given = vars(create_parser().parse_args(arguments))
+    return Flags(*(read_flags(kind, given) for kind in (TrialFlags, OwnFlags, MethodFlags)))
+
+
+def plan_comparison(flags: Flags) -> Comparison:
+    """The comparison that the command line describes. Raises InputError before any work where it cannot be made."""
+    scans, tuning = choose_scans(flags)
+    methods = [
+        *(Method(name, (folder,)) for name, folder in named_folders("--method", flags.methods.method)),
+        *(Method.of_realisations(*one) for one in named_folders("--realisations", flags.methods.realisations)),
+    ]
+    if not methods:
+        raise InputError("no method: give --method NAME=DIR or --realisations NAME=DIR")
+    own_names = [method.name for method in methods]
+    for name in own_names:
+        if own_names.count(name) > 1 or name in (LOW_DOSE, *FILTERS):
+            raise InputError(f"--method: the name {name!r} is taken; choose another")
+    comparison = Comparison(scans, methods, tuning, KeptResults(flags.methods.out / KEPT))
+    against = flags.methods.against
+    if against is not None and against not in comparison.names():
+        raise InputError(f"--against {against!r}: no such image; choose from {', '.join(comparison.names())}")
+    shown_scans(scans, flags.methods.report)
+    check_results(comparison)
+    return comparison
+
+
+def choose_scans(flags: Flags) -> tuple[list[ComparedScan], list[ComparedScan]]:
+    """The scans that are compared, and those that filters are tuned on."""
+    trial, own = flags.trial, flags.own
+    if (trial.trial is None) == (own.low_dose is None):
+        raise InputError("give either --trial or --low_dose")
+    if trial.trial is None:
+        if trial.validation is not None or trial.doses is not None:
+            raise InputError("--validation and --doses are for a --trial; a table (--subjects) says them of own scans")
+        arrays = Arrays(own.array_units, own.voxel_mm)
+        scans, tuning, notices = scans_of_folders(UserFolders(own.low_dose, own.normal_dose, own.subjects, arrays))
+        for notice in notices:
+            logger.log(f"notice: {notice}")
+        return scans, tuning
+    doses = None if trial.doses is None else parse_doses(trial.doses)
+    scans = scans_of_trial(trial.trial, "test", doses)
+    if trial.validation is None:
+        return scans, []
+    return scans, scans_of_trial(trial.validation, "validation", sorted({scan.dose for scan in scans}))
+
+
+def named_folders(name: str, arguments: Sequence[str]) -> list[tuple[str, Path]]:
+    """NAME=DIR each -> (name, folder). Raises InputError for another form; name: of the flag."""
+    parts = [argument.partition("=") for argument in arguments]
+    for argument, (method, _, folder) in zip(arguments, parts, strict=True):
+        if not (method and folder):
+            raise InputError(f"{name} {argument!r}: write NAME=DIR")
+    return [(method, Path(folder)) for method, _, folder in parts]
 
 
 def parse_doses(text: str) -> list[float]:
@@ -113,31 +200,50 @@ def parse_doses(text: str) -> list[float]:
         raise InputError(f"--doses {text!r}: give a comma list of fractions such as 1/4,1/20") from None
 
 
-def shown_cases(cases: Sequence[Case], subjects: str) -> list[Case]:
-    """The cases of a comma list of subjects. Raises InputError for one that is not compared."""
+def shown_scans(scans: Sequence[ComparedScan], subjects: str) -> list[ComparedScan]:
+    """The scans of a comma list of subjects. Raises InputError for one that is not compared."""
     names = [name for name in subjects.split(",") if name]
     for name in names:
-        if name not in {case.subject for case in cases}:
+        if name not in {scan.subject for scan in scans}:
             raise InputError(f"--report {name!r}: no such subject is compared")
-    return [case for case in cases if case.subject in names]
+    return [scan for scan in scans if scan.subject in names]
 
 
-def choose(cases: Sequence[Case], split: str, doses: Sequence[float] | None, trial: Path) -> list[Case]:
-    """The cases of a split at some doses (None: all). Raises InputError where there are none at one of them."""
-    own = [case for case in cases if case.split == split]
-    if not own:
-        raise InputError(f"{trial}: no subject has the split {split!r}")
-    for dose in doses or ():
-        if dose not in {case.dose for case in own}:
-            raise InputError(f"{trial}: no scan at dose {dose_text(dose)}; simulate it (scripts/simulate.py --doses)")
-    return [case for case in own if doses is None or case.dose in doses]
+def write_results(compared: Compared, tuned: Sequence[dict[str, object]], flags: MethodFlags) -> None:
+    """Write the tables, plots and pages, and print the table."""
+    comparison, rows, out = compared.comparison, compared.rows, flags.out
+    if not rows:
+        raise InputError("without normal doses there is nothing to measure: no uniform tissue, no focus")
+    against = flags.against or comparison.methods[0].name
+    summaries = with_tests(summarise(rows), against, COLUMNS)
+    write_rows(out / "numbers.csv", rows)
+    write_csv(out / "summary.csv", [as_line(one) for one in summaries])
+    if tuned:
+        write_csv(out / "filters.csv", tuned)
+    targets = format_targets(rows, [method.name for method in comparison.methods])
+    text = (f"{targets}\n" if targets else "") + format_markdown(summaries, against)
+    write_text(out / "table.md", text)
+    write_text(out / "table.tex", format_latex(summaries, against))
+    print(text, end="")
+    save_dose_plots(out / "against_dose.png", summaries)
+    save_bland_altman(out / "bland_altman.png", rows)
+    for scan in shown_scans(comparison.scans, flags.report):
+        dose = "" if scan.dose is None else f"_{dose_text(scan.dose).replace('/', '-')}"
+        page = out / f"report_{scan.subject.replace('/', '_')}{dose}.html"
+        write_case_page(page, scan, compared)
+        print(f"page: {page}")
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
+def write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, lines: Sequence[dict[str, object]]) -> None:
     with atomic_write(path) as temporary, open_table(temporary) as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(lines)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,20 @@
-"""One scan under comparison: its files, and its images on one grid with what there is to compare them with."""
+"""The scans under comparison, of a virtual trial or of a user's folders, and their images."""
 
+import csv
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from evaluation.filters import Scan, blurred_truth, noise_level
+from evaluation.filters import blurred_truth
+from evaluation.measures import Examination
 from guided_diffusion.errors import InputError
+from guided_diffusion.gate import open_regular
+from guided_diffusion.pet.contents import contents_of, names_of
+from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import volume_formats
 from guided_diffusion.pet.formats.declaration import Request
 from guided_diffusion.pet.grid import (
@@ -20,7 +27,8 @@ from guided_diffusion.pet.grid import (
 )
 from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 from guided_diffusion.pet.plausibility import check_normalised, check_suv
-from guided_diffusion.pet.trial_manifest import Case
+from guided_diffusion.pet.text import printable
+from guided_diffusion.pet.trial_manifest import Case, read_cases
 from guided_diffusion.pet.volume import load_volume
 
 BARE_FORMATS = ("npz", "mat")  # arrays, which need not say their unit or place
@@ -63,39 +71,113 @@ class ComparedScan:
             tracer=case.tracer, scanner=case.scanner, dose=case.dose,
         )  # fmt: skip
 
-    @property
-    def is_normal_dose(self) -> bool:
-        """Whether the scan is the normal-dose image itself: nothing can be measured against that then."""
-        return self.dose is not None and self.dose >= 1
-
     def files(self) -> list[Path]:
         """Everything that is read of it."""
         return [path for path in (self.low_dose, self.normal_dose, self.truth, self.labels) if path is not None]
 
 
-@dataclass(frozen=True, eq=False)
-class Examination:
-    """The images of a scan, float32 [X, Y, Z] in SUV on the low dose's grid, None for those that there are not.
+@dataclass(frozen=True)
+class UserFolders:
+    """What a user has instead of a trial: low doses, perhaps normal doses, perhaps a table about them."""
 
-    truth: the true activity of a virtual patient, blurred to the scan's resolution. labels: uint8, of its tissues and
-    lesions.
+    low_dose: Path
+    normal_dose: Path | None = None
+    subjects: Path | None = None
+    arrays: Arrays = Arrays()
+
+
+def scans_of_trial(folder: Path, split: str, doses: Sequence[float] | None = None) -> list[ComparedScan]:
+    """The scans of a trial's split at some doses (None: all).
+
+    Raises InputError where there are none at one of them, or the trial cannot be read.
     """
+    own = [case for case in read_cases(folder) if case.split == split]
+    if not own:
+        raise InputError(f"{folder}: no subject has the split {split!r}")
+    for dose in doses or ():
+        if dose not in {case.dose for case in own}:
+            raise InputError(f"{folder}: no scan at dose {dose_text(dose)}; simulate it (scripts/simulate.py --doses)")
+    return [ComparedScan.of_case(case) for case in own if doses is None or case.dose in doses]
 
-    scan: ComparedScan
-    low_dose: Volume
-    normal_dose: np.ndarray | None
-    truth: np.ndarray | None
-    labels: np.ndarray | None
 
-    @property
-    def voxel_mm(self) -> tuple[float, float, float]:
-        return self.low_dose.voxel_mm
+def scans_of_folders(folders: UserFolders) -> tuple[list[ComparedScan], list[ComparedScan], tuple[str, ...]]:
+    """The scans of a user that are compared, those that filters are tuned on, and notices of what was left out.
 
-    @cached_property
-    def filter_input(self) -> Scan:
-        """The low dose as filters take it."""
-        data = self.low_dose.data
-        return Scan(data, self.low_dose.voxel_mm, noise_level(data))
+    Without a table a scan is a subject of its own, all are compared, and the normal dose has the same name; with one,
+    each scan must have a row: `scan` (its name below the folder), and what is known of `subject`, `tracer`, `scanner`,
+    `dose`, `normal_dose` (its name below that folder) and `split` (test, or validation for tuning). Raises InputError
+    where a scan or a normal dose is missing.
+    """
+    low_doses, notices = _named_scans(folders.low_dose)
+    normal_doses, others = ({}, ()) if folders.normal_dose is None else _named_scans(folders.normal_dose)
+    about = None if folders.subjects is None else _read_about(folders.subjects)
+    compared: list[ComparedScan] = []
+    tuning: list[ComparedScan] = []
+    for name, path in low_doses.items():
+        row = {} if about is None else about.get(name or volume_formats.stem_of(path.name))
+        if row is None:
+            raise InputError(f"{folders.subjects}: no row about the scan {name!r} of {folders.low_dose}")
+        subject = row.get("subject") or name or volume_formats.stem_of(path.name)
+        dose, normal = _dose_of(row, folders.subjects), None
+        if folders.normal_dose is not None:
+            normal = _partner(normal_doses, [row.get("normal_dose"), name, subject], name or subject, folders)
+        scan = ComparedScan(
+            name, subject, path, normal, tracer=row.get("tracer", ""), scanner=row.get("scanner", ""),
+            dose=dose, arrays=folders.arrays,
+        )  # fmt: skip
+        (tuning if row.get("split") == "validation" else compared).append(scan)
+    if not compared:
+        raise InputError(f"{folders.low_dose}: holds no scan to compare")
+    return compared, tuning, (*notices, *others)
+
+
+def _named_scans(path: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """The scans at a path by name, "" for a path that is one scan itself, and notices of what was left out."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    found = contents_of(path)
+    names = [""] if found.scans == (path,) else names_of(found.scans, path)
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: several files are called {name}; leave one of them")
+    return dict(zip(names, found.scans, strict=True)), found.notices
+
+
+def _partner(normal_doses: dict[str, Path], names: list[str | None], scan: str, folders: UserFolders) -> Path:
+    """The normal dose with the first of some names, or the only one where both paths are single scans."""
+    if "" in normal_doses:
+        return normal_doses[""]
+    for name in names:
+        if name and name in normal_doses:
+            return normal_doses[name]
+    raise InputError(
+        f"{folders.normal_dose}: no normal dose for the scan {scan!r}; give it that name, name it in the column"
+        " normal_dose of --subjects, or leave out --normal_dose"
+    )
+
+
+def _read_about(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of a user's table by scan."""
+    with damage_as(f"{path}: is no table in UTF-8"), open_regular(path) as file:
+        reader = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), restval="")
+        rows, columns = list(reader), reader.fieldnames or ()
+    if "scan" not in columns:
+        raise InputError(f"{path}: no column 'scan'; it names each scan as its file or folder is called")
+    return {row["scan"]: row for row in rows}
+
+
+def _dose_of(row: dict[str, str], table: Path | None) -> float | None:
+    """The dose of a row as a fraction, None where it says none."""
+    text = row.get("dose", "")
+    try:
+        return float(Fraction(text)) if text else None
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"{table}: the dose '{printable(text)}' is no fraction such as 1/20") from None
+
+
+def dose_text(dose: float | None) -> str:
+    """1/20 for 0.05, a dash where the dose is not known."""
+    return "–" if dose is None else str(Fraction(dose).limit_denominator(1000))
 
 
 def open_examination(scan: ComparedScan) -> Examination:
@@ -109,7 +191,7 @@ def open_examination(scan: ComparedScan) -> Examination:
     if scan.truth is not None and normal is not None:
         truth, _ = blurred_truth(image_on_grid_of(low_dose, scan.truth, scan.arrays), normal, low_dose.voxel_mm)
     labels = None if scan.labels is None else labels_on_grid_of(low_dose, scan.labels)
-    return Examination(scan, low_dose, normal, truth, labels)
+    return Examination(scan.subject, scan.tracer, scan.scanner, scan.dose, low_dose, normal, truth, labels)
 
 
 def load_image(path: Path, arrays: Arrays, request: Request = Request()) -> Volume:  # noqa: B008 (frozen)

@@ -1,141 +1,112 @@
-"""From numbers per subject to a table: means over subjects with confidence intervals, and the targets of a trial."""
+"""From numbers per scan to means over subjects with confidence intervals, and tests between methods."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from evaluation.case_scores import COLUMNS, Row
+from scipy.stats import false_discovery_control, wilcoxon
+
 from evaluation.confidence import Interval, bootstrap_mean
+from evaluation.measures import METRICS
+from evaluation.measuring import Row
+
+EVERYONE = "all subjects"
+LESIONS = "lesions"  # all of them together
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One number of one method at one dose: the interval, and the lowest and highest mean of a subject."""
+    """One number of one method at one dose over the subjects of a group.
+
+    region: as in the rows, but lesions are taken together. by_subject: the mean of each subject's values. p_corrected:
+    of the paired test against another method, None where there was none.
+    """
 
     group: str
-    dose: float
-    method: str
-    column: str
-    interval: Interval
-    lowest: float
-    highest: float
-
-
-@dataclass(frozen=True)
-class Target:
-    """A number that a method should reach on average over the subjects at a dose, None for every dose."""
-
-    text: str
     dose: float | None
-    column: str
-    reached: Callable[[float], bool]
+    method: str
+    metric: str
+    region: str
+    interval: Interval
+    by_subject: dict[str, float]
+    p_corrected: float | None = None
+
+    @property
+    def place(self) -> tuple[str, float | None, str, str]:
+        """Everything but the method."""
+        return self.group, self.dose, self.metric, self.region
 
 
-TARGETS = (
-    Target("5 dB or more over the low dose", 1 / 20, "psnr_normal_over_low_dose", lambda mean: mean >= 5),
-    Target("1.5 dB or more over the best filter", 1 / 20, "psnr_normal_over_filters", lambda mean: mean >= 1.5),
-    Target("SSIM above the best filter's", 1 / 20, "ssim_normal_over_filters", lambda mean: mean > 0),
-    Target("PSNR not below the input's, against the truth", 1 / 2, "psnr_truth_over_low_dose", lambda mean: mean >= 0),
-    Target("PSNR not below the input's", 1 / 2, "psnr_normal_over_low_dose", lambda mean: mean >= 0),
-    Target("PSNR not below the input's, against the truth", 1.0, "psnr_truth_over_low_dose", lambda mean: mean >= 0),
-    Target("PSNR above the best filter's", 1 / 100, "psnr_normal_over_filters", lambda mean: mean > 0),
-    Target("liver SUVmean within 2 %", None, "liver_bias_normal", lambda mean: abs(mean) <= 2),
-    Target("lung SUVmean within 2 %", None, "lung_bias_normal", lambda mean: abs(mean) <= 2),
-    Target("lesion SUVpeak within 10 %", None, "lesion_bias_normal", lambda mean: abs(mean) <= 10),
-)
+def summarise(rows: Sequence[Row]) -> list[Summary]:
+    """Every number for all subjects and by tracer and scanner, at each dose, for each method.
+
+    Sorted by group in order of first occurrence, by falling dose, by method and number in order of first occurrence.
+    """
+    values: dict[tuple, dict[str, list[float]]] = {}
+    for row in rows:
+        region = LESIONS if row.region.startswith("lesion_") else row.region
+        for group in _groups(row):
+            place = (group, row.dose, row.method, row.metric, region)
+            values.setdefault(place, {}).setdefault(row.subject, []).append(row.value)
+    groups = list(dict.fromkeys(place[0] for place in values))
+    groups.sort(key=lambda group: (group != EVERYONE, group.split()[0] == "scanner"))  # stable: the order of rows else
+    methods = list(dict.fromkeys(row.method for row in rows))
+
+    def order(place: tuple) -> tuple:
+        group, dose, method, *_ = place
+        return groups.index(group), math.inf if dose is None else -dose, methods.index(method)
+
+    return [_summary(place, values[place]) for place in sorted(values, key=order)]
 
 
-def summarise(rows: Sequence[Row], lesions: Sequence[Row]) -> list[Summary]:
-    """Every column for all subjects and by tracer and scanner, at each dose, for each method."""
-    summaries = []
-    for group, chosen in _groups(rows):
-        for dose in sorted({row["dose"] for row in rows}, reverse=True):
-            for method in dict.fromkeys(row["method"] for row in rows):
-                own, own_lesions = (
-                    [row for row in table if chosen(row) and row["dose"] == dose and row["method"] == method]
-                    for table in (rows, lesions)
-                )
-                if own:
-                    summaries += [_summary(group, dose, method, column, own, own_lesions) for column in COLUMNS]
-    return summaries
+def _groups(row: Row) -> Iterator[str]:
+    yield EVERYONE
+    for kind, value in (("tracer", row.tracer), ("scanner", row.scanner)):
+        if value:
+            yield f"{kind} {value}"
 
 
-def _groups(rows: Sequence[Row]) -> Iterable[tuple[str, Callable[[Row], bool]]]:
-    yield "all subjects", lambda row: True  # noqa: ARG005
-    for kind in ("tracer", "scanner"):
-        for value in dict.fromkeys(row[kind] for row in rows):
-            yield f"{kind} {value}", lambda row, kind=kind, value=value: row[kind] == value
+def _summary(place: tuple, by_subject: dict[str, list[float]]) -> Summary:
+    means = {subject: sum(own) / len(own) for subject, own in by_subject.items()}
+    return Summary(*place, bootstrap_mean(list(by_subject.values())), means)
 
 
-def _summary(group: str, dose: float, method: str, column: str, rows: list[Row], lesions: list[Row]) -> Summary:
-    table = lesions if column.startswith("lesion") else rows
-    by_subject: dict[object, list[float]] = {}
-    for row in table:
-        if not math.isnan(row[column]):
-            by_subject.setdefault(row["subject"], []).append(row[column])
-    means = [sum(values) / len(values) for values in by_subject.values()] or [math.nan]
-    return Summary(group, dose, method, column, bootstrap_mean(list(by_subject.values())), min(means), max(means))
+def with_tests(summaries: Sequence[Summary], against: str, numbers: Collection[tuple[str, str]]) -> list[Summary]:
+    """The same, some numbers (metric, region) of all subjects with the corrected p of a paired test against a method.
+
+    Wilcoxon's signed-rank test on each subject's difference in how good the number is (its distance from the target,
+    where there is one), corrected by Benjamini and Hochberg over these numbers at all doses for all methods. Not tested
+    are what fewer than two subjects share, and numbers of which no value is better than another.
+    """
+    baseline = {one.place: one for one in summaries if one.method == against}
+    tested: list[int] = []
+    p_values: list[float] = []
+    for number, one in enumerate(summaries):
+        other = baseline.get(one.place)
+        if one.group != EVERYONE or (one.metric, one.region) not in numbers or other in (None, one):
+            continue
+        metric = METRICS[one.metric]
+        if metric.better is None:
+            continue
+        shared = [subject for subject in one.by_subject if subject in other.by_subject]
+        if len(shared) >= 2:
+            tested.append(number)
+            differences = [metric.loss(one.by_subject[s]) - metric.loss(other.by_subject[s]) for s in shared]
+            p_values.append(float(wilcoxon(differences).pvalue) if any(differences) else 1.0)
+    corrected = dict(zip(tested, map(float, false_discovery_control(p_values)), strict=True)) if tested else {}
+    return [replace(one, p_corrected=corrected.get(number)) for number, one in enumerate(summaries)]
 
 
-def as_row(summary: Summary) -> Row:
+def as_line(summary: Summary) -> dict[str, object]:
     """A line of summary.csv."""
-    interval = summary.interval
+    interval, means = summary.interval, summary.by_subject.values()
     return {
-        "group": summary.group, "dose": summary.dose, "method": summary.method, "column": summary.column,
-        "mean": interval.mean, "ci_low": interval.low, "ci_high": interval.high, "subjects": interval.subjects,
-        "lowest_subject": summary.lowest, "highest_subject": summary.highest,
+        "group": summary.group, "dose": "" if summary.dose is None else summary.dose, "method": summary.method,
+        "metric": summary.metric, "region": summary.region, "mean": interval.mean, "ci_low": _or_empty(interval.low),
+        "ci_high": _or_empty(interval.high), "subjects": interval.subjects, "lowest_subject": min(means),
+        "highest_subject": max(means), "p_corrected": _or_empty(summary.p_corrected),
     }  # fmt: skip
 
 
-def dose_text(dose: float) -> str:
-    """1/20 for 0.05."""
-    return str(Fraction(dose).limit_denominator(1000))
-
-
-def format_markdown(summaries: Sequence[Summary]) -> str:
-    """A table per group of subjects: dose and method in rows, mean and 95 % interval in cells."""
-    parts = []
-    for group in dict.fromkeys(summary.group for summary in summaries):
-        own = [summary for summary in summaries if summary.group == group]
-        lines = [f"## {group[0].upper()}{group[1:]}", ""]
-        lines += _table_head(["dose", "method", *(title for title, _ in COLUMNS.values())])
-        cells: dict[tuple[float, str], list[str]] = {}
-        for summary in own:
-            cells.setdefault((summary.dose, summary.method), []).append(_cell(summary))
-        lines += [f"| {dose_text(dose)} | {method} | {' | '.join(row)} |" for (dose, method), row in cells.items()]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
-
-
-def format_targets(summaries: Sequence[Summary], methods: Iterable[str]) -> str:
-    """Markdown table of the targets that each method reaches on average over all subjects, and of those it misses."""
-    lines = ["## Targets", "", *_table_head(["method", "dose", "target", "measured", "subjects from, to", "reached"])]
-    for method in methods:
-        for target in TARGETS:
-            for summary in summaries:
-                about = (summary.group, summary.method, summary.column)
-                if about != ("all subjects", method, target.column) or target.dose not in (None, summary.dose):
-                    continue
-                if math.isnan(summary.interval.mean):
-                    continue
-                decimals = COLUMNS[summary.column][1]
-                extremes = f"{summary.lowest:.{decimals}f}, {summary.highest:.{decimals}f}"
-                reached = "yes" if target.reached(summary.interval.mean) else "**no**"
-                cells = [method, dose_text(summary.dose), target.text, _cell(summary), extremes, reached]
-                lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _table_head(titles: list[str]) -> list[str]:
-    return [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
-
-
-def _cell(summary: Summary) -> str:
-    interval, decimals = summary.interval, COLUMNS[summary.column][1]
-    if math.isnan(interval.mean):
-        return "–"
-    text = f"{interval.mean:.{decimals}f}"
-    if math.isnan(interval.low):
-        return text
-    return f"{text} [{interval.low:.{decimals}f}, {interval.high:.{decimals}f}]"
+def _or_empty(value: float | None) -> float | str:
+    return "" if value is None or math.isnan(value) else value

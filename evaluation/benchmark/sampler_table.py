@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.benchmark.section import Section
-from evaluation.case_scores import labels_on_grid_of
+from evaluation.compared_scans import labels_on_grid_of
 from evaluation.measures.image_fidelity import clip_suv, psnr, ssim
 from evaluation.measures.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over
 from guided_diffusion.errors import InputError

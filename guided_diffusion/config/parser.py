@@ -107,6 +107,15 @@ class _Numbers(argparse.Action):
         setattr(namespace, self.dest, numbers)
 
 
+class _Appended(argparse.Action):
+    """A flag that may be given several times: its values as a tuple."""
+
+    def __call__(
+        self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, _option: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, (*(getattr(namespace, self.dest, None) or ()), value))
+
+
 def _form(declared: Flag) -> dict[str, Any]:
     """Arguments for argparse that a flag's values need: type, number, choices, and their name in the help."""
     if declared.choices is not None:
@@ -115,7 +124,7 @@ def _form(declared: Flag) -> dict[str, Any]:
         return _of_kind(declared.kind, declared.metavar)
     kind, *others = typing.get_args(declared.kind)
     if others == [...]:
-        return {"action": "append"} | _of_kind(kind, declared.metavar)
+        return {"action": _Appended} | _of_kind(kind, declared.metavar)
     return {"action": _Numbers, "nargs": "+", "kind": kind, "count": 1 + len(others), "metavar": declared.metavar}
 
 

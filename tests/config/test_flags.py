@@ -49,7 +49,8 @@ TRAINING = (TrainingPreset, *TRAINING_GROUPS.values())
 METRICS = (get_ssim_psnr.FolderFlags, get_ssim_psnr.UnitFlags, get_ssim_psnr.TableFlags)
 COMMANDS = (
     *(prepare.PreparationFlags, prepare.GridFlags, simulate.SimulationFlags, export.ExportFlags, demo.DemoFlags),
-    *(benchmark.BenchmarkFlags, compare.ComparisonFlags, real_series.SeriesFlags, *METRICS),
+    *(benchmark.BenchmarkFlags, compare.TrialFlags, compare.OwnFlags, compare.MethodFlags),
+    *(real_series.SeriesFlags, *METRICS),
 )
 CONFIGS = dict.fromkeys((*INFERENCE, *TRAINING, *COMMANDS, PreprocessingConfig, ModelConfig, DiffusionConfig))
 
@@ -101,7 +102,7 @@ def test_every_field_says_what_it_is_for(config):
         (export.create_parser, (export.ExportFlags,)),
         (demo.create_parser, (demo.DemoFlags,)),
         (benchmark.create_parser, (benchmark.BenchmarkFlags,)),
-        (lambda _: compare.create_parser(), (compare.ComparisonFlags,)),
+        (lambda _: compare.create_parser(), (compare.TrialFlags, compare.OwnFlags, compare.MethodFlags)),
         (lambda _: get_ssim_psnr.create_parser(), METRICS),
         (lambda _: real_series.create_parser(), (real_series.SeriesFlags,)),
     ],

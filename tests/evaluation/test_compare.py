@@ -1,41 +1,46 @@
-"""evaluation/compare.py: biases and margins that are known, the tables, and mistakes."""
+"""evaluation/compare.py on a virtual trial: tables, pages, ranks, runs that go on, and mistakes."""
 
 import csv
 import json
 import re
-import sys
+from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
-from evaluation.case_scores import measure_case, open_case
+from evaluation import measuring
 from evaluation.compare import main
+from evaluation.compared_scans import ComparedScan, open_examination
+from evaluation.filters import FILTERS, tuning_scores
+from evaluation.measures import measure
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.subjects import find_subjects
 from guided_diffusion.pet.trial_manifest import read_cases
-from tests.evaluation_trial import LESION, LIVER, LUNG, VOXEL_MM, activity, save, write_results, write_trial
-
-PARAMETERS = {"gaussian": 0.0, "nl_means": 1.0}
+from tests.evaluation_trial import VOXEL_MM, activity, save, write_results, write_trial
+from tests.mpi import needs_mpiexec, succeed
 
 
 @pytest.fixture
 def folders(tmp_path):
     write_trial(tmp_path / "test", "test")
-    write_trial(tmp_path / "validation", "validation", seed=1)
+    write_trial(tmp_path / "validation", "validation", subjects=1, seed=1)
     write_results(tmp_path / "test", tmp_path / "results")
     return tmp_path
 
 
+def arguments(folders, *more, method="ours=results", out="out"):
+    name, _, place = method.partition("=")
+    given = ["--trial", folders / "test", "--validation", folders / "validation", "--out", folders / out]
+    return [*map(str, given), "--method", f"{name}={folders / place}", *more]
+
+
 @pytest.fixture
 def compare(folders, monkeypatch):
-    def compare(*more, method="ours=results"):
-        name, _, place = method.partition("=")
-        arguments = ["--trial", folders / "test", "--validation", folders / "validation", "--out", folders / "out"]
-        arguments += ["--method", f"{name}={folders / place}", *more]
-        monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
-        main()
-
-    return compare
+    """The command, with few candidates for the filter that takes long."""
+    monkeypatch.setitem(FILTERS, "nl_means", replace(FILTERS["nl_means"], candidates=(1.0, 3.0)))
+    return lambda *more, **how: main(arguments(folders, *more, **how))
 
 
 def table(path):
@@ -43,101 +48,129 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def biased(image):
-    """Liver 5 % too high, lung 3 % too low, lesion 10 % too low."""
-    wrong = image.copy()
-    wrong[LIVER] *= 1.05
-    wrong[LUNG] *= 0.97
-    wrong[LESION] *= 0.9
-    return wrong
-
-
-def measured(folders, dose, image_of):
-    """Rows by method and lesion rows by method of the first subject at a dose; the method returns `image_of(exam)`."""
-    case = next(case for case in read_cases(folders / "test") if case.dose == dose)
-    examination = open_case(case)
-    save(folders / "made" / case.name / "denoised.nii.gz", image_of(examination))
-    rows, lesions = measure_case(examination, {"ours": folders / "made"}, PARAMETERS)
-    return {row["method"]: row for row in rows}, [row for row in lesions if row["method"] == "ours"]
-
-
-def test_known_biases_against_the_normal_dose(folders):
-    rows, lesions = measured(folders, 0.05, lambda exam: biased(exam.normal_dose))
-    assert rows["ours"]["liver_bias_normal"] == pytest.approx(5, abs=1e-3)
-    assert rows["ours"]["lung_bias_normal"] == pytest.approx(-3, abs=1e-3)
-    assert [lesion["label"] for lesion in lesions] == [100]  # the other one is under 10 mm
-    assert lesions[0]["lesion_bias_normal"] == pytest.approx(-10, abs=1e-3)
-    assert lesions[0]["diameter_mm"] == pytest.approx(24 * (6 / np.pi) ** (1 / 3))
-
-
-def test_known_biases_against_the_truth(folders):
-    rows, lesions = measured(folders, 0.05, lambda exam: biased(exam.truth))
-    assert rows["ours"]["liver_bias_truth"] == pytest.approx(5, abs=1e-3)
-    assert rows["ours"]["lung_bias_truth"] == pytest.approx(-3, abs=1e-3)
-    assert lesions[0]["lesion_bias_truth"] == pytest.approx(-10, abs=1e-3)
-
-
-def test_psnr_and_margins(folders):
-    seen = []
-
-    def offset(examination):
-        seen.extend(np.clip(image, 0, 16) for image in (examination.normal_dose, examination.low_dose.data))
-        return np.clip(examination.normal_dose, 0, 15) + 0.1
-
-    rows, _ = measured(folders, 0.05, offset)
-    ours, low, filters = rows["ours"], rows["low_dose"], [rows["gaussian"], rows["nl_means"]]
-    assert ours["psnr_normal"] == pytest.approx(20 * np.log10(16 / 0.1), abs=0.1)
-    assert low["psnr_normal"] == pytest.approx(10 * np.log10(16**2 / np.mean((seen[0] - seen[1]) ** 2)))
-    assert ours["psnr_normal_over_low_dose"] == ours["psnr_normal"] - low["psnr_normal"]
-    assert ours["psnr_normal_over_filters"] == ours["psnr_normal"] - max(row["psnr_normal"] for row in filters)
-    assert ours["ssim_normal_over_filters"] == ours["ssim_normal"] - max(row["ssim_normal"] for row in filters)
-    assert rows["gaussian"]["psnr_normal"] == low["psnr_normal"]  # sigma 0 changes nothing
-    assert low["psnr_normal_over_low_dose"] == 0
+def numbers(folders, out="out"):
+    """The tidy table: subject, dose, method, metric, region -> value."""
+    names = ("subject", "dose", "method", "metric", "region")
+    return {tuple(row[name] for name in names): float(row["value"]) for row in table(folders / out / "numbers.csv")}
 
 
 def test_a_perfect_denoiser_does_not_beat_half_the_dose_against_the_noisy_reference(tmp_path):
     """As README derives: both errors are the variance of the normal dose's noise."""
     write_trial(tmp_path / "test", "test", subjects=1, doses=(0.5,))
-    rows, _ = measured(tmp_path, 0.5, lambda _: activity())
-    assert rows["ours"]["psnr_normal_over_low_dose"] == pytest.approx(0, abs=0.15)
-    assert rows["ours"]["psnr_truth_over_low_dose"] > 3
-
-
-def test_the_normal_dose_is_compared_with_the_truth_alone(folders):
-    rows, _ = measured(folders, 1.0, lambda exam: exam.truth)
-    assert np.isnan(rows["ours"]["psnr_normal"])
-    assert np.isnan(rows["low_dose"]["psnr_normal_over_filters"])
-    assert rows["ours"]["psnr_truth"] == 100
-    assert rows["low_dose"]["psnr_truth"] == pytest.approx(20 * np.log10(16 / 0.2), abs=0.5)
-    assert rows["ours"]["liver_bias_normal"] == pytest.approx(0, abs=0.5)
+    (case,) = read_cases(tmp_path / "test")
+    examination = open_examination(ComparedScan.of_case(case))
+    perfect, low = (
+        {one.metric: one.value for one in measure(examination, image) if one.region == "volume"}
+        for image in (activity(), examination.low_dose.data)
+    )
+    assert perfect["psnr_normal"] - low["psnr_normal"] == pytest.approx(0, abs=0.15)
+    assert perfect["psnr_truth"] - low["psnr_truth"] > 3
 
 
 def test_tables(compare, folders, capsys):
     compare()
-    rows, lesions = table(folders / "out" / "subjects.csv"), table(folders / "out" / "lesions.csv")
-    assert len(rows) == 2 * 2 * 4  # subjects, doses, low dose + two filters + ours
-    assert len(lesions) == 2 * 2 * 4
-    gain = [float(r["psnr_normal_over_low_dose"]) for r in rows if (r["method"], r["dose"]) == ("ours", "0.05")]
-    summary = table(folders / "out" / "summary.csv")
+    rows = table(folders / "out" / "numbers.csv")
+    assert list(rows[0]) == ["subject", "tracer", "scanner", "dose", "method", "metric", "region", "value"]
+    found = numbers(folders)
+    assert len(found) == len(rows)  # no number twice
+    assert {(key[0], key[1], key[2]) for key in found} == {
+        (subject, dose, method)
+        for subject in ("sub-0000", "sub-0001")
+        for dose in ("1.0", "0.05")
+        for method in ("low_dose", "gaussian", "nl_means", "ours")
+    }
+    assert {(row["subject"], row["tracer"], row["scanner"]) for row in rows} == {
+        ("sub-0000", "fdg", "mct"), ("sub-0001", "psma", "mct"),
+    }  # fmt: skip
+    psnrs = [found[subject, "0.05", "ours", "psnr_normal", "volume"] for subject in ("sub-0000", "sub-0001")]
+    case = read_cases(folders / "test")[1]
+    ours = gaussian_filter(load(case.low_dose), 1)  # as write_results made it
+    error = np.mean((np.clip(load(case.normal_dose), 0, 16) - np.clip(ours, 0, 16)) ** 2, dtype=float)
+    assert psnrs[0] == pytest.approx(10 * np.log10(256 / error), abs=1e-4)
     (line,) = [
-        row for row in summary
-        if (row["group"], row["dose"], row["method"], row["column"])
-        == ("all subjects", "0.05", "ours", "psnr_normal_over_low_dose")
+        row for row in table(folders / "out" / "summary.csv")
+        if (row["group"], row["dose"], row["method"], row["metric"]) == ("all subjects", "0.05", "ours", "psnr_normal")
     ]  # fmt: skip
-    assert float(line["mean"]) == pytest.approx(np.mean(gain))
+    assert float(line["mean"]) == pytest.approx(np.mean(psnrs))
     assert line["subjects"] == "2"
-    assert {row["group"] for row in summary} == {"all subjects", "tracer fdg", "tracer psma", "scanner mct"}
     tuned = {(row["dose"], row["filter"]): float(row["value"]) for row in table(folders / "out" / "filters.csv")}
     assert 0 < tuned["0.05", "gaussian"] <= 2 * VOXEL_MM
     text = (folders / "out" / "table.md").read_text()
     assert text == capsys.readouterr().out
-    assert f"| ours | 1/20 | 5 dB or more over the low dose | {np.mean(gain):.2f} [" in text
+    assert f"| 1/20 | ours | {np.mean(psnrs):.2f} [" in text
     assert "| 1 | low_dose | – | – |" in text
+    assert "against ours over the subjects" in text
+    gains = [
+        psnr - found[subject, "0.05", "low_dose", "psnr_normal", "volume"]
+        for psnr, subject in zip(psnrs, ("sub-0000", "sub-0001"), strict=True)
+    ]
+    assert f"| ours | 1/20 | 5 dB or more over the low dose | {np.mean(gains):.2f} [" in text
+    assert (folders / "out" / "against_dose.png").read_bytes().startswith(b"\x89PNG")
+    assert (folders / "out" / "bland_altman.png").read_bytes().startswith(b"\x89PNG")
+
+
+def load(path):
+    return nib.load(path).get_fdata(dtype=np.float32)
 
 
 def test_only_some_doses(compare, folders):
     compare("--doses", "1/20")
-    assert {row["dose"] for row in table(folders / "out" / "subjects.csv")} == {"0.05"}
+    assert {row["dose"] for row in table(folders / "out" / "numbers.csv")} == {"0.05"}
+
+
+def test_without_validation_there_are_no_filters(folders):
+    trial = ["--trial", folders / "test", "--out", folders / "out", "--method", f"ours={folders / 'results'}"]
+    main(list(map(str, trial)))
+    assert {row["method"] for row in table(folders / "out" / "numbers.csv")} == {"low_dose", "ours"}
+    assert not (folders / "out" / "filters.csv").exists()
+
+
+def test_what_is_measured_is_not_measured_again(compare, folders, monkeypatch):
+    compare()
+    before = (folders / "out" / "numbers.csv").read_bytes()
+    measured = []
+    monkeypatch.setattr(measuring, "measure", lambda *given: measured.append(given) or measure(*given))
+    monkeypatch.setattr(measuring, "tuning_scores", lambda *_: pytest.fail("tuned again"))
+    (folders / "out" / "numbers.csv").unlink()
+    compare()
+    assert not measured
+    assert (folders / "out" / "numbers.csv").read_bytes() == before
+    changed = folders / "results" / "sub-0001" / "low_dose_1-20" / "denoised.nii.gz"
+    save(changed, load(changed) + np.float32(0.1))
+    liver = numbers(folders)["sub-0001", "0.05", "ours", "suv_mean", "liver"]
+    compare()
+    assert len(measured) == 1
+    assert numbers(folders)["sub-0001", "0.05", "ours", "suv_mean", "liver"] - liver == pytest.approx(0.1, abs=1e-4)
+    for kept in (folders / "out" / "measured").iterdir():
+        kept.write_text(kept.read_text().replace("liver", "lever"))  # damaged
+    monkeypatch.setattr(measuring, "tuning_scores", tuning_scores)
+    compare()
+    assert len(measured) == 1 + 2 * 2 * 4
+
+
+@needs_mpiexec
+def test_ranks_give_the_same_bytes(folders):
+    main(arguments(folders, "--doses", "1/20"))
+    succeed("evaluation/compare.py", *arguments(folders, "--doses", "1/20", out="ranks"), ranks=2)
+    for name in ("numbers.csv", "summary.csv", "filters.csv", "table.md", "table.tex", "against_dose.png"):
+        assert (folders / "ranks" / name).read_bytes() == (folders / "out" / name).read_bytes(), name
+
+
+def test_realisations_of_a_method(compare, folders):
+    """Their mean is measured as an image, and their spread besides."""
+    rng = np.random.default_rng(5)
+    for seed in range(4):
+        noisy = lambda low: gaussian_filter(low, 1) + 0.3 * rng.standard_normal(low.shape).astype(np.float32)  # noqa: E731
+        write_results(folders / "test", folders / "seeds" / str(seed), noisy)
+    compare("--doses", "1/20", "--realisations", f"mean_of_4={folders / 'seeds'}")
+    found = numbers(folders)
+    case = read_cases(folders / "test")[1]
+    images = [load(folders / "seeds" / str(seed) / case.name / "denoised.nii.gz") for seed in range(4)]
+    error = np.mean((np.clip(load(case.normal_dose), 0, 16) - np.clip(np.mean(images, axis=0), 0, 16)) ** 2)
+    psnr = found[case.subject, "0.05", "mean_of_4", "psnr_normal", "volume"]
+    assert psnr == pytest.approx(10 * np.log10(256 / error), abs=1e-3)
+    crps = [key for key in found if key[3].startswith("crps")]
+    assert {key[2] for key in crps} == {"mean_of_4"}
 
 
 @pytest.mark.parametrize(
@@ -147,6 +180,9 @@ def test_only_some_doses(compare, folders):
         (["--doses", "x"], "--doses 'x': give a comma list of fractions"),
         (["--method", "gaussian=x"], "the name 'gaussian' is taken"),
         (["--method", "results"], "write NAME=DIR"),
+        (["--realisations", "ours=x"], "holds 0 folders"),
+        (["--against", "theirs"], "--against 'theirs': no such image; choose from low_dose, gaussian, nl_means, ours"),
+        (["--low_dose", "x"], "give either --trial or --low_dose"),
     ],
 )
 def test_bad_flags_get_one_line(compare, folders, arguments, message):
@@ -156,7 +192,7 @@ def test_bad_flags_get_one_line(compare, folders, arguments, message):
 
 
 def test_results_that_are_missing_or_of_another_scan(compare, folders):
-    with pytest.raises(InputError, match=r"elsewhere/sub-0000/low_dose_1/denoised.nii.gz: not there"):
+    with pytest.raises(InputError, match=r"elsewhere/sub-0000/low_dose_1: holds no image of this scan"):
         compare(method="ours=elsewhere")
     save(folders / "results" / "sub-0001" / "low_dose_1-20" / "denoised.nii.gz", np.full((32, 32, 31), 2, np.float32))
     with pytest.raises(InputError, match=r"sub-0001/low_dose_1-20/denoised.nii.gz: lies on another grid"):
@@ -198,16 +234,15 @@ def test_a_page_per_scan_of_a_subject(folders, compare):
     titles = [volume["title"] for volume in layout["volumes"]]
     assert titles == ["low dose", "gaussian", "nl means", "<b>", "normal dose"]
     assert "<b>" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
-    (row,) = [row for row in table(folders / "out" / "subjects.csv")
-              if (row["subject"], row["dose"], row["method"]) == ("sub-0001", "0.05", "<b>")]  # fmt: skip
-    assert f"<td>{float(row['psnr_normal']):.2f}</td>" in text
-    (lesion,) = [row for row in table(folders / "out" / "lesions.csv")
-                 if (row["subject"], row["dose"], row["method"]) == ("sub-0001", "0.05", "<b>")]  # fmt: skip
-    assert f"{float(lesion['suv_peak']):.2f} ({float(lesion['lesion_bias_normal']):+.1f} %)" in text
+    found = numbers(folders)
+    here = ("sub-0001", "0.05", "<b>")
+    assert f"<td>{found[*here, 'psnr_normal', 'volume']:.2f}</td>" in text
+    peak, bias = (found[*here, metric, "lesion_01"] for metric in ("suv_peak", "suv_peak_bias_normal"))
+    assert f"{peak:.2f} ({bias:+.1f} %)" in text
     # the middle of the lesion [4:10, 20:26, 20:26], whose axes run right, front, head: back, left, head
     place = [int(n) for n in re.search(r'data-place="(\d+),(\d+),(\d+)"', text).groups()]
     assert np.abs(np.subtract(place, (31 - 22.5, 31 - 6.5, 22.5))).max() <= 0.5
-    assert text.count('alt="PSNR against the normal dose (dB) against dose fraction') == 1
+    assert text.count('alt="PSNR, normal dose (dB) against dose fraction') == 1
     assert not re.search(r"\b20\d\d-\d\d-\d\d", text)
 
 

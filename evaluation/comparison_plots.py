@@ -1,0 +1,139 @@
+"""Plots of a comparison: numbers against dose with their intervals, and SUVpeak of lesions by Bland and Altman."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from evaluation.compared_scans import dose_text
+from evaluation.measuring import LOW_DOSE, Row
+from evaluation.summary import EVERYONE, LESIONS, Summary
+from evaluation.tables import heading_of
+from guided_diffusion.files import atomic_write
+
+AGAINST_DOSE = (("psnr_normal", "volume"), ("suv_peak_bias_normal", LESIONS), ("lesion_cnr", LESIONS))
+LIMITS = 1.96  # standard deviations: limits of agreement (Bland and Altman 1986)
+MARKERS = "osD^vP*X<>"
+COLUMNS, DPI = 4, 130
+
+
+def save_dose_plots(path: Path, summaries: Sequence[Summary]) -> bool:
+    """Write a panel per number, a line per method with 95 % intervals, over the doses of all subjects.
+
+    Returns whether there was anything to show.
+    """
+    panels = {number: _lines(summaries, number) for number in AGAINST_DOSE}
+    panels = {number: lines for number, lines in panels.items() if lines}
+    if not panels:
+        return False
+    figure = Figure(figsize=(4.6 * len(panels), 4.4), layout="constrained")
+    for axes, (number, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        draw_against_dose(axes, lines, heading_of(*number))
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+    _save(figure, path)
+    return True
+
+
+def _lines(summaries: Sequence[Summary], number: tuple[str, str]) -> dict[str, list[Summary]]:
+    """Per method its summaries at all doses, the highest dose first."""
+    lines: dict[str, list[Summary]] = {}
+    for one in summaries:
+        if one.group == EVERYONE and (one.metric, one.region) == number and one.dose is not None:
+            lines.setdefault(one.method, []).append(one)
+    return lines
+
+
+def draw_against_dose(axes: Axes, lines: Mapping[str, Sequence[Summary]], title: str) -> None:
+    """A line per method: means with intervals as bars, side by side where doses coincide."""
+    doses = sorted({one.dose for line in lines.values() for one in line})
+    for number, (method, line) in enumerate(lines.items()):
+        shift = 1.03 ** (number - (len(lines) - 1) / 2)  # of the logarithmic axis, so that bars do not hide each other
+        means = np.array([one.interval.mean for one in line])
+        bars = [[_length(one.interval.mean, one.interval.low) for one in line],
+                [_length(one.interval.mean, one.interval.high) for one in line]]  # fmt: skip
+        axes.errorbar([one.dose * shift for one in line], means, bars, label=_title(method), capsize=2, lw=1.3,
+                      marker=MARKERS[number % len(MARKERS)], ms=5, color=f"C{number % 10}")  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xticks(doses, [dose_text(dose) for dose in doses])
+    axes.minorticks_off()
+    axes.set_xlabel("dose fraction")
+    axes.set_ylabel(title)
+    axes.grid(alpha=0.3)
+
+
+def _length(mean: float, limit: float) -> float:
+    return 0.0 if math.isnan(limit) else abs(limit - mean)
+
+
+def save_bland_altman(path: Path, rows: Sequence[Row]) -> bool:
+    """Write a panel per method: the difference of a lesion's SUVpeak from the normal dose's over the mean of the two.
+
+    Lines are the mean difference and the limits of agreement over all lesions and doses. Returns whether there was
+    anything to show.
+    """
+    pairs = peak_pairs(rows)
+    if not pairs:
+        return False
+    columns = min(COLUMNS, len(pairs))
+    lines = math.ceil(len(pairs) / columns)
+    figure = Figure(figsize=(3.6 * columns, 3.0 * lines + 0.5), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    doses = sorted({dose for own in pairs.values() for dose, _, _ in own}, key=lambda dose: dose or 0)
+    for axes, (method, own) in zip(panels.flat, pairs.items(), strict=False):
+        draw_bland_altman(axes, own, doses)
+        axes.set_title(_title(method), fontsize=11)
+    for axes in panels.flat[len(pairs) :]:
+        axes.set_visible(False)
+    figure.supxlabel("mean of SUVpeak and that of the normal dose", fontsize=11)
+    figure.supylabel("difference (%)", fontsize=11)
+    handles, labels = panels.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, title="dose fraction")
+    _save(figure, path)
+    return True
+
+
+def peak_pairs(rows: Sequence[Row]) -> dict[str, list[tuple[float | None, float, float]]]:
+    """Per method each lesion's dose, SUVpeak and SUVpeak in the normal dose."""
+    peaks = {(*row[:5], row.region): row.value for row in rows if row.metric == "suv_peak"}
+    pairs: dict[str, list[tuple[float | None, float, float]]] = {}
+    for row in rows:
+        if row.metric == "suv_peak_bias_normal" and row.region.startswith("lesion_"):
+            peak = peaks[(*row[:5], row.region)]
+            pairs.setdefault(row.method, []).append((row.dose, peak, peak / (1 + row.value / 100)))
+    if set(pairs) == {LOW_DOSE}:
+        return {}
+    return pairs
+
+
+def draw_bland_altman(axes: Axes, pairs: Sequence[tuple[float | None, float, float]], doses: Sequence) -> None:
+    """Points of the lesions, coloured by dose, and the lines."""
+    differences = agreement(pairs)
+    for number, dose in enumerate(doses):
+        own = [(mean, difference) for (at, _, _), (mean, difference) in zip(pairs, differences, strict=True)
+               if at == dose]  # fmt: skip
+        axes.scatter(*np.array(own or [(np.nan, np.nan)]).T, s=9, color=f"C{number}", label=dose_text(dose), alpha=0.7)
+    values = np.array([difference for _, difference in differences])
+    deviation = values.std(ddof=1) if len(values) > 1 else 0.0
+    axes.axhline(values.mean(), color="black", lw=1)
+    for sign in (-1, 1):
+        axes.axhline(values.mean() + sign * LIMITS * deviation, color="black", lw=0.8, ls="--")
+    axes.set_xscale("log")
+    axes.grid(alpha=0.3)
+
+
+def agreement(pairs: Sequence[tuple[float | None, float, float]]) -> list[tuple[float, float]]:
+    """Of each (dose, value, reference): the mean of the two, and their difference in per cent of that mean."""
+    return [((value + reference) / 2, 200 * (value - reference) / (value + reference)) for _, value, reference in pairs]
+
+
+def _title(method: str) -> str:
+    return method.replace("_", " ")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)

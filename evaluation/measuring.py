@@ -1,0 +1,244 @@
+"""Measuring every image of every scan under comparison, over ranks, and taking over what earlier runs have measured."""
+
+import csv
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import evaluation.measures
+from evaluation import filters
+from evaluation.compared_scans import ComparedScan, dose_text, open_examination
+from evaluation.filters import FILTERS, Scan, best_candidate, noise_level, tuning_scores
+from evaluation.kept_results import KeptResults, key_of
+from evaluation.measures import Examination, Measurement, measure, measure_ensemble
+from evaluation.method_results import Method, digest_of_image, plan_of
+from guided_diffusion.errors import InputError
+from guided_diffusion.files import atomic_write, open_table
+from guided_diffusion.tasks import share_tasks
+
+LOW_DOSE = "low_dose"
+
+Parameters = dict[float | None, dict[str, float]]
+"""The filters' parameters at each dose, by the filters' names."""
+
+
+class Row(NamedTuple):
+    """A line of the tidy table: one number. dose: None where nobody says."""
+
+    subject: str
+    tracer: str
+    scanner: str
+    dose: float | None
+    method: str
+    metric: str
+    region: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared: scans, methods, and the scans of other subjects that filters are tuned on (none: no filters).
+
+    kept: results of earlier runs, which are taken over where all that they depend on is the same.
+    """
+
+    scans: Sequence[ComparedScan]
+    methods: Sequence[Method]
+    tuning: Sequence[ComparedScan]
+    kept: KeptResults
+    code: str = field(default_factory=lambda: _digest_of_code())
+
+    def names(self) -> list[str]:
+        """The images that are measured of each scan."""
+        return [LOW_DOSE, *(FILTERS if self.tuning else ()), *(method.name for method in self.methods)]
+
+    def steps(self) -> int:
+        """The steps of a progress bar: each candidate of a filter on each scan that tunes it, each image measured."""
+        candidates = sum(len(chosen.candidates) for chosen in FILTERS.values())
+        return len(self.tuning) * candidates + len(self.scans) * len(self.names())
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison that has been made: the filters' parameters and every number."""
+
+    comparison: Comparison
+    parameters: Parameters
+    rows: Sequence[Row]
+
+    def images_of(self, scan: ComparedScan, examination: Examination) -> dict[str, np.ndarray]:
+        """Every image of a scan by name, float32 [X, Y, Z] in SUV."""
+        methods = {method.name: method for method in self.comparison.methods}
+        parameters = self.parameters.get(scan.dose, {})
+        return {
+            name: image_of(examination, scan, name, methods.get(name), parameters) for name in self.comparison.names()
+        }
+
+
+def check_results(comparison: Comparison) -> None:
+    """Raises InputError where a method's image is missing, or scans at a dose have none to tune filters on."""
+    for method in comparison.methods:
+        for scan in comparison.scans:
+            method.files(scan)
+    tuned = {scan.dose for scan in comparison.tuning}
+    for scan in comparison.scans if comparison.tuning else ():
+        if scan.dose not in tuned:
+            raise InputError(f"no scan of validation at dose {dose_text(scan.dose)} to tune the filters on; add one")
+
+
+def tune_filters(comparison: Comparison, step: Callable[[], None]) -> tuple[Parameters, list[dict[str, object]]]:
+    """The filters' parameters at each dose, and a table of them with the PSNR reached, on rank 0; empty elsewhere.
+
+    All ranks call this together. The reference is the normal-dose image, and the blurred truth where the scan itself is
+    the normal-dose image. Raises InputError where a scan that tunes them has no reference.
+    """
+    found: dict[int, dict[str, list[float]]] = {}
+    share_tasks(
+        comparison.tuning,
+        lambda scan, step_here: _scores_of(scan, comparison, step_here),
+        on_result=found.__setitem__,
+        on_step=step,
+    )
+    parameters: Parameters = {}
+    table: list[dict[str, object]] = []
+    for dose in sorted({scan.dose for scan in comparison.tuning} if found else (), key=_descending):
+        own = [(scan, found[number]) for number, scan in enumerate(comparison.tuning) if scan.dose == dose]
+        parameters[dose] = {}
+        for name, chosen in FILTERS.items():
+            value, score = best_candidate(name, [scores[name] for _, scores in own])
+            parameters[dose][name] = value
+            table.append({
+                "dose": "" if dose is None else dose, "filter": name, "parameter": chosen.parameter, "value": value,
+                "reference": _reference_name(own[0][0]), "subjects": len(own), "psnr": score,
+            })  # fmt: skip
+    return parameters, table
+
+
+def _scores_of(scan: ComparedScan, comparison: Comparison, step: Callable[[], None]) -> dict[str, list[float]]:
+    """PSNR of every candidate of every filter on a scan."""
+    candidates = {name: chosen.candidates for name, chosen in FILTERS.items()}
+    key = key_of(comparison.code, _digests(scan.files()), candidates)
+    scores = comparison.kept.load(f"tuning {scan.name}", key)
+    if scores is not None:
+        for _ in range(sum(map(len, candidates.values()))):
+            step()
+        return scores
+    examination = open_examination(scan)
+    reference = getattr(examination, _reference_name(scan))
+    if reference is None:
+        raise InputError(f"{scan.low_dose}: has no normal dose (or no truth) to tune filters on")
+    scores = {name: tuning_scores(name, filter_input(examination), reference, step) for name in FILTERS}
+    comparison.kept.save(f"tuning {scan.name}", key, scores)
+    return scores
+
+
+def _reference_name(scan: ComparedScan) -> str:
+    return "truth" if scan.dose is not None and scan.dose >= 1 else "normal_dose"
+
+
+def filter_input(examination: Examination) -> Scan:
+    """The low dose as filters take it."""
+    low_dose = examination.low_dose
+    return Scan(low_dose.data, low_dose.voxel_mm, noise_level(low_dose.data))
+
+
+def measure_all(comparison: Comparison, parameters: Parameters, step: Callable[[], None]) -> list[Row]:
+    """Every number of every image of every scan in the order of the scans, on rank 0; empty elsewhere.
+
+    parameters: of the filters, on every rank. All ranks call this together.
+    """
+    found: dict[int, list[Row]] = {}
+    share_tasks(
+        comparison.scans,
+        lambda scan, step_here: _ScanUnderMeasure(scan, comparison, parameters.get(scan.dose, {})).rows(step_here),
+        on_result=found.__setitem__,
+        on_step=step,
+    )
+    return [row for number in sorted(found) for row in found[number]]
+
+
+@dataclass(eq=False)
+class _ScanUnderMeasure:
+    """A scan whose images are measured; they are read only where a number is missing."""
+
+    scan: ComparedScan
+    comparison: Comparison
+    parameters: Mapping[str, float]
+
+    def rows(self, step: Callable[[], None]) -> list[Row]:
+        about = (self.scan.subject, self.scan.tracer, self.scan.scanner, self.scan.dose)
+        rows = []
+        for name in self.comparison.names():
+            rows += [Row(*about, name, *measurement) for measurement in self._measurements(name)]
+            step()
+        return rows
+
+    @cached_property
+    def examination(self) -> Examination:
+        return open_examination(self.scan)
+
+    @cached_property
+    def digests(self) -> list[str]:
+        return _digests(self.scan.files())
+
+    def _measurements(self, name: str) -> list[list[object]]:
+        """(metric, region, value) of an image, kept or new."""
+        methods = {method.name: method for method in self.comparison.methods}
+        made_from = _digests(methods[name].files(self.scan)) if name in methods else self.parameters.get(name)
+        about = (self.scan.dose, self.scan.arrays.units, self.scan.arrays.voxel_mm)
+        key = key_of(self.comparison.code, self.digests, about, made_from)
+        place = f"{name} {self.scan.name}"
+        kept = self.comparison.kept.load(place, key)
+        if kept is None:
+            kept = [[one.metric, one.region, float(one.value)] for one in self._measure(name, methods.get(name))]
+            self.comparison.kept.save(place, key, kept)
+        return kept
+
+    def _measure(self, name: str, method: Method | None) -> list[Measurement]:
+        if method is not None and method.has_realisations:
+            realisations = list(method.images(self.scan, self.examination.low_dose))
+            mean = np.mean(realisations, axis=0, dtype=np.float32)
+            return [*measure(self.examination, mean), *measure_ensemble(self.examination, realisations)]
+        image = image_of(self.examination, self.scan, name, method, self.parameters)
+        plan = None if method is None else plan_of(method.files(self.scan)[0], self.examination.low_dose)
+        return measure(self.examination, image, plan)
+
+
+def image_of(
+    examination: Examination, scan: ComparedScan, name: str, method: Method | None, parameters: Mapping[str, float]
+) -> np.ndarray:
+    """The low dose, a filter's image or a method's (of realisations, their mean), float32 [X, Y, Z] in SUV."""
+    if method is not None:
+        return np.mean(list(method.images(scan, examination.low_dose)), axis=0, dtype=np.float32)
+    if name == LOW_DOSE:
+        return examination.low_dose.data
+    return FILTERS[name].apply(filter_input(examination), parameters[name])
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """The tidy table: a number per line, in full precision."""
+    with atomic_write(path) as temporary, open_table(temporary) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Row._fields)
+        writer.writerows(["" if value is None else value for value in row] for row in rows)
+
+
+def _digests(files: Sequence[Path]) -> list[str]:
+    return [digest_of_image(path) for path in files]
+
+
+def _digest_of_code() -> str:
+    """SHA-256 of the code that measures: what it measured otherwise is not taken over."""
+    folder = Path(inspect.getfile(evaluation.measures)).parent
+    files = [*sorted(folder.rglob("*.py")), Path(inspect.getfile(filters)), Path(__file__)]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def _descending(dose: float | None) -> float:
+    return 0.0 if dose is None else -dose

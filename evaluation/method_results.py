@@ -1,0 +1,101 @@
+"""The images that methods made of the scans under comparison: where they lie, and how they are read."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.compared_scans import Arrays, ComparedScan, image_on_grid_of
+from guided_diffusion.errors import InputError
+from guided_diffusion.gate import open_regular, read_small
+from guided_diffusion.inference.subjects import DENOISED_NAME, MANIFEST_NAME
+from guided_diffusion.pet.contents import contents_of
+from guided_diffusion.pet.formats import volume_formats
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.patches import PatchPlan
+
+SAMPLES = "samples_*.npz"  # the normalised array that scripts/test.py writes
+_CHUNK_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method under comparison and the folder of its images, or one folder per realisation."""
+
+    name: str
+    folders: tuple[Path, ...]
+    has_realisations: bool = False
+
+    @classmethod
+    def of_realisations(cls, name: str, folder: Path) -> "Method":
+        """A method of which `folder` holds a folder per realisation. Raises InputError for fewer than two."""
+        found = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        if len(found) < 2:
+            raise InputError(f"{folder}: holds {len(found)} folders; each of two or more realisations has its own")
+        return cls(name, tuple(found), has_realisations=True)
+
+    def files(self, scan: ComparedScan) -> list[Path]:
+        """Its image of a scan, or each realisation. Raises InputError where one is missing or ambiguous."""
+        return [result_file(folder, scan) for folder in self.folders]
+
+    def images(self, scan: ComparedScan, grid: Volume) -> Iterator[np.ndarray]:
+        """Its image of a scan, or each realisation, float32 [X, Y, Z] in SUV; raises InputError as `files`."""
+        for path in self.files(scan):
+            units = "normalised" if path.match(SAMPLES) else scan.arrays.units
+            yield image_on_grid_of(grid, path, Arrays(units, scan.arrays.voxel_mm))
+
+
+def plan_of(path: Path, grid: Volume) -> PatchPlan | None:
+    """The patches that an image of scripts/test.py was made of, by the run's manifest beside it.
+
+    None where there is none, or they lie on another grid than the image.
+    """
+    try:
+        manifest = json.loads(read_small(path.parent / MANIFEST_NAME))
+        if tuple(manifest["model_grid"]["shape"]) != grid.data.shape:
+            return None
+        plan = manifest["plan"]
+        return PatchPlan(plan["length"], plan["patch_size"], plan["overlap"], tuple(plan["starts"]))
+    except (InputError, OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def result_file(folder: Path, scan: ComparedScan) -> Path:
+    """The image of a scan among a method's results.
+
+    <folder>/<scan>/ is what scripts/test.py leaves (the NIfTI, or the array where there is no other), one volume, or a
+    DICOM series; <folder>/<scan>.nii.gz, .nii, .npz and so on is a volume. Raises InputError where there is none, or
+    more than one.
+    """
+    place = folder / scan.name
+    found = _in_folder(place) if place.is_dir() else []
+    if scan.name and place.parent.is_dir():
+        beside = volume_formats.volumes_among(path for path in place.parent.iterdir() if path.is_file())
+        found += [path for path in beside if volume_formats.stem_of(path.name) == place.name]
+    if not found:
+        raise InputError(
+            f"{place}: holds no image of this scan; denoise it with scripts/test.py --save_dir {folder}, or put a"
+            f" volume there as {place.name}.nii.gz"
+        )
+    if len(found) > 1:
+        raise InputError(f"{place}: may be {' or '.join(path.name for path in found)}; leave one of them")
+    return found[0]
+
+
+def _in_folder(place: Path) -> list[Path]:
+    if (place / DENOISED_NAME).is_file():
+        return [place / DENOISED_NAME]
+    return sorted(place.glob(SAMPLES)) or list(contents_of(place).scans)
+
+
+def digest_of_image(path: Path) -> str:
+    """SHA-256 of a file, or of the files of a DICOM series in order of their names."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(below for below in path.rglob("*") if below.is_file()):
+        with open_regular(file) as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,184 @@
+"""evaluation/compare.py on a user's own folders: the published layout, NIfTI, DICOM, with and without normal doses."""
+
+import csv
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from evaluation.compare import main
+from evaluation.compared_scans import Arrays, ComparedScan, UserFolders, open_examination, scans_of_folders
+from evaluation.measures.image_fidelity import clip_suv, psnr
+from evaluation.method_results import Method, result_file
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.volume import load_volume
+from tests.dicom_series import write_series
+
+SHAPE = (16, 18, 20)
+AFFINE = np.diag([-4.0, -4.0, 4.0, 1.0])
+
+
+@pytest.fixture
+def images():
+    """Low and normal dose of two subjects, and what a method made of them; float32 in SUV: two halves of tissue."""
+    rng = np.random.default_rng(3)
+    made = {}
+    for name in ("anna", "bert"):
+        normal = (2 + 0.4 * rng.random(SHAPE)).astype(np.float32)
+        normal[8:] += 3
+        low, ours = (normal + size * rng.standard_normal(SHAPE).astype(np.float32) for size in (1.0, 0.3))
+        made[name] = {"low": low, "normal": normal, "ours": ours}
+    return made
+
+
+def save_nifti(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, AFFINE), path)
+
+
+def save_npz(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, arr_0=data)
+
+
+def compare(folder, *more, **folders):
+    given = [f"--{name}={path}" for name, path in folders.items()]
+    main([*given, "--out", str(folder / "out"), *map(str, more)])
+    with (folder / "out" / "numbers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {(row["subject"], row["method"], row["metric"], row["region"]): float(row["value"]) for row in rows}, rows
+
+
+def expected(images, name, kind):
+    return psnr(clip_suv(images[name]["normal"]), clip_suv(images[name][kind]))
+
+
+def test_a_folder_of_volumes_enters_by_one_flag(images, tmp_path):
+    for name, own in images.items():
+        for kind, data in own.items():
+            save_nifti(tmp_path / kind / f"{name}.nii.gz", data)
+    found, rows = compare(
+        tmp_path, "--method", f"ours={tmp_path / 'ours'}", low_dose=tmp_path / "low", normal_dose=tmp_path / "normal"
+    )
+    for name in images:
+        assert found[name, "ours", "psnr_normal", "volume"] == pytest.approx(expected(images, name, "ours"), abs=1e-4)
+        assert found[name, "low_dose", "psnr_normal", "volume"] == pytest.approx(
+            expected(images, name, "low"), abs=1e-4
+        )
+    assert {(row["tracer"], row["scanner"], row["dose"]) for row in rows} == {("", "", "")}
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "## All subjects" in text
+    assert "| – | ours |" in text
+
+
+def test_the_published_layout(images, tmp_path):
+    """Pairs in SUV, results as scripts/test.py writes them: normalised, in a folder per subject."""
+    for name, own in images.items():
+        save_npz(tmp_path / "pairs" / f"{name}.npz", np.stack([own["low"], own["normal"]]))
+        save_npz(tmp_path / "ours" / name / "samples_16x18x20.npz", own["ours"] / 16)
+    found, _ = compare(
+        tmp_path, "--method", f"ours={tmp_path / 'ours'}", low_dose=tmp_path / "pairs", normal_dose=tmp_path / "pairs"
+    )
+    for name in images:
+        assert found[name, "ours", "psnr_normal", "volume"] == pytest.approx(expected(images, name, "ours"), abs=1e-3)
+
+
+def test_normalised_arrays(images, tmp_path):
+    own = images["anna"]
+    save_npz(tmp_path / "anna.npz", np.clip(np.stack([own["low"], own["normal"]]), 0, 16) / 16)
+    files = UserFolders(tmp_path / "anna.npz", tmp_path / "anna.npz", arrays=Arrays("normalised", (2.0, 2.0, 2.0)))
+    ((scan,), _, _) = scans_of_folders(files)
+    examination = open_examination(scan)
+    np.testing.assert_allclose(examination.normal_dose, clip_suv(own["normal"]), atol=1e-5)
+    assert examination.voxel_mm == (2, 2, 2)
+    assert (scan.name, scan.subject) == ("", "anna")
+
+
+def test_dicom_results(tmp_path):
+    """A series as low dose, another on the same grid as what a method made of it."""
+    rng = np.random.default_rng(4)
+    stored = rng.integers(2000, 30000, (12, 10, 8))
+    write_series(tmp_path / "low" / "anna", stored)
+    write_series(tmp_path / "ours" / "anna", stored // 2)
+    ((scan,), _, _) = scans_of_folders(UserFolders(tmp_path / "low"))
+    examination = open_examination(scan)
+    (image,) = Method("ours", (tmp_path / "ours",)).images(scan, examination.low_dose)
+    np.testing.assert_allclose(image, load_volume(tmp_path / "ours" / "anna").data)
+    assert image.mean() == pytest.approx(examination.low_dose.data.mean() / 2, rel=1e-3)
+
+
+def test_without_normal_doses_only_what_needs_none_is_measured(images, tmp_path):
+    for name, own in images.items():
+        save_nifti(tmp_path / "low" / f"{name}.nii.gz", own["low"])
+        save_nifti(tmp_path / "ours" / f"{name}.nii.gz", own["ours"])
+    found, _ = compare(tmp_path, "--method", f"ours={tmp_path / 'ours'}", low_dose=tmp_path / "low")
+    for name in images:  # a third of the noise is left
+        before, after = (found[name, method, "cov", "uniform_spheres"] for method in ("low_dose", "ours"))
+        assert after / before == pytest.approx(0.3, abs=0.1)
+        assert found[name, "low_dose", "suv_mean_bias_low_dose", "uniform_spheres"] == 0
+    assert not [key for key in found if key[2].endswith(("_normal", "_truth")) or key[2] == "psnr_published"]
+
+
+def test_a_table_says_who_and_at_which_dose(images, tmp_path):
+    own = images["anna"]
+    for tag in ("d20", "d4"):
+        save_nifti(tmp_path / "low" / f"anna_{tag}.nii.gz", own["low"])
+    save_nifti(tmp_path / "low" / "bert_d4.nii.gz", images["bert"]["low"])
+    for name, images_of_one in images.items():
+        save_nifti(tmp_path / "normal" / f"{name}.nii.gz", images_of_one["normal"])
+    table = tmp_path / "about.csv"
+    table.write_text(
+        "scan,subject,tracer,dose,normal_dose,split\nanna_d20,A,fdg,1/20,anna,\nanna_d4,A,fdg,0.25,anna,test\n"
+        "bert_d4,B,fdg,1/4,bert,validation\n"
+    )
+    compared, tuning, _ = scans_of_folders(UserFolders(tmp_path / "low", tmp_path / "normal", table))
+    assert [(scan.subject, scan.tracer, scan.dose, scan.normal_dose.name) for scan in compared] == [
+        ("A", "fdg", 0.05, "anna.nii.gz"), ("A", "fdg", 0.25, "anna.nii.gz"),
+    ]  # fmt: skip
+    assert [scan.subject for scan in tuning] == ["B"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("subject\nA\n", "no column 'scan'"),
+        ("scan\nbert\n", "no row about the scan 'anna'"),
+        ("scan,dose\nanna,few\n", "the dose 'few' is no fraction"),
+        ("scan,normal_dose\nanna,carl\n", "no normal dose for the scan 'anna'"),
+        ("scan,subject,normal_dose,split\nanna,,bert,validation\n", "holds no scan to compare"),
+    ],
+)
+def test_tables_that_cannot_be_used(images, tmp_path, text, message):
+    save_nifti(tmp_path / "low" / "anna.nii.gz", images["anna"]["low"])
+    save_nifti(tmp_path / "normal" / "bert.nii.gz", images["bert"]["normal"])
+    table = tmp_path / "about.csv"
+    table.write_text(text)
+    with pytest.raises(InputError, match=message):
+        scans_of_folders(UserFolders(tmp_path / "low", tmp_path / "normal", table))
+
+
+def test_results_that_are_missing_ambiguous_or_of_another_scan(images, tmp_path):
+    low = tmp_path / "low" / "anna.nii.gz"
+    save_nifti(low, images["anna"]["low"])
+    scan, ours = ComparedScan("anna", "anna", low), tmp_path / "ours"
+    with pytest.raises(InputError, match=r"ours/anna: holds no image of this scan; denoise it .* as anna.nii.gz"):
+        result_file(ours, scan)
+    save_nifti(ours / "anna.nii", images["anna"]["ours"])
+    assert result_file(ours, scan) == ours / "anna.nii"
+    save_nifti(ours / "anna" / "denoised.nii.gz", images["anna"]["ours"][:, :, 1:])
+    with pytest.raises(InputError, match=r"ours/anna: may be denoised.nii.gz or anna.nii; leave one of them"):
+        result_file(ours, scan)
+    (ours / "anna.nii").unlink()
+    with pytest.raises(InputError, match=r"anna/denoised.nii.gz: lies on another grid than the low dose"):
+        list(Method("ours", (ours,)).images(scan, load_volume(low)))
+
+
+def test_both_kinds_of_scans_are_not_mixed(tmp_path):
+    with pytest.raises(InputError, match="--validation and --doses are for a --trial"):
+        compare(tmp_path, "--method=a=b", "--doses=1/4", low_dose=tmp_path)
+
+
+def test_without_a_method(tmp_path):
+    save_nifti(tmp_path / "low.nii.gz", np.full(SHAPE, 2, np.float32))
+    with pytest.raises(InputError, match="no method: give --method NAME=DIR"):
+        compare(tmp_path, low_dose=tmp_path / "low.nii.gz")
