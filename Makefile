@@ -4,12 +4,10 @@ BIN := .venv/bin
 MPICH := mpich==5.0.2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-# The comparison of the shipped weights with filters on held-out virtual subjects: hours on two cores.
-SUBJECTS ?= 16
-DOSES := 1,1/2,1/4,1/10,1/20,1/50,1/100
-EVALUATION := results/evaluation
+# The weights in checkpoint/ and filters on a virtual trial. SIZE=full: 48 patients at six doses, many hours.
+SIZE ?= reduced
 
-.PHONY: demo evaluate test test-slow fuzz soak lint format clean
+.PHONY: demo trial test test-slow fuzz soak lint format clean
 
 # A system MPI is used where there is one; elsewhere mpiexec comes from a wheel.
 .venv/.installed: .requirements.lock pyproject.toml
@@ -23,12 +21,8 @@ EVALUATION := results/evaluation
 demo: .venv/.installed
 	python scripts/demo.py --out_dir results/demo
 
-evaluate: .venv/.installed
-	mpiexec -n 2 python scripts/simulate.py --preset demo --subjects $(SUBJECTS) --seed 3 --split test --doses $(DOSES) --out $(EVALUATION)/test
-	mpiexec -n 2 python scripts/simulate.py --preset demo --subjects 4 --seed 2 --split validation --doses $(DOSES) --out $(EVALUATION)/validation
-	mpiexec -n 2 python scripts/test.py --base_samples $(EVALUATION)/test --model_path checkpoint/demo_ddpm3d.pt --save_dir $(EVALUATION)/ddpm3d --resume True
-	python evaluation/compare.py --trial $(EVALUATION)/test --validation $(EVALUATION)/validation --method ddpm3d=$(EVALUATION)/ddpm3d --out $(EVALUATION)
-	@echo "table: $(EVALUATION)/table.md"
+trial: .venv/.installed
+	python scripts/trial.py --out_dir results/trial --size $(SIZE)
 
 # A worker per core, each on one thread; the tests of a file share what they start from.
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
