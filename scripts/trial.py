@@ -6,7 +6,7 @@
 It runs the commands that a user would type, and prints them.
 """
 
-from evaluation.trial import create_parser, run_trial
+from evaluation.weights_trial import create_parser, run_trial
 from guided_diffusion.dist_util import run_main
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from evaluation import trial
+from evaluation import weights_trial as trial
 from evaluation.compared_scans import ComparedScan, open_examination
 from evaluation.results_figure import main as draw
 from evaluation.results_figure import place_of_interest, save_slices, slices_of
-from evaluation.trial import run_trial, title_of, weights_in, write_shown_numbers
+from evaluation.weights_trial import run_trial, title_of, weights_in, write_shown_numbers
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.trial_manifest import read_cases
