@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from evaluation.compared_scans import dose_text
 from evaluation.measuring import LOW_DOSE, Row
@@ -78,9 +79,9 @@ def save_bland_altman(path: Path, rows: Sequence[Row]) -> bool:
     pairs = peak_pairs(rows)
     if not pairs:
         return False
-    columns = min(COLUMNS, len(pairs))
-    lines = math.ceil(len(pairs) / columns)
-    figure = Figure(figsize=(3.6 * columns, 3.0 * lines + 0.5), layout="constrained")
+    lines = math.ceil(len(pairs) / COLUMNS)
+    columns = math.ceil(len(pairs) / lines)
+    figure = Figure(figsize=(3.4 * columns, 2.8 * lines + 0.9), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     doses = sorted({dose for own in pairs.values() for dose, _, _ in own}, key=lambda dose: dose or 0)
     for axes, (method, own) in zip(panels.flat, pairs.items(), strict=False):
@@ -91,7 +92,7 @@ def save_bland_altman(path: Path, rows: Sequence[Row]) -> bool:
     figure.supxlabel("mean of SUVpeak and that of the normal dose", fontsize=11)
     figure.supylabel("difference (%)", fontsize=11)
     handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, title="dose fraction")
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, title="dose fraction")
     _save(figure, path)
     return True
 
@@ -122,6 +123,10 @@ def draw_bland_altman(axes: Axes, pairs: Sequence[tuple[float | None, float, flo
     for sign in (-1, 1):
         axes.axhline(values.mean() + sign * LIMITS * deviation, color="black", lw=0.8, ls="--")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(labelbottom=True)
     axes.grid(alpha=0.3)
 
 

@@ -66,14 +66,18 @@ def shown_images(scan: ComparedScan, examination: Examination, methods: Sequence
 
 
 def place_of_interest(examination: Examination) -> tuple[int, int, int]:
-    """The voxel [X, Y, Z] (turned as the images) through which slices go: the middle of the largest lesion over 10 mm.
+    """The voxel [X, Y, Z] (turned as the images) through which slices go: the middle of a lesion over 10 mm.
 
-    Without one, the middle of the volume.
+    Of several the one nearest to the middle of the volume; without one, that middle.
     """
-    shape = examination.low_dose.data.shape
-    lesion = max(examination.lesions.values(), key=lambda voxels: voxels.sum(), default=np.ones(shape, bool))
-    upright = turned(replace(examination.low_dose, data=lesion.astype(np.float32))).data
-    return tuple(int(index) for index in np.argwhere(upright > 0).mean(axis=0).round())
+    low_dose = turned(examination.low_dose)
+    centre = (np.array(low_dose.data.shape) - 1) / 2
+    middles = []
+    for lesion in examination.lesions.values():
+        upright = turned(replace(examination.low_dose, data=lesion.astype(np.float32)))
+        middles.append(np.argwhere(upright.data > 0).mean(axis=0))
+    nearest = min(middles, key=lambda middle: np.linalg.norm((middle - centre) * low_dose.voxel_mm), default=centre)
+    return tuple(int(index) for index in nearest.round())
 
 
 def save_slices(path: Path, images: Mapping[str, Volume], place: tuple[int, int, int], window: float) -> None:
@@ -84,22 +88,22 @@ def save_slices(path: Path, images: Mapping[str, Volume], place: tuple[int, int,
     """
     first = next(iter(images.values()))
     depth, width, height = (n * mm for n, mm in zip(first.data.shape, first.voxel_mm, strict=True))
-    columns, title_inches, bar_inches = len(images), 0.3, 0.75
-    scale = (WIDTH_INCHES - bar_inches) / (columns * width)  # inches per mm, the same for all directions
-    inches = scale * (2 * height + depth) + title_inches
+    columns, title_inches, bar_inches, margin = len(images), 0.3, 0.75, 0.05
+    scale = (WIDTH_INCHES - bar_inches - margin) / (columns * width)  # inches per mm, the same for all directions
+    inches = scale * (2 * height + depth) + title_inches + margin
     figure = Figure(figsize=(WIDTH_INCHES, inches))
     for column, (title, image) in enumerate(images.items()):
         top = inches - title_inches
         for plane, pixels in slices_of(image.data, place).items():
             across = depth if plane == "sagittal" else width
             tall = depth if plane == "axial" else height
-            left = scale * (column * width + (width - across) / 2)
+            left = margin + scale * (column * width + (width - across) / 2)
             top -= scale * tall
             axes = figure.add_axes(
                 (left / WIDTH_INCHES, top / inches, scale * across / WIDTH_INCHES, scale * tall / inches)
             )
             shown = draw_slice(axes, pixels, plane, window)
-        middle = scale * (column + 0.5) * width / WIDTH_INCHES
+        middle = (margin + scale * (column + 0.5) * width) / WIDTH_INCHES
         figure.text(middle, 1 - 0.5 * title_inches / inches, title, ha="center", va="center", fontsize=13)
     bar = figure.add_axes((1 - 0.85 * bar_inches / WIDTH_INCHES, 0.25, 0.2 / WIDTH_INCHES, 0.5))
     figure.colorbar(shown, cax=bar, extend="max").set_label("SUV", fontsize=13)

@@ -82,8 +82,9 @@ def mark_of(p_corrected: float | None) -> str:
 
 def heading_of(metric: str, region: str) -> str:
     """A column's title."""
-    place = "" if region == "volume" else f"{region.replace('_', ' ')}: "
-    return place + METRICS[metric].heading
+    heading = METRICS[metric].heading
+    is_said = region == "volume" or (region == LESIONS and heading.startswith("lesion"))
+    return heading if is_said else f"{region.replace('_', ' ')}: {heading}"
 
 
 def _cells(summaries: Sequence[Summary], group: str) -> tuple[list[str], list[list[str]]]:

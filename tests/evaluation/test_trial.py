@@ -91,7 +91,7 @@ def test_slices_show_the_head_up_and_the_patients_right_on_the_viewers_left():
     }  # fmt: skip
 
 
-def test_slices_go_through_the_largest_lesion(tmp_path):
+def test_slices_go_through_a_lesion(tmp_path):
     write_trial(tmp_path, "test", subjects=1, doses=(0.05,))
     examination = open_examination(ComparedScan.of_case(read_cases(tmp_path)[0]))
     # The trial's axes run to right, anterior, superior; the figure's to posterior, left, superior.
