@@ -4,11 +4,10 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from scipy.stats import false_discovery_control, wilcoxon
-
 from evaluation.confidence import Interval, bootstrap_mean
 from evaluation.measures import METRICS
 from evaluation.measuring import Row
+from evaluation.significance import benjamini_hochberg, paired_wilcoxon
 
 EVERYONE = "all subjects"
 LESIONS = "lesions"  # all of them together
@@ -92,8 +91,8 @@ def with_tests(summaries: Sequence[Summary], against: str, numbers: Collection[t
         if len(shared) >= 2:
             tested.append(number)
             differences = [metric.loss(one.by_subject[s]) - metric.loss(other.by_subject[s]) for s in shared]
-            p_values.append(float(wilcoxon(differences).pvalue) if any(differences) else 1.0)
-    corrected = dict(zip(tested, map(float, false_discovery_control(p_values)), strict=True)) if tested else {}
+            p_values.append(paired_wilcoxon(differences))
+    corrected = dict(zip(tested, benjamini_hochberg(p_values), strict=True))
     return [replace(one, p_corrected=corrected.get(number)) for number, one in enumerate(summaries)]
 
 

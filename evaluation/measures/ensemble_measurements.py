@@ -76,7 +76,7 @@ def _regions(examination: Examination, mean: np.ndarray) -> Mapping[str, np.ndar
     regions = {"body": np.ones(np.count_nonzero(body), bool)}
     regions |= {name: voxels[body] for name, voxels in {**examination.organs, **examination.lesions}.items()}
     if examination.lesions:
-        regions["lesions"] = np.any([regions[name] for name in examination.lesions], axis=0)
+        regions["all_lesions"] = np.any([regions[name] for name in examination.lesions], axis=0)
     for low, high in pairwise(UPTAKE_EDGES):
         name = f"uptake_{low:g}_{high:g}" if np.isfinite(high) else f"uptake_{low:g}"
         regions[name] = (mean >= low) & (mean < high)

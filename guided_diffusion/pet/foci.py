@@ -63,10 +63,9 @@ def foci(own: ContrastMap, other: ContrastMap) -> list[Focus]:
     reach = [int(APART_MM / size) for size in own.voxel_mm]
     is_focus = (own.peak >= SMALLEST_PEAK_SUV) & (own.contrast >= CONTRAST)
     is_focus &= own.peak == maximum_filter(own.peak, [2 * n + 1 for n in reach])
+    maxima = [tuple(map(int, voxel)) for voxel in np.argwhere(is_focus)]
     places: list[tuple[int, int, int]] = []
-    for voxel in sorted(
-        (tuple(map(int, place)) for place in np.argwhere(is_focus)), key=lambda place: -own.peak[place]
-    ):
+    for voxel in sorted(maxima, key=lambda voxel: -own.peak[voxel]):
         if not any((np.abs(np.subtract(voxel, place)) <= reach).all() for place in places):  # one for equal maxima
             places.append(voxel)
     return [_focus(place, own, other) for place in places]

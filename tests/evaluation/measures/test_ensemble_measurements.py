@@ -61,10 +61,10 @@ def test_regions_and_names(ensemble):
     numbers = table(measure_ensemble(*ensemble))
     assert {metric for metric, _ in numbers} <= set(METRICS)
     found = {region for _, region in numbers}
-    assert {"body", "liver", "lung", "lesions", "lesion_01", "uptake_0.5_1", "uptake_1_2.5", "uptake_5"} <= found
+    assert {"body", "liver", "lung", "all_lesions", "lesion_01", "uptake_0.5_1", "uptake_1_2.5", "uptake_5"} <= found
     assert numbers["suv_peak_coverage_95_truth", "lesion_01"] in (0, 100)
     # one lesion is over 10 mm, so all lesions are that one
-    assert numbers["crps_truth", "lesions"] == numbers["crps_truth", "lesion_01"]
+    assert numbers["crps_truth", "all_lesions"] == numbers["crps_truth", "lesion_01"]
 
 
 def test_uncertainty_variance_is_over_voxels(ensemble):
