@@ -36,10 +36,12 @@ def write_case_page(path: Path, scan: ComparedScan, compared: Compared) -> None:
     own = [row for row in compared.rows if row.subject == scan.subject]
     here = [row for row in own if row.dose == scan.dose]
     columns = [column for column in COLUMNS if any((row.metric, row.region) == column for row in here)]
+    dose = None if scan.dose is None else dose_text(scan.dose)
+    known = {"tracer": scan.tracer, "scanner": scan.scanner, "dose": dose}
     against = [] if examination.normal_dose is None else [(image, images[-1]) for image in images[:-1]]
     content = {
-        "title": f"Comparison: {scan.subject} at {dose_text(scan.dose)} of the dose",
-        "about": [("tracer", scan.tracer), ("scanner", scan.scanner), ("dose", dose_text(scan.dose))],
+        "title": f"Comparison: {scan.subject}" + ("" if dose is None else f" at {dose} of the dose"),
+        "about": [(name, value) for name, value in known.items() if value],
         "neck_mm": 0.0,
         "projections": shown_images.projection_rows(images, against),
         "rotation": shown_images.rotation(images),

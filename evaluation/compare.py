@@ -88,11 +88,11 @@ class MethodFlags:
     out: Path = flag(MISSING, "folder of the tables; a comparison that was ended goes on", Role.FILES, metavar="DIR")
     method: tuple[str, ...] = flag(
         (), "a folder with an image per scan: results of scripts/test.py --save_dir DIR, or any volumes named after the"
-        " scans; may be given several times", Role.FILES, metavar="NAME=DIR",
+        " scans; may be given several times", Role.FILES, metavar="NAME=DIR", shown="none",
     )  # fmt: skip
     realisations: tuple[str, ...] = flag(
         (), "a folder of such folders, one per realisation: their mean is measured, and their spread; may be given"
-        " several times", Role.FILES, metavar="NAME=DIR",
+        " several times", Role.FILES, metavar="NAME=DIR", shown="none",
     )  # fmt: skip
     against: str | None = flag(
         None, "the image that the others are tested against for significance", Role.FILES, metavar="NAME",

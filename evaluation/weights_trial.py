@@ -20,6 +20,7 @@ from guided_diffusion.pet.trial_manifest import read_cases
 # Nothing was trained or chosen on patients of the first seed. Filters are tuned on those of the other.
 TEST_SEED, VALIDATION_SEED = 61, 2
 FIGURE_DOSE = 1 / 20
+PAPERS_METHOD = "ddpm3d"  # the others are tested against it
 
 TITLES = {"gan3d": "3D GAN", "unet3d": "3D UNet", "ddpm2d": "2D DDPM", "ddpm3d": "3D DDPM", "local3d": "local3d"}
 """Titles in the figure by how a file of weights ends, in the order of the columns."""
@@ -86,11 +87,13 @@ def run_trial(parser: Parser, arguments: Sequence[str] | None = None) -> None:
         run_command(*python, "scripts/test.py", "--base_samples", out / "test", "--model_path", path,
                     "--save_dir", out / "denoised" / name, "--resume", "True")  # fmt: skip
     methods = [f"--method={name}={out / 'denoised' / name}" for name in weights]
+    against = next((name for name in weights if name.endswith(PAPERS_METHOD)), next(iter(weights)))
     run_command(*python, "evaluation/compare.py", "--trial", out / "test", "--validation", out / "validation",
-                *methods, "--out", out / "comparison")  # fmt: skip
+                *methods, "--against", against, "--out", out / "comparison")  # fmt: skip
     write_shown_numbers(out / "comparison" / "numbers.csv", out / "virtual_trial.csv")
     subject = read_cases(out / "test")[0].subject
-    shown = [f"--method={title_of(name)}={out / 'denoised' / name}" for name in weights]
+    titles = titles_of(list(weights))
+    shown = [f"--method={titles[name]}={out / 'denoised' / name}" for name in weights]
     run_command(sys.executable, "evaluation/results_figure.py", "--trial", out / "test", "--subject", subject,
                 "--dose", dose_text(FIGURE_DOSE), *shown, "--out", out / "results.png")  # fmt: skip
     print(f"tables: {out / 'comparison' / 'table.md'}; plots beside it; numbers: {out / 'virtual_trial.csv'}")
@@ -105,10 +108,14 @@ def weights_in(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in found}
 
 
-def title_of(name: str) -> str:
-    """The title of weights in the figure."""
-    rank = _rank(name)
-    return name if rank == len(TITLES) else list(TITLES.values())[rank]
+def titles_of(names: Sequence[str]) -> dict[str, str]:
+    """The titles of weights in the figure; of several with the same, their names instead."""
+    ranks = [_rank(name) for name in names]
+    known = list(TITLES.values())
+    return {
+        name: known[rank] if rank < len(known) and ranks.count(rank) == 1 else name.replace("_", " ")
+        for name, rank in zip(names, ranks, strict=True)
+    }
 
 
 def _rank(name: str) -> int:

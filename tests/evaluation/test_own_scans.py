@@ -111,7 +111,11 @@ def test_without_normal_doses_only_what_needs_none_is_measured(images, tmp_path)
     for name, own in images.items():
         save_nifti(tmp_path / "low" / f"{name}.nii.gz", own["low"])
         save_nifti(tmp_path / "ours" / f"{name}.nii.gz", own["ours"])
-    found, _ = compare(tmp_path, "--method", f"ours={tmp_path / 'ours'}", low_dose=tmp_path / "low")
+    given = ("--method", f"ours={tmp_path / 'ours'}", "--report", "anna")
+    found, _ = compare(tmp_path, *given, low_dose=tmp_path / "low")
+    page = (tmp_path / "out" / "report_anna.html").read_text()
+    assert "Comparison: anna" in page
+    assert "normal dose</th>" not in page
     for name in images:  # a third of the noise is left
         before, after = (found[name, method, "cov", "uniform_spheres"] for method in ("low_dose", "ours"))
         assert after / before == pytest.approx(0.3, abs=0.1)
