@@ -68,6 +68,7 @@ OTHER_VALUES = {
     "dims": 2,
     "crop_size": "32,32,32",
     "ema_rate": "0.5",
+    "hot_crop_share": 0.5,
 }
 
 
