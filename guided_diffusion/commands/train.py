@@ -117,9 +117,12 @@ def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
 
 
 def _create_model(settings: TrainSettings, start: Start | None, place: torch.device) -> nn.Module:
-    """The network with its first weights."""
+    """The network with its first weights. Raises InputError for flags of slices and a method that takes volumes."""
+    method = METHODS[settings.optimisation.method]
+    if settings.model.dims != method.dims or (method.dims == 3 and settings.model.neighbours):
+        raise InputError(f"--method {method.name} takes volumes: leave out --dims and --neighbours, or take ddpm2d")
     torch.manual_seed(settings.optimisation.seed)
-    model = METHODS[settings.optimisation.method].create_model(settings.model, settings.diffusion)
+    model = method.create_model(settings.model, settings.diffusion)
     if start is not None:
         load_weights(model, start.weights.state_dict, str(start.weights_path))
     return model.to(device=place, dtype=torch.float32)

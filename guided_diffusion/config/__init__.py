@@ -15,6 +15,8 @@ from guided_diffusion.config.known_models import (
     LOCAL_PREPROCESSING,
     RELEASED_DIFFUSION,
     RELEASED_MODEL,
+    SMALL_MODEL,
+    SMALL_SLICE_MODEL,
 )
 from guided_diffusion.config.model import DiffusionConfig, ModelConfig, PreprocessingConfig
 
@@ -28,6 +30,8 @@ __all__ = [
     "LOCAL_PREPROCESSING",
     "RELEASED_DIFFUSION",
     "RELEASED_MODEL",
+    "SMALL_MODEL",
+    "SMALL_SLICE_MODEL",
     "DiffusionConfig",
     "Header",
     "ModelConfig",

@@ -30,6 +30,7 @@ _FROM_TO = {
     "num_heads_upsample": (-1, 512),
     "num_head_channels": (-1, 2048),
     "low_res_scale": (1e-3, 1e3),
+    "neighbours": (0, 64),
     "diffusion_steps": (1, 100_000),
     "voxel_mm": (0.1, 50.0),
     "suv_max": (0.1, 1000.0),

@@ -1,5 +1,7 @@
 """The published network, the network that is shipped, and what is recommended for sampling them."""
 
+from dataclasses import replace
+
 from guided_diffusion.config.header import SamplerConfig
 from guided_diffusion.config.model import DiffusionConfig, ModelConfig, PreprocessingConfig
 
@@ -39,6 +41,11 @@ DEMO_PREPROCESSING = PreprocessingConfig(voxel_mm=(3.3, 3.3, 3.3), patch_size=32
 DEMO_SAMPLER = SamplerConfig(
     sampler="ddim", timestep_respacing="logsnr1", start_from="low_dose", start_step=250, bfloat16=True
 )
+
+# Small networks for comparisons of methods that see equally many voxels: as DEMO_MODEL, with about 1.65 million
+# parameters each. A slice's network is deeper: its kernels have a third of the weights.
+SMALL_MODEL = replace(DEMO_MODEL, channel_mult="1,1,2")
+SMALL_SLICE_MODEL = replace(DEMO_MODEL, channel_mult="1,2,2,2", dims=2)
 
 # The network for scanners outside its training, and the grid between the scans' and its own: finer than most
 # scanners resolve, and not so fine that it costs more than it shows.

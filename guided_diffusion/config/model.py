@@ -61,6 +61,9 @@ class ModelConfig:
     low_res_scale: float = flag(
         1.0, "the low-dose image enters the network times this, corrections leave it divided", Role.NETWORK
     )
+    neighbours: int = flag(
+        0, "slices of the low dose on either side that a 2D network is shown beside each of its own", Role.NETWORK
+    )
 
     def __post_init__(self) -> None:
         """Raises InputError for flags from which no network can be built."""
@@ -68,6 +71,7 @@ class ModelConfig:
         require(self.num_res_blocks >= 1, f"--num_res_blocks {self.num_res_blocks}: at least 1")
         require(0 <= self.dropout < 1, f"--dropout {self.dropout}: from 0 to below 1")
         require(self.low_res_scale > 0, f"--low_res_scale {self.low_res_scale}: must be positive")
+        require(self.neighbours >= 0, f"--neighbours {self.neighbours}: at least 0")
         for name in ("num_heads_upsample", "num_head_channels"):
             heads = getattr(self, name)
             require(heads == -1 or heads >= 1, f"--{name} {heads}: at least 1, or -1 to leave it to --num_heads")

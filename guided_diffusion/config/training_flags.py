@@ -12,6 +12,8 @@ from guided_diffusion.config.known_models import (
     LOCAL_PREPROCESSING,
     RELEASED_DIFFUSION,
     RELEASED_MODEL,
+    SMALL_MODEL,
+    SMALL_SLICE_MODEL,
 )
 from guided_diffusion.config.model import DiffusionConfig, ModelConfig, PreprocessingConfig
 
@@ -21,6 +23,29 @@ TRAINING_PRECISIONS = ("float32", "bfloat16")
 def _differences(config: Any) -> dict[str, Any]:
     """The fields of a configuration that are not at their defaults."""
     return {name: value for name, value in asdict(config).items() if value != getattr(type(config)(), name)}
+
+
+def _small(method: str, model: ModelConfig) -> dict[str, Any]:
+    """Flags that are the same for every method but for its network: equal pairs, crops, steps and optimisers."""
+    return (
+        _differences(model)
+        | _differences(DEMO_DIFFUSION)
+        | {
+            "method": method,
+            "voxel_mm": ",".join(f"{size:g}" for size in DEMO_PREPROCESSING.voxel_mm),
+            # Most of a body's planes, and slices enough for the 3D networks.
+            "crop_size": "64,96,16",
+            "loss_weighting": "balanced",
+            "lr": 1e-3,
+            "lr_warmup_steps": 30,
+            "lr_anneal_steps": 360,
+            "grad_clip": 1.0,
+            "ema_rate": "0.98",
+            "precision": "bfloat16",
+            "save_interval": 60,
+            "validation_interval": 60,
+        }
+    )
 
 
 TRAINING_PRESETS: dict[str, dict[str, Any]] = {
@@ -58,6 +83,10 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "save_interval": 250,
         "validation_interval": 50,
     },
+    "small_ddpm2d": _small("ddpm2d", SMALL_SLICE_MODEL),
+    "small_ddpm3d": _small("ddpm3d", SMALL_MODEL),
+    "small_gan3d": _small("gan3d", SMALL_MODEL),
+    "small_unet3d": _small("unet3d", SMALL_MODEL),
 }
 """Flags that a preset sets; everything else keeps its default, and flags that are given go first."""
 

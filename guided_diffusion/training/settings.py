@@ -30,8 +30,9 @@ from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.script_util import configs_from_flags
 
 # Recommended samplers of checkpoints of a chain of steps, where they differ from the common one.
-_RECOMMENDED_SAMPLERS = {"demo": DEMO_SAMPLER}
-_RECOMMENDED_PATCHES = {"demo": DEMO_PREPROCESSING, "local": LOCAL_PREPROCESSING}
+_SMALL = ("small_ddpm2d", "small_ddpm3d", "small_gan3d", "small_unet3d")
+_RECOMMENDED_SAMPLERS = dict.fromkeys(("demo", *_SMALL), DEMO_SAMPLER)
+_RECOMMENDED_PATCHES = {"local": LOCAL_PREPROCESSING} | dict.fromkeys(("demo", *_SMALL), DEMO_PREPROCESSING)
 _ONE_CALL = SamplerConfig(bfloat16=True)
 
 
@@ -59,6 +60,8 @@ def training_settings(given: dict[str, Any]) -> TrainSettings:
     model, diffusion = configs_from_flags(flags)
     method = method_named(optimisation.method, "--method")
     preprocessing = _preprocessing(_RECOMMENDED_PATCHES.get(preset, PreprocessingConfig()), flags)
+    if method.dims == 2:
+        preprocessing = replace(preprocessing, overlap=0)  # a slice is whole wherever a patch ends
     settings = TrainSettings(
         data=data,
         optimisation=optimisation,
