@@ -38,7 +38,7 @@ def _small(method: str, model: ModelConfig) -> dict[str, Any]:
             "loss_weighting": "balanced",
             "lr": 1e-3,
             "lr_warmup_steps": 30,
-            "lr_anneal_steps": 360,
+            "lr_anneal_steps": 300,
             "grad_clip": 1.0,
             "ema_rate": "0.98",
             "precision": "bfloat16",

@@ -38,8 +38,9 @@ def arguments(folders, *more, method="ours=results", out="out"):
 
 @pytest.fixture
 def compare(folders, monkeypatch):
-    """The command, with few candidates for the filter that takes long."""
-    monkeypatch.setitem(FILTERS, "nl_means", replace(FILTERS["nl_means"], candidates=(1.0, 3.0)))
+    """The command, with few candidates for the filters that take long."""
+    for name in ("nl_means", "total_variation"):
+        monkeypatch.setitem(FILTERS, name, replace(FILTERS[name], candidates=(1.0, 3.0)))
     return lambda *more, **how: main(arguments(folders, *more, **how))
 
 
@@ -77,7 +78,7 @@ def test_tables(compare, folders, capsys):
         (subject, dose, method)
         for subject in ("sub-0000", "sub-0001")
         for dose in ("1.0", "0.05")
-        for method in ("low_dose", "gaussian", "nl_means", "ours")
+        for method in ("low_dose", *FILTERS, "ours")
     }
     assert {(row["subject"], row["tracer"], row["scanner"]) for row in rows} == {
         ("sub-0000", "fdg", "mct"), ("sub-0001", "psma", "mct"),
@@ -181,7 +182,10 @@ def test_realisations_of_a_method(compare, folders):
         (["--method", "gaussian=x"], "the name 'gaussian' is taken"),
         (["--method", "results"], "write NAME=DIR"),
         (["--realisations", "ours=x"], "holds 0 folders"),
-        (["--against", "theirs"], "--against 'theirs': no such image; choose from low_dose, gaussian, nl_means, ours"),
+        (
+            ["--against", "theirs"],
+            "--against 'theirs': no such image; choose from low_dose, gaussian, nl_means, total_variation, ours",
+        ),
         (["--low_dose", "x"], "give either --trial or --low_dose"),
     ],
 )
