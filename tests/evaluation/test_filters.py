@@ -41,7 +41,7 @@ def test_tuning_finds_the_weight_that_made_the_reference(scan, strength):
 
 
 def test_total_variation_moves_both_sides_of_a_step_by_the_weight_over_their_length():
-    """The closed form in one dimension (Strong and Chan 2003), within what the iteration leaves: the step stays sharp."""
+    """The closed form in one dimension (Strong and Chan 2003), to what the iteration leaves: the step stays sharp."""
     step = np.zeros((4, 4, 9), np.float32)
     step[..., 3:] = 2.0
     filtered = total_variation(Scan(step, VOXEL_MM, 0.3), 2.0)

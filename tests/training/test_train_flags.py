@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
 from guided_diffusion.commands import train as train_command
 from guided_diffusion.config import (
@@ -17,6 +19,7 @@ from guided_diffusion.config import (
     ModelConfig,
 )
 from guided_diffusion.errors import InputError
+from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.training.settings import training_settings
 from tests.mpi import ROOT
 from tests.training_runs import SCRIPT, environment, run
@@ -42,6 +45,22 @@ class TestFlags:
         assert settings.preprocessing == DEMO_PREPROCESSING
         assert settings.preprocessing.voxel_mm == (3.3, 3.3, 3.3)
         assert settings.optimisation.lr == 1e-5
+
+    def test_small_presets_differ_in_nothing_but_method_and_network(self):
+        """And their networks are of one size: the generator's, for the adversarial one."""
+        methods = ("ddpm2d", "ddpm3d", "gan3d", "unet3d")
+        runs = {name: training_settings({"preset": f"small_{name}", "data_dir": "data"}) for name in methods}
+        shared = {(s.data, replace(s.optimisation, method=""), s.run, s.diffusion, s.crop_size) for s in runs.values()}
+        assert len(shared) == 1
+        sizes = {}
+        for name, settings in runs.items():
+            assert settings.optimisation.method == name
+            with torch.device("meta"):
+                network = METHODS[name].create_model(settings.model, settings.diffusion)
+            sizes[name] = sum(parameter.numel() for parameter in network.parameters())
+        assert sizes == {"ddpm2d": 1_618_625, "ddpm3d": 1_685_569, "gan3d": 1_684_705, "unet3d": 1_684_705}
+        assert max(sizes.values()) < 1.05 * min(sizes.values())
+        assert {settings.preprocessing.overlap for settings in runs.values()} == {0, 10}
 
     @pytest.mark.parametrize(
         ("flags", "complaint"),
