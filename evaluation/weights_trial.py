@@ -20,6 +20,7 @@ from guided_diffusion.pet.trial_manifest import read_cases
 # Nothing was trained or chosen on patients of the first seed. Filters are tuned on those of the other.
 TEST_SEED, VALIDATION_SEED = 61, 2
 FIGURE_DOSE = 1 / 20
+TRAINED_ALIKE = "small_"  # how the names of weights begin that saw the same pairs and as many voxels
 PAPERS_METHOD = "ddpm3d"  # the others are tested against it
 
 TITLES = {"gan3d": "3D GAN", "unet3d": "3D UNet", "ddpm2d": "2D DDPM", "ddpm3d": "3D DDPM", "local3d": "local3d"}
@@ -87,13 +88,12 @@ def run_trial(parser: Parser, arguments: Sequence[str] | None = None) -> None:
         run_command(*python, "scripts/test.py", "--base_samples", out / "test", "--model_path", path,
                     "--save_dir", out / "denoised" / name, "--resume", "True")  # fmt: skip
     methods = [f"--method={name}={out / 'denoised' / name}" for name in weights]
-    against = next((name for name in weights if name.endswith(PAPERS_METHOD)), next(iter(weights)))
+    against = columns_of(list(weights)).get(TITLES[PAPERS_METHOD], next(iter(weights)))
     run_command(*python, "evaluation/compare.py", "--trial", out / "test", "--validation", out / "validation",
                 *methods, "--against", against, "--out", out / "comparison")  # fmt: skip
     write_shown_numbers(out / "comparison" / "numbers.csv", out / "virtual_trial.csv")
     subject = read_cases(out / "test")[0].subject
-    titles = titles_of(list(weights))
-    shown = [f"--method={titles[name]}={out / 'denoised' / name}" for name in weights]
+    shown = [f"--method={title}={out / 'denoised' / name}" for title, name in columns_of(list(weights)).items()]
     run_command(sys.executable, "evaluation/results_figure.py", "--trial", out / "test", "--subject", subject,
                 "--dose", dose_text(FIGURE_DOSE), *shown, "--out", out / "results.png")  # fmt: skip
     print(f"tables: {out / 'comparison' / 'table.md'}; plots beside it; numbers: {out / 'virtual_trial.csv'}")
@@ -108,14 +108,13 @@ def weights_in(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in found}
 
 
-def titles_of(names: Sequence[str]) -> dict[str, str]:
-    """The titles of weights in the figure; of several with the same, their names instead."""
-    ranks = [_rank(name) for name in names]
-    known = list(TITLES.values())
-    return {
-        name: known[rank] if rank < len(known) and ranks.count(rank) == 1 else name.replace("_", " ")
-        for name, rank in zip(names, ranks, strict=True)
-    }
+def columns_of(names: Sequence[str]) -> dict[str, str]:
+    """The figure's columns: title -> weights. Of several with one title, those of the presets that are trained alike."""
+    columns: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (_rank(name), not name.startswith(TRAINED_ALIKE), name)):
+        rank = _rank(name)
+        columns.setdefault(list(TITLES.values())[rank] if rank < len(TITLES) else name.replace("_", " "), name)
+    return columns
 
 
 def _rank(name: str) -> int:

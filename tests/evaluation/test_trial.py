@@ -10,7 +10,7 @@ from evaluation import weights_trial as trial
 from evaluation.compared_scans import ComparedScan, open_examination
 from evaluation.results_figure import main as draw
 from evaluation.results_figure import place_of_interest, save_slices, slices_of
-from evaluation.weights_trial import run_trial, titles_of, weights_in, write_shown_numbers
+from evaluation.weights_trial import columns_of, run_trial, weights_in, write_shown_numbers
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.trial_manifest import read_cases
@@ -21,8 +21,12 @@ def test_all_weights_take_part_in_a_known_order(tmp_path):
     for name in ("own", "local3d", "demo_ddpm3d", "ddpm2d", "gan3d", "demo_unet3d"):
         (tmp_path / f"{name}.pt").touch()
     assert list(weights_in(tmp_path)) == ["gan3d", "demo_unet3d", "ddpm2d", "demo_ddpm3d", "local3d", "own"]
-    titles = titles_of(["demo_unet3d", "ddpm2d", "my_own", "gan3d", "demo_gan3d"])
-    assert list(titles.values()) == ["3D UNet", "2D DDPM", "my own", "gan3d", "demo gan3d"]
+    columns = columns_of(["demo_unet3d", "demo_ddpm3d", "my_own", "small_unet3d", "small_gan3d", "local3d"])
+    assert columns == {
+        "3D GAN": "small_gan3d", "3D UNet": "small_unet3d", "3D DDPM": "demo_ddpm3d", "local3d": "local3d",
+        "my own": "my_own",
+    }  # fmt: skip
+    assert list(columns) == ["3D GAN", "3D UNet", "3D DDPM", "local3d", "my own"]
     with pytest.raises(InputError, match="holds no weights"):
         weights_in(tmp_path / "none")
 
