@@ -109,7 +109,7 @@ def weights_in(folder: Path) -> dict[str, Path]:
 
 
 def columns_of(names: Sequence[str]) -> dict[str, str]:
-    """The figure's columns: title -> weights. Of several with one title, those of the presets that are trained alike."""
+    """The figure's columns: title -> weights. Of several with one title, those trained alike."""
     columns: dict[str, str] = {}
     for name in sorted(names, key=lambda name: (_rank(name), not name.startswith(TRAINED_ALIKE), name)):
         rank = _rank(name)
