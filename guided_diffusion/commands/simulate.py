@@ -43,10 +43,10 @@ class SimulationFlags:
     native: bool = flag(
         False, "drawn scanners: keep images, truth and labels on the scanner's grid, as NIfTI", Role.IMAGES
     )
-    clean_share: float = flag(
-        0.0,
+    clean_share: str = flag(
+        "0",
         "drawn scanners: share of the normal dose's noise that is taken from what pairs aim at, by averaging it with"
-        " the reconstruction of noise-free data",
+        " the reconstruction of noise-free data; of a comma list a subject's reconstructions take one each in turn",
         Role.IMAGES,
     )
     doses: str = flag(
@@ -98,6 +98,15 @@ def simulate_trial(parser: Parser, arguments: Sequence[str] | None = None) -> No
     on_root(trials.write_manifest, [row for subject in subjects for row in rows_of(trial, subject)], flags.out)
 
 
+def _shares(text: str) -> float | list[float]:
+    """The number, or several, of --clean_share."""
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--clean_share {text!r}: a number from 0 to 1, or a comma list of them") from None
+    return shares if len(shares) > 1 else shares[0]
+
+
 def _open_trial(parser: Parser, arguments: Sequence[str] | None) -> tuple[SimulationFlags, trials.Trial]:
     """The trial that the command line describes, its folder opened."""
     flags = read_flags(SimulationFlags, vars(parser.parse_args(arguments)))
@@ -106,7 +115,7 @@ def _open_trial(parser: Parser, arguments: Sequence[str] | None) -> tuple[Simula
         trial = RandomTrial(
             flags.preset, flags.seed, tracers, select(dict.fromkeys(RANDOM_SCANNERS), flags.scanners, "drawn scanner"),
             doses, flags.split, voxel_mm=flags.pair_voxel_mm, reconstructions=flags.reconstructions,
-            native=flags.native, clean_share=flags.clean_share,
+            native=flags.native, clean_share=_shares(flags.clean_share),
         )  # fmt: skip
     else:
         scanners = select(load_scanners(), flags.scanners, "scanner")

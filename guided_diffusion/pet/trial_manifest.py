@@ -17,6 +17,8 @@ MANIFEST_COLUMNS = (
     "subject", "seed", "tracer", "scanner", "dose", "split", "voxel_mm",
     "pair", "low_dose", "normal_dose", "truth", "labels",
 )  # fmt: skip
+# A further column, which older manifests lack: how much of the normal dose's noise is taken from what a pair aims at.
+CLEAN_SHARE = "clean_share"
 
 
 @dataclass(frozen=True)

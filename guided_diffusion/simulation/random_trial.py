@@ -47,13 +47,14 @@ class RandomTrial(Trial):
 
     voxel_mm: of the pairs. reconstructions: of each subject's data. native: whether the images on the scanner's grid
     are kept, as evaluation needs them. clean_share: how much of the normal dose's noise is taken from what pairs aim
-    at, by averaging it with the reconstruction of noise-free data: 0 none, 1 all.
+    at, by averaging it with the reconstruction of noise-free data: 0 none, 1 all; of several numbers the
+    reconstructions of a subject take one each in turn.
     """
 
     voxel_mm: float = 2.5
     reconstructions: int = 4
     native: bool = False
-    clean_share: float = 0.0
+    clean_share: float | list[float] = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,8 +62,14 @@ class RandomTrial(Trial):
             raise InputError(f"--pair_voxel_mm {self.voxel_mm:g}: from 0.5 to 10")
         if self.reconstructions < 1:
             raise InputError(f"--reconstructions {self.reconstructions}: at least 1")
-        if not 0 <= self.clean_share <= 1:
-            raise InputError(f"--clean_share {self.clean_share:g}: from 0 to 1")
+        for number in range(self.reconstructions):
+            if not 0 <= self.clean_share_of(number) <= 1:
+                raise InputError(f"--clean_share {self.clean_share_of(number):g}: from 0 to 1")
+
+    def clean_share_of(self, reconstruction: int) -> float:
+        """The share of noise that is taken from what the pairs of a reconstruction aim at."""
+        shares = self.clean_share if isinstance(self.clean_share, list) else [self.clean_share]
+        return shares[reconstruction % len(shares)]
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ def random_manifest_rows(trial: RandomTrial, subject: VirtualSubject) -> list[di
             about = {
                 "subject": case.name, "seed": subject.seed, "tracer": subject.tracer, "scanner": subject.scanner,
                 "dose": float(Fraction(dose)), "split": subject.split, "voxel_mm": trial.voxel_mm,
+                "clean_share": trial.clean_share_of(number),
             }  # fmt: skip
             rows.append(about | case.files(dose, trial.native))
     return rows
@@ -152,13 +160,13 @@ def _scan(subject: VirtualSubject, phantom: Phantom, acquisition: Acquisition) -
 
 def _references(trial: RandomTrial, raw: RawData, normal: list[Volume]) -> list[Volume]:
     """Targets of the pairs, one per reconstruction: the normal dose, with a share of its noise removed."""
-    if trial.clean_share == 0:
+    shares = [np.float32(trial.clean_share_of(number)) for number in range(len(normal))]
+    if not any(shares):
         return normal
-    share = np.float32(trial.clean_share)
     clean = reconstruct_all(raw, raw.mean, 1.0)
     return [
         Volume((1 - share) * noisy.data + share * pure.data, noisy.affine)
-        for noisy, pure in zip(normal, clean, strict=True)
+        for share, noisy, pure in zip(shares, normal, clean, strict=True)
     ]
 
 

@@ -20,7 +20,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.grid import Volume
-from guided_diffusion.pet.trial_manifest import MANIFEST, MANIFEST_COLUMNS
+from guided_diffusion.pet.trial_manifest import CLEAN_SHARE, MANIFEST, MANIFEST_COLUMNS
 from guided_diffusion.pet.volume import save_pair, save_volume
 from guided_diffusion.simulation.acquisition import DOSES, measure, reconstruct, thin
 from guided_diffusion.simulation.body_phantom import (
@@ -207,7 +207,7 @@ def open_trial(trial: Trial, out: Path) -> None:
 def write_manifest(rows: Iterable[dict[str, object]], out: Path) -> None:
     """DIR/manifest.csv with the rows of all subjects."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, MANIFEST_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, (*MANIFEST_COLUMNS, CLEAN_SHARE), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(out / MANIFEST, text.getvalue())
