@@ -9,6 +9,7 @@ continued uses the same data without a stored random state.
 """
 
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from guided_diffusion.pet.hot_spots import hot_spots
 from guided_diffusion.pet.normalisation import BODY_SUV, normalise
 from guided_diffusion.pet.pair_checks import check_pair
 from guided_diffusion.pet.text import printable
-from guided_diffusion.pet.trial_manifest import MANIFEST, file_of, is_trial, read_manifest
+from guided_diffusion.pet.trial_manifest import CLEAN_SHARE, MANIFEST, file_of, is_trial, read_manifest
 
 # Crops are centred within cells of this many voxels a side.
 CELL = 8
@@ -35,20 +36,28 @@ PAIR_COLUMNS = ("subject", "dose", "split", "voxel_mm", "pair")
 
 @dataclass(frozen=True)
 class Pair:
-    """One low-dose image and its normal-dose image. `dose` is the fraction as the manifest has it, "" if unknown."""
+    """One low-dose image and its normal-dose image. `dose` is the fraction as the manifest has it, "" if unknown.
+
+    reference_noise: the share of its noise that the normal-dose image has: 1 as acquired, 0 free of noise.
+    """
 
     path: Path
     subject: str
     dose: str = ""
+    reference_noise: float = 1.0
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A training example, normalised float32 [1, Z, X, Y], and standard normal noise of the same shape."""
+    """A training example, normalised float32 [1, Z, X, Y], and standard normal noise of the same shape.
+
+    reference: float32 [2], the dose of the pair (NaN if unknown) and the noise of its reference.
+    """
 
     low_dose: np.ndarray
     normal_dose: np.ndarray
     noise: np.ndarray
+    reference: np.ndarray
 
 
 def find_pairs(data_dir: str | Path, split: str, voxel_mm: Sequence[float]) -> list[Pair]:
@@ -80,10 +89,24 @@ def _pairs_of_manifest(folder: Path, split: str, voxel_mm: Sequence[float]) -> l
         if row["split"] != split:
             continue
         _check_voxel_size(row["voxel_mm"], voxel_mm, manifest)
-        pairs.append(Pair(file_of(folder, row, "pair"), row["subject"], row["dose"]))
+        if row["dose"]:
+            _share(row["dose"], "dose", manifest)
+        clean = _share(row.get(CLEAN_SHARE) or "0", CLEAN_SHARE, manifest)
+        pairs.append(Pair(file_of(folder, row, "pair"), row["subject"], row["dose"], 1 - clean))
     if split == "train" and not pairs:
         raise InputError(f"{manifest}: no row has the split 'train'")
     return pairs
+
+
+def _share(text: str, column: str, manifest: Path) -> float:
+    """A manifest's number from 0 to 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise InputError(f"{manifest}: {column} '{printable(text)}' is no number from 0 to 1")
+    return share
 
 
 def _check_voxel_size(text: str, expected: Sequence[float], manifest: Path) -> None:
@@ -170,7 +193,10 @@ class CropSource:
             voxels = voxels[:, :, ::-1]
         low_dose, normal_dose = np.ascontiguousarray(voxels.transpose(0, 3, 1, 2))[:, None]
         noise_rng = generator(self.seed, Stream.NOISE, step, item)
-        return Crop(low_dose, normal_dose, noise_rng.standard_normal(low_dose.shape, dtype=np.float32))
+        noise = noise_rng.standard_normal(low_dose.shape, dtype=np.float32)
+        pair = self.pairs[number]
+        reference = np.array([float(pair.dose or "nan"), pair.reference_noise], dtype=np.float32)
+        return Crop(low_dose, normal_dose, noise, reference)
 
     def _open(self, number: int) -> np.ndarray:
         return open_pair(self.pairs[number].path)

@@ -87,13 +87,15 @@ class NoisingProcess(Process, Protocol):
 class Examples:
     """Input of a training step: crops [N, 1, Z, X, Y], noise of their shape, and timesteps [N].
 
-    low_dose has the method's margin of further slices at both ends.
+    low_dose has the method's margin of further slices at both ends. reference: [N, 2], the low dose's share of the
+    normal dose's counts, and the share of its noise that the normal dose has (0: it is free of noise).
     """
 
     low_dose: Tensor
     normal_dose: Tensor
     noise: Tensor
     timesteps: Tensor
+    reference: Tensor
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,16 @@ class Method(ABC):
 
     name: in flags and headers. sampled: whether it is a chain of steps, not a single call. dims: of its network. terms:
     what its objectives report besides the first one's loss; those of further objectives begin with their names.
+    begins_with: the method whose weights its training begins with, None for none in particular. kernels: of the noise
+    about its answer, see `inference.drawing`; empty where the network gives an image and no distribution.
     """
 
     name: str
+    begins_with: str | None = None
     sampled = True
     dims = 3
     terms: tuple[str, ...] = ("mse", "vb")
+    kernels: tuple[np.ndarray, ...] = ()
 
     @abstractmethod
     def create_model(self, model: ModelConfig, diffusion: DiffusionConfig) -> nn.Module:
@@ -132,9 +138,21 @@ class Method(ABC):
         """The network's flags with what the method fixes. Raises InputError for flags that it cannot serve."""
         return model
 
+    def begun_part(self, network: nn.Module) -> nn.Module:
+        """The part of a network that takes the weights of the method that it begins with."""
+        return network
+
     def objectives(self, network: nn.Module, diffusion: DiffusionConfig) -> tuple[Objective, ...]:
         """The objectives of a step of training, in their order; the first one is `network`'s."""
         return (Objective(self.name, network, process_losses(self.create_process(diffusion))),)
+
+    def distribution(self, output: Tensor, low_dose: Tensor, dose: float) -> Tensor:
+        """Of a method with kernels: mean and amplitudes of the noise about it, [N, 1 + kernels, Z, X, Y], from a call.
+
+        low_dose: [N, 1, Z, X, Y]. dose: the share of the counts of the estimated image that the scan has; 0: it is the
+        noise-free image.
+        """
+        raise NotImplementedError(f"{self.name} gives no distribution")
 
     def make_fast(
         self,

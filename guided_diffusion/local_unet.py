@@ -74,6 +74,29 @@ def local_scale(parts: Tensor) -> LocalScale:
     return LocalScale(block, mean, (variance + floor).sqrt(), within / (variance + floor))
 
 
+@dataclass(frozen=True)
+class LocalAnswer:
+    """Of a scan's sub-images: denoised [N, 8, Z, X, Y] in SUV, their scale, and what the network saw and made of it."""
+
+    answer: Tensor
+    scale: LocalScale
+    inputs: Tensor
+    features: Tensor
+
+
+def padded_sub_images(scan: Tensor, config: ModelConfig) -> Tensor:
+    """Sub-images of a scan [N, 1, Z, X, Y] that is continued with its last voxels until every level can halve it."""
+    multiple = 2 ** len(config.multipliers)
+    z, x, y = (-length % multiple for length in scan.shape[2:])
+    return sub_images(F.pad(scan, (0, y, 0, x, 0, z), mode="replicate"))
+
+
+def cropped(volumes: Tensor, like: Tensor) -> Tensor:
+    """The part of volumes [N, C, Z, X, Y] that lies over a smaller one."""
+    z, x, y = like.shape[2:]
+    return volumes[:, :, :z, :x, :y].contiguous()
+
+
 class LocalBlock(nn.Module):
     """Two convolutions that add to what they are given; at first they add nothing."""
 
@@ -118,16 +141,11 @@ class LocalUNet(nn.Module):
         return self.enter.weight.dtype
 
     def forward(self, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:  # noqa: ARG002
-        size = low_res.shape[2:]
-        multiple = 2 ** len(self.config.multipliers)
-        lacking = [-length % multiple for length in size]
-        scan = low_res.float() * self.config.low_res_scale
-        scan = F.pad(scan, (0, lacking[2], 0, lacking[1], 0, lacking[0]), mode="replicate")
-        parts = sub_images(scan)
-        answer = from_sub_images(self._denoise(parts)) / self.config.low_res_scale
-        return answer[:, :, : size[0], : size[1], : size[2]].contiguous()
+        parts = padded_sub_images(low_res.float() * self.config.low_res_scale, self.config)
+        answer = from_sub_images(self.denoise(parts).answer) / self.config.low_res_scale
+        return cropped(answer, low_res)
 
-    def _denoise(self, parts: Tensor) -> Tensor:
+    def denoise(self, parts: Tensor) -> "LocalAnswer":
         """Sub-images in SUV -> denoised ones: a mixture of the voxel, its position and its surroundings, corrected."""
         scale = local_scale(parts)
         around = scale.mean.abs() + LEAST_MEAN
@@ -140,10 +158,12 @@ class LocalUNet(nn.Module):
             ],
             dim=1,
         )
-        answer = self._levels(inputs).float()
-        correction, mixture = answer[:, :SUB_IMAGES], answer[:, SUB_IMAGES:].unflatten(1, (BASES, SUB_IMAGES))
+        features = F.silu(self._levels(inputs))
+        output = self.leave(features).float()
+        correction, mixture = output[:, :SUB_IMAGES], output[:, SUB_IMAGES:].unflatten(1, (BASES, SUB_IMAGES))
         own, block, mean = mixture.softmax(dim=1).unbind(dim=1)
-        return own * parts + block * scale.block + mean * scale.mean + scale.noise * correction
+        answer = own * parts + block * scale.block + mean * scale.mean + scale.noise * correction
+        return LocalAnswer(answer, scale, inputs, features)
 
     def _levels(self, inputs: Tensor) -> Tensor:
         """The UNet over positions, in the precision of the weights."""
@@ -157,7 +177,7 @@ class LocalUNet(nn.Module):
         for level in reversed(range(len(self.up))):
             h = F.interpolate(self.narrow[level](h), scale_factor=2, mode="nearest") + skips[level]
             h = self.up[level](h)
-        return self.leave(F.silu(h))
+        return h
 
 
 def _halved(x: Tensor) -> Tensor:

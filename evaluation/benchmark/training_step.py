@@ -71,7 +71,8 @@ def _random_batch(settings: TrainSettings) -> Batch:
     x, y, z = settings.crop_size
     rng = torch.Generator().manual_seed(0)
     shape = (settings.optimisation.batch_size, 1, z, x, y)
-    return Batch(torch.rand(shape, generator=rng), torch.rand(shape, generator=rng), torch.randn(shape, generator=rng))
+    images, noise = (torch.rand(shape, generator=rng) for _ in range(2)), torch.randn(shape, generator=rng)
+    return Batch(*images, noise, torch.tensor([[0.05, 1.0]]).expand(shape[0], 2))
 
 
 def _our_step(settings: TrainSettings) -> Callable[[], None]:

@@ -25,6 +25,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.files import check_space, writable_folder
 from guided_diffusion.folder_lock import one_writer
 from guided_diffusion.image_datasets import CropSource, Pair, find_pairs
+from guided_diffusion.interfaces import Method
 from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.stalls import watching
@@ -32,6 +33,7 @@ from guided_diffusion.training.history import history_of_run
 from guided_diffusion.training.loop import TrainLoop
 from guided_diffusion.training.ranks import process_group
 from guided_diffusion.training.run_files import Start, find_start, read_start
+from guided_diffusion.training.saved_sets import saved_steps
 from guided_diffusion.training.settings import TrainSettings, training_settings, without_half_precision
 from guided_diffusion.training.validation import Validator
 
@@ -68,6 +70,7 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
         logger.log("notice: use_fp16 on a CPU means bfloat16")
     threads = share_cores(settings.run.threads)
     pairs = root_first(find_pairs, settings.data.data_dir, "train", settings.preprocessing.voxel_mm)
+    root_first(_check_beginning, pairs, settings)
     source = _crops(pairs, settings, settings.data.hot_crop_share)
     _check_pairs(source, settings)
     start = _find_start(settings, folder)
@@ -84,6 +87,20 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
             + (f"continuing {start.weights_path} at step {loop.step}" if start else "from the first step")
         )
         loop.run()
+
+
+def _check_beginning(pairs: list[Pair], settings: TrainSettings) -> None:
+    """Raises InputError where a method that begins with another's weights has none, or pairs of unknown doses."""
+    method = METHODS[settings.optimisation.method]
+    if method.begins_with is None:
+        return
+    if not settings.run.resume_checkpoint and not saved_steps(Path(settings.run.save_dir)):
+        raise InputError(f"--method {method.name} begins with trained weights: name them by --resume_checkpoint")
+    unknown = [pair.path for pair in pairs if not pair.dose]
+    if unknown:
+        raise InputError(
+            f"{unknown[0]}: --method {method.name} needs every pair's dose: train on a trial with its manifest.csv"
+        )
 
 
 def _check_pairs(source: CropSource, settings: TrainSettings) -> None:
@@ -107,6 +124,8 @@ def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
 
     def find() -> Start | None:
         start = find_start(folder, settings.run.resume_checkpoint, settings.ema_rates)
+        if start is not None and _is_other_method(start, METHODS[settings.optimisation.method]):
+            start = replace(start, averages={}, optimiser=None)
         check_same_network(settings, start)
         return start
 
@@ -114,6 +133,12 @@ def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
     start = on_root(find)
     path = comm.bcast(start and start.weights_path)
     return start if comm.rank == 0 or path is None else read_start(path, ())
+
+
+def _is_other_method(start: Start, method: Method) -> bool:
+    """Whether weights are of the method that this one begins with."""
+    header = start.weights.header
+    return header is not None and header.method == method.begins_with
 
 
 def _create_model(settings: TrainSettings, start: Start | None, place: torch.device) -> nn.Module:
@@ -124,7 +149,9 @@ def _create_model(settings: TrainSettings, start: Start | None, place: torch.dev
     torch.manual_seed(settings.optimisation.seed)
     model = method.create_model(settings.model, settings.diffusion)
     if start is not None:
-        load_weights(model, start.weights.state_dict, str(start.weights_path))
+        method = METHODS[settings.optimisation.method]
+        part = method.begun_part(model) if _is_other_method(start, method) else model
+        load_weights(part, start.weights.state_dict, str(start.weights_path))
     return model.to(device=place, dtype=torch.float32)
 
 
@@ -172,7 +199,7 @@ def check_same_network(settings: TrainSettings, start: Start | None) -> None:
     # Other weights only begin a run; one that goes on keeps its timesteps too.
     kept = FIXED_BY_HEADER | {Role.STEPS} if start.optimiser else FIXED_BY_HEADER
     method = settings.optimisation.method
-    if header.method != method:
+    if header.method not in (method, METHODS[method].begins_with):
         raise InputError(f"{start.weights_path}: trained as {header.method}, but --method is {method}")
     ours = (settings.model, settings.diffusion, settings.preprocessing)
     theirs = (header.model, header.diffusion, header.preprocessing)

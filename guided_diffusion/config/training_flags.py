@@ -89,6 +89,13 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
     "small_unet3d": _small("unet3d", SMALL_MODEL),
 }
 """Flags that a preset sets; everything else keeps its default, and flags that are given go first."""
+# From the weights of `local`: the head alone is trained.
+TRAINING_PRESETS["local_samples"] = TRAINING_PRESETS["local"] | {
+    "method": "local3d_samples",
+    "lr": 1e-3,
+    "batch_size": 2,
+    "ema_rate": "0.98",
+}
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from guided_diffusion.image_datasets import CropSource
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops of one step, normalised, [N, 1, Z, X, Y], and noise of their shape."""
+    """Crops of one step, normalised, [N, 1, Z, X, Y], noise of their shape, and their references [N, 2], as `Crop`."""
 
     low_dose: Tensor
     normal_dose: Tensor
     noise: Tensor
+    reference: Tensor
 
 
 def batches(source: CropSource, items: range, first_step: int) -> Iterator[Batch]:
@@ -41,6 +42,6 @@ def _batch(source: CropSource, items: range, step: int) -> Batch:
     return Batch(
         *(
             torch.from_numpy(np.stack([getattr(crop, name) for crop in crops]))
-            for name in ("low_dose", "normal_dose", "noise")
+            for name in ("low_dose", "normal_dose", "noise", "reference")
         )
     )

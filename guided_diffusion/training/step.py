@@ -73,7 +73,8 @@ class TrainStep:
         size = max(2 * self.settings.model.in_plane_multiple, 8)
         crop = torch.zeros(1, 1, 8 + 2 * self._margin, size, size, device=self.device)
         inner = without_margin(crop, self._margin)
-        return Examples(crop, inner, inner, torch.zeros(1, dtype=torch.int64, device=self.device))
+        timestep = torch.zeros(1, dtype=torch.int64, device=self.device)
+        return Examples(crop, inner, inner, timestep, torch.tensor([[0.5, 1.0]], device=self.device))
 
     def _train_alone(self, trained: OptimisedNetwork) -> None:
         """Let gradients reach no other network than this one."""
@@ -90,7 +91,7 @@ class TrainStep:
         torch.manual_seed(int(generator(options.seed, Stream.DROPOUT, step, self.items[0]).integers(2**63)))
         timesteps, weights = self._draw_timesteps(step)
         trimmed = [without_margin(values, self._margin) for values in (batch.normal_dose, batch.noise)]
-        examples = Examples(batch.low_dose, *trimmed, timesteps)
+        examples = Examples(batch.low_dose, *trimmed, timesteps, batch.reference)
         report: dict[str, float] = {}
         for trained in self.networks:
             self._train_alone(trained)

@@ -104,5 +104,5 @@ def test_an_infinite_gradient_changes_no_weight():
     before = copy.deepcopy(model.state_dict())
     images = torch.rand(2, 1, 4, 8, 8)
     with pytest.raises(InputError, match="the gradient of step 3 is not finite; lower --lr"):
-        TrainStep(settings, model).take(Batch(images, images, images), 3)
+        TrainStep(settings, model).take(Batch(images, images, images, torch.ones(2, 2)), 3)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
