@@ -1,7 +1,9 @@
 """The flags of inference. Those of the network and its process are declared in `model`, and patches with its grid."""
 
+import math
 import typing
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from guided_diffusion.config.flags import Role, flag, flags_of, stall_flag, threads_flag
@@ -157,9 +159,18 @@ class Sampling:
     realisations: int = flag(
         1,
         "volumes to sample, each with noise of its own; the result is their mean, and their voxelwise standard"
-        " deviation is written beside it",
+        " deviation is written beside it, which a predicted distribution has for any K",
         Role.STEPS,
         metavar="K",
+    )
+    dose_fraction: str = flag(
+        "0",
+        "the scan's share of the counts of the image that is estimated, such as 1/20: mean and error bar are then those"
+        " of that image as acquired, with its noise; 0: of the noise-free image",
+        Role.DRAWING,
+    )
+    sample: bool = flag(
+        False, "write the first realisation instead of the mean: with --dose_fraction, one plausible scan", Role.DRAWING
     )
     fuse: str = flag(
         "end",
@@ -169,7 +180,19 @@ class Sampling:
         choices=FUSIONS,
     )
 
+    @property
+    def dose(self) -> float:
+        """The number that `dose_fraction` says. Raises InputError for one that is no share of an image's counts."""
+        try:
+            dose = float(Fraction(self.dose_fraction))
+        except (ValueError, ZeroDivisionError):
+            dose = math.nan
+        if not 0 <= dose < 1:
+            raise InputError(f"--dose_fraction {self.dose_fraction!r}: a fraction such as 1/20, from 0 to below 1")
+        return dose
+
     def __post_init__(self) -> None:
+        self.dose  # noqa: B018 raises for a fraction that is none
         if self.realisations < 1:
             raise InputError(f"--realisations {self.realisations}: at least one volume is sampled")
         if self.fuse not in FUSIONS:

@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,37 +18,16 @@ from guided_diffusion.inference.blend_at_end import BlendAtEnd
 from guided_diffusion.inference.blend_each_step import BlendEachStep
 from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.patch_sampling import Blending, PatchTiming
+from guided_diffusion.inference.results import Denoised, Result
 from guided_diffusion.inference.resume import FinishedPatches
-from guided_diffusion.inference.running_statistics import RunningStatistics
 from guided_diffusion.memory import PatchesTooLarge
-from guided_diffusion.pet.geometry import back_to_input_grid
 from guided_diffusion.pet.grid import Volume
-from guided_diffusion.pet.normalisation import denormalise, normalise
+from guided_diffusion.pet.normalisation import normalise
 from guided_diffusion.pet.patches import PatchPlan, pad_in_plane
 
 PUBLISHED_GRID = PreprocessingConfig()
 # Ways to blend patches, by the names of `--fuse`.
 BLENDINGS: dict[str, Callable[[LoadedModel], Blending]] = {"end": BlendAtEnd, "each_step": BlendEachStep}
-
-
-@dataclass(frozen=True)
-class Denoised:
-    """The result of `denoise_volume` on rank 0.
-
-    samples: normalised, on the model's grid, as sampled. model_input: the low-dose volume (SUV) on the model's grid.
-    volume: SUV on the input's own grid. timings: of every batch of patches. After several realisations, samples
-    and volume are their means, and samples_sd and volume_sd their standard deviations, voxel by voxel. measured: what
-    `measure` gave for each realisation.
-    """
-
-    samples: np.ndarray
-    model_input: Volume
-    volume: Volume
-    plan: PatchPlan
-    timings: list[PatchTiming]
-    samples_sd: np.ndarray | None = None
-    volume_sd: Volume | None = None
-    measured: list[Any] = field(default_factory=list)
 
 
 def denoise_volume(
@@ -71,7 +49,8 @@ def denoise_volume(
     begin again with patches of half the length, or raise InputError where the noise depends on it. measure: looks at
     every realisation (SUV, on the input's grid) on rank 0, which keeps none of them.
     Returns the result on rank 0 and None elsewhere; raises InputError for one that is not finite. Its memory does not
-    grow with the number of realisations.
+    grow with the number of realisations. Where the method predicts a distribution, the network is called once for all
+    realisations, which are drawn on rank 0, and only to be measured or if one is wanted instead of the mean.
     """
     model_input = on_root(planning.to_grid, volume, loaded.preprocessing)
     free = planning.free_bytes_per_rank(loaded.device) if fit_memory else None
@@ -83,7 +62,7 @@ def denoise_volume(
                 blending.join()
                 denoised = None
             else:
-                result = _Result(volume, model_input, loaded.preprocessing, above_cap, measure)
+                result = Result(volume, model_input, loaded, above_cap, measure)
                 kept = finished.with_patches_of(plan.patch_size) if finished else None
                 denoised = result.described(plan, _sample(plan, loaded, blending, result, kept))
             on_root(_check_finite, denoised)
@@ -101,66 +80,19 @@ def _check_finite(denoised: Denoised) -> None:
         )
 
 
-class _Result:
-    """Realisations as they come, each taken back to the input's grid, and their statistics."""
-
-    def __init__(
-        self,
-        volume: Volume,
-        model_input: Volume,
-        preprocessing: PreprocessingConfig,
-        above_cap: str,
-        measure: Callable[[Volume], Any] | None,
-    ):
-        self.model_input = model_input
-        self._volume = volume
-        self._suv_max, self._linear = preprocessing.suv_max, preprocessing.linear_transfer
-        self._above_cap = above_cap
-        self._measure = measure
-        self._measured: list[Any] = []
-        self._on_model_grid, self._on_input_grid = RunningStatistics(), RunningStatistics()
-
-    def add(self, realisation: np.ndarray) -> None:
-        """Take in a realisation, normalised [X, Y, Z], X and Y as the network needs them."""
-        samples = realisation[: self.model_input.data.shape[0], : self.model_input.data.shape[1]]
-        self._on_model_grid.add(samples)
-        denoised = Volume(denormalise(np.maximum(samples, 0), self._suv_max), self.model_input.affine, "SUV")
-        back = back_to_input_grid(
-            denoised,
-            self.model_input,
-            self._volume,
-            above_cap=self._above_cap,
-            suv_max=self._suv_max,
-            instead=self._linear,
-        )
-        self._on_input_grid.add(back.data)
-        if self._measure is not None:
-            self._measured.append(self._measure(back))
-
-    def described(self, plan: PatchPlan, timings: list[PatchTiming]) -> Denoised:
-        """All of it, once every realisation is here."""
-        deviation = self._on_input_grid.standard_deviation
-        return Denoised(
-            self._on_model_grid.mean,
-            self.model_input,
-            replace(self._volume, data=self._on_input_grid.mean),
-            plan,
-            timings,
-            self._on_model_grid.standard_deviation,
-            None if deviation is None else replace(self._volume, data=deviation),
-            self._measured,
-        )
-
-
 def _sample(
-    plan: PatchPlan, loaded: LoadedModel, blending: Blending, result: _Result, kept: FinishedPatches | None
+    plan: PatchPlan, loaded: LoadedModel, blending: Blending, result: Result, kept: FinishedPatches | None
 ) -> list[PatchTiming]:
     """Rank 0's part: all realisations with this plan, into the result."""
     grid = loaded.preprocessing
     normalised = normalise(result.model_input.data, grid.suv_max, negative=grid.linear_transfer)
     padded = pad_in_plane(normalised, loaded.model.config.in_plane_multiple)
     batches = _batches(len(plan.starts), loaded.sampling.batch_size)
-    assembly = Assembly(plan, batches, padded.shape[:2], loaded.sampling.realisations, result.add, kept)
+    if loaded.method.kernels:
+        shape = (1 + len(loaded.method.kernels), *padded.shape[:2])
+        assembly = Assembly(plan, batches, shape, 1, result.add_distribution, kept)
+    else:
+        assembly = Assembly(plan, batches, padded.shape[:2], loaded.sampling.realisations, result.add, kept)
     return blending.lead(padded, plan, batches, assembly)
 
 

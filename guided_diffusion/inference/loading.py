@@ -15,7 +15,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.fast.compiled import compiled_norm_silu
 from guided_diffusion.fast.layers import NormSilu, norm_silu
 from guided_diffusion.inference.presets import MODEL_FLAGS, Settings, inference_settings
-from guided_diffusion.interfaces import Network, Process, without_margin
+from guided_diffusion.interfaces import Method, Network, Process, without_margin
 from guided_diffusion.methods.registry import METHODS
 
 
@@ -43,9 +43,14 @@ class LoadedModel:
         return self.settings.preprocessing
 
     @property
+    def method(self) -> Method:
+        """The network's."""
+        return METHODS[self.settings.method]
+
+    @property
     def margin(self) -> int:
         """Number of further slices that the network gets at both ends of a patch."""
-        return METHODS[self.settings.method].margin(self.settings.model)
+        return self.method.margin(self.settings.model)
 
     @property
     def device(self) -> torch.device:
@@ -54,7 +59,7 @@ class LoadedModel:
 
     def patch_bytes(self, slices: int, in_plane: tuple[int, int]) -> int:
         """About the memory in bytes that a network call on a patch takes. in_plane: X and Y as the network gets it."""
-        return METHODS[self.settings.method].call_bytes(self.model.config, (slices, *in_plane), self.model.dtype)
+        return self.method.call_bytes(self.model.config, (slices, *in_plane), self.model.dtype)
 
 
 def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:

@@ -37,10 +37,21 @@ from guided_diffusion.script_util import configs_from_flags
 
 # These say how a chain of steps is walked, and how often.
 _CHAIN_FLAGS = frozenset(flags_with([Role.STEPS], PresetFlags, Sampling, DiffusionConfig))
+# These say which image of a distribution is written, of which every method with one can draw several.
+_DRAWING_FLAGS = frozenset(flags_with([Role.DRAWING], Sampling))
+# How many of them, and what steps and noise of patches could mean to them: nothing, as they are drawn for a volume.
+_SEVERAL = frozenset({"realisations"})
+_OF_PATCHES = frozenset({"fuse", "noise"})
 
 # All that decide how a checkpoint is run; the other flags of `scripts/test.py` are about files and the machine.
 MODEL_FLAGS = frozenset(
-    flags_with([Role.STEPS, Role.SAMPLING, Role.ARITHMETIC], PresetFlags, Sampling, PreprocessingConfig, PrecisionFlags)
+    flags_with(
+        [Role.STEPS, Role.DRAWING, Role.SAMPLING, Role.ARITHMETIC],
+        PresetFlags,
+        Sampling,
+        PreprocessingConfig,
+        PrecisionFlags,
+    )
 ) | frozenset(field_names(ModelConfig) + field_names(DiffusionConfig))
 
 
@@ -105,13 +116,20 @@ def inference_settings(flags: dict[str, Any], header: Header | None, on_gpu: boo
 
 
 def _applicable(flags: dict[str, Any], method: str, notices: list[str]) -> dict[str, Any]:
-    """The flags without those that mean nothing to a method of a single network call."""
-    if method_named(method, "the header's method").sampled:
-        return flags
-    ignored = sorted(_CHAIN_FLAGS & set(flags))
-    if ignored:
-        notices.append(f"{method} answers in one call; ignored: {' '.join(f'--{name}' for name in ignored)}")
-    return {name: value for name, value in flags.items() if name not in _CHAIN_FLAGS}
+    """The flags without those that mean nothing to a method of a single call, or to one without a distribution."""
+    chosen = method_named(method, "the header's method")
+    meaningless = {
+        "answers in one call": frozenset() if chosen.sampled else _CHAIN_FLAGS,
+        "predicts no distribution": _DRAWING_FLAGS,
+    }
+    if chosen.kernels:
+        meaningless = {"answers in one call": (_CHAIN_FLAGS - _SEVERAL) | _OF_PATCHES}
+    for why, names in meaningless.items():
+        ignored = sorted(names & set(flags))
+        if ignored:
+            notices.append(f"{method} {why}; ignored: {' '.join(f'--{name}' for name in ignored)}")
+        flags = {name: value for name, value in flags.items() if name not in names}
+    return flags
 
 
 def _recommended(published: bool, method: str, header: Header | None) -> SamplerConfig:

@@ -1,0 +1,127 @@
+"""What becomes of a volume's realisations, or of its predicted distribution: the result on the scan's own grid."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from guided_diffusion.inference.drawing import Distribution
+from guided_diffusion.inference.loading import LoadedModel
+from guided_diffusion.inference.patch_sampling import PatchTiming
+from guided_diffusion.inference.running_statistics import RunningStatistics
+from guided_diffusion.pet.geometry import back_to_input_grid, carried_back
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.normalisation import denormalise
+from guided_diffusion.pet.patches import PatchPlan
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """The result of `denoise_volume` on rank 0.
+
+    samples: normalised, on the model's grid, as sampled. model_input: the low-dose volume (SUV) on the model's grid.
+    volume: SUV on the input's own grid. timings: of every batch of patches. After several realisations, samples
+    and volume are their means, and samples_sd and volume_sd their standard deviations, voxel by voxel. Of a predicted
+    distribution all four are its own, whatever the number of realisations. measured: what `measure` gave for each
+    realisation.
+    """
+
+    samples: np.ndarray
+    model_input: Volume
+    volume: Volume
+    plan: PatchPlan
+    timings: list[PatchTiming]
+    samples_sd: np.ndarray | None = None
+    volume_sd: Volume | None = None
+    measured: list[Any] = field(default_factory=list)
+
+
+class Result:
+    """Realisations as they come, each taken back to the input's grid, and their statistics."""
+
+    def __init__(
+        self,
+        volume: Volume,
+        model_input: Volume,
+        loaded: LoadedModel,
+        above_cap: str,
+        measure: Callable[[Volume], Any] | None,
+    ):
+        self.model_input = model_input
+        self._volume = volume
+        self._sampling, self._kernels = loaded.sampling, loaded.method.kernels
+        self._suv_max, self._linear = loaded.preprocessing.suv_max, loaded.preprocessing.linear_transfer
+        self._above_cap = above_cap
+        self._measure = measure
+        self._measured: list[Any] = []
+        self._on_model_grid, self._on_input_grid = RunningStatistics(), RunningStatistics()
+        self._deviations: tuple[np.ndarray, np.ndarray] | None = None
+
+    def add(self, realisation: np.ndarray) -> None:
+        """Take in a realisation, normalised [X, Y, Z], X and Y as the network needs them."""
+        samples = realisation[: self.model_input.data.shape[0], : self.model_input.data.shape[1]]
+        self._on_model_grid.add(samples)
+        back = self._back(samples)
+        self._on_input_grid.add(back.data)
+        if self._measure is not None:
+            self._measured.append(self._measure(back))
+
+    def add_distribution(self, channels: np.ndarray) -> None:
+        """Take in mean and amplitudes, normalised [1 + kernels, X, Y, Z], X and Y as the network needs them."""
+        x, y = self.model_input.data.shape[:2]
+        predicted = Distribution(channels[0, :x, :y], channels[1:, :x, :y], self._kernels)
+        seed, several = self._sampling.seed, self._sampling.realisations > 1
+        image = predicted.draw(seed, 0) if self._sampling.sample else predicted.mean
+        self._on_model_grid.add(image)
+        self._on_input_grid.add(self._back(image).data)
+        self._deviations = predicted.deviation, self._deviation_back(predicted)
+        if self._measure is not None and several:
+            for realisation in range(self._sampling.realisations):
+                self._measured.append(self._measure(self._back(predicted.draw(seed, realisation))))
+
+    def _back(self, samples: np.ndarray) -> Volume:
+        """A normalised image on the model's grid as SUV on the input's."""
+        denoised = Volume(denormalise(np.maximum(samples, 0), self._suv_max), self.model_input.affine, "SUV")
+        return back_to_input_grid(
+            denoised,
+            self.model_input,
+            self._volume,
+            above_cap=self._above_cap,
+            suv_max=self._suv_max,
+            instead=self._linear,
+        )
+
+    def _deviation_back(self, predicted: Distribution) -> np.ndarray:
+        """Standard deviation in SUV on the input's grid, float32 [i, j, k]; 0 where the model's does not reach.
+
+        Interpolation averages noise, the more the finer it is: of every kernel's noise by as much as of its noise of
+        amplitude 1 on this grid, taken over the volume.
+        """
+        everywhere = self._carried(np.ones_like(predicted.mean)) > 0.5
+        variance = np.zeros(self._volume.data.shape, dtype=np.float32)
+        for number, amplitude in enumerate(predicted.amplitudes):
+            of_one = self._carried(predicted.noise(number, self._sampling.seed, 0))
+            left = np.sqrt(np.square(of_one[everywhere], dtype=np.float64).mean())
+            variance += np.square(self._carried(amplitude) * np.float32(left * self._suv_max))
+        return np.sqrt(variance)
+
+    def _carried(self, values: np.ndarray) -> np.ndarray:
+        return carried_back(replace(self.model_input, data=values), self._volume)
+
+    def described(self, plan: PatchPlan, timings: list[PatchTiming]) -> Denoised:
+        """All of it, once every realisation is here."""
+        on_model_grid, on_input_grid = self._deviations or (
+            self._on_model_grid.standard_deviation,
+            self._on_input_grid.standard_deviation,
+        )
+        return Denoised(
+            self._on_model_grid.mean,
+            self.model_input,
+            replace(self._volume, data=self._on_input_grid.mean),
+            plan,
+            timings,
+            on_model_grid,
+            None if on_input_grid is None else replace(self._volume, data=on_input_grid),
+            self._measured,
+        )
