@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from evaluation.case_page import write_case_page
+from evaluation.challenge_table import format_challenge
 from evaluation.compared_scans import (
     UNITS,
     Arrays,
@@ -221,7 +222,8 @@ def write_results(compared: Compared, tuned: Sequence[dict[str, object]], flags:
     if tuned:
         write_csv(out / "filters.csv", tuned)
     targets = format_targets(rows, [method.name for method in comparison.methods])
-    text = (f"{targets}\n" if targets else "") + format_markdown(summaries, against)
+    parts = [targets, format_challenge(rows), format_markdown(summaries, against)]
+    text = "\n".join(part for part in parts if part)
     write_text(out / "table.md", text)
     write_text(out / "table.tex", format_latex(summaries, against))
     print(text, end="")

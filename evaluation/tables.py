@@ -41,7 +41,7 @@ def format_markdown(summaries: Sequence[Summary], against: str | None) -> str:
     for group in dict.fromkeys(one.group for one in summaries):
         head, rows = _cells(summaries, group)
         lines = [f"## {group[0].upper()}{group[1:]}", "", *table_head(head)]
-        lines += [f"| {' | '.join(_without_bars(cell) for cell in row)} |" for row in rows]
+        lines += [table_line(row) for row in rows]
         if against is not None and group == EVERYONE:
             lines += ["", _legend(against)]
         parts.append("\n".join(lines))
@@ -63,6 +63,12 @@ def format_latex(summaries: Sequence[Summary], against: str | None) -> str:
 def table_head(titles: Sequence[str]) -> list[str]:
     """The first two lines of a Markdown table."""
     return [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+
+
+def table_line(cells: Sequence[str]) -> str:
+    """A further line; a bar in a cell is escaped."""
+    escaped = [cell.replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
 
 
 def interval_text(interval: Interval, decimals: int) -> str:
@@ -107,10 +113,6 @@ def _legend(against: str) -> str:
         f"Marks: paired Wilcoxon signed-rank test against {against} over the subjects, corrected by Benjamini and"
         " Hochberg over this table: * p < 0.05, ** p < 0.01, *** p < 0.001."
     )
-
-
-def _without_bars(cell: str) -> str:
-    return cell.replace("|", "\\|")
 
 
 def _escaped(cell: str) -> str:

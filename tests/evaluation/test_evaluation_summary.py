@@ -5,6 +5,7 @@ import math
 import matplotlib.image
 import pytest
 
+from evaluation.challenge_table import format_challenge
 from evaluation.comparison_plots import agreement, peak_pairs, save_bland_altman, save_dose_plots
 from evaluation.measuring import Row
 from evaluation.summary import EVERYONE, LESIONS, as_line, summarise, with_tests
@@ -138,3 +139,12 @@ def test_plots(tmp_path):
     assert not save_dose_plots(tmp_path / "none.png", summarise([row("a", None, 40.0)]))
     assert not (tmp_path / "none.png").exists()
     assert math.isnan(summarise([row("a", 0.05, 40.0)])[0].interval.low)
+
+
+def test_the_table_of_the_challenges_score():
+    number = ("nrmse_normal", "volume")
+    rows = [row("a", 0.05, 20, "low_dose", number), row("a", 0.05, 5, "a|b", number)]
+    table = format_challenge(rows)
+    assert "| method | score | image | organs | lesions | 1/20 |" in table
+    assert "| a\\|b | – | 75.0 | – | – | 75.0 |" in table
+    assert format_challenge([row("a", 0.5, 20, "low_dose", number)]) == ""
