@@ -11,6 +11,7 @@ import pytest
 
 from evaluation.measures.image_fidelity import clip_suv
 from evaluation.measures.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, organ_core
+from guided_diffusion.checkpoints import load_checkpoint
 from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.pet.grid import Volume
@@ -21,6 +22,7 @@ from guided_diffusion.simulation.trial import VirtualSubject, simulate
 from tests.mpi import ROOT, run_script
 
 DOSE = 0.05
+SMALL = ("ddpm2d", "ddpm3d", "gan3d", "unet3d")
 PATIENT = VirtualSubject("unseen", 24, "fdg", "mct", "test")
 
 
@@ -58,6 +60,27 @@ def test_lesions_keep_their_uptake(scan, denoised):
     ]
     assert len(biases) >= 5
     assert abs(np.mean(biases)) < 10
+
+
+def test_the_small_weights_have_seen_the_same():
+    """Pairs, crops, steps, seed and optimiser; a comparison of methods rests on it."""
+    headers = {name: load_checkpoint(str(ROOT / "checkpoint" / f"small_{name}.pt")).header for name in SMALL}
+    assert {name: header.method for name, header in headers.items()} == {name: name for name in SMALL}
+    for entry in ("step", "seed", "data", "ema_rate", "ranks"):
+        (shared,) = {json.dumps(header.training[entry]) for header in headers.values()}
+        assert shared != "null"
+    names = ("data_dir", "crop_size", "crops_per_step", "loss_weighting", "lr", "lr_warmup_steps", "grad_clip")
+    (_,) = {json.dumps([header.training["history"][0]["flags"][name] for name in names]) for header in headers.values()}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_weights_bring_slices_nearer_to_the_normal_dose(name, scan):
+    loaded = load_model(str(ROOT / "checkpoint" / f"small_{name}.pt"))
+    middle = (..., slice(80, 96))
+    low_dose, normal_dose = (scan.images[dose][middle] for dose in (DOSE, 1.0))
+    image = denoise_volume(Volume(low_dose, scan.phantom.grid.affine()), loaded).volume.data
+    before, after = (psnr(clip_suv(normal_dose), clip_suv(volume), peak=16) for volume in (low_dose, image))
+    assert after > before + 2
 
 
 def test_a_newcomer_gets_the_weights_that_carry_over_and_is_told(small, tmp_path):
