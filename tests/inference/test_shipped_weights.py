@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from evaluation.measures.image_fidelity import clip_suv
 from evaluation.measures.uptake import SMALLEST_LESION_MM, bias_percent, lesions_over, organ_core
@@ -92,3 +93,35 @@ def test_a_newcomer_gets_the_weights_that_carry_over_and_is_told(small, tmp_path
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
     }
     assert f"notice: no --model_path is given: using {weights}, trained on virtual scans" in done.stderr
+
+
+def noisy_cylinder(dose: float) -> tuple[Volume, Volume]:
+    """A scan and its reference on the model's grid, of whose counts the scan has the share `dose`. Noise as after a
+    filter of 6 mm, its variance in proportion to the uptake.
+    """
+    x, y, z = np.indices((64, 64, 64))
+    warm = np.where((x - 32) ** 2 + (y - 32) ** 2 < 26**2, 2.0, 0.05)
+    warm[(x - 24) ** 2 + (y - 32) ** 2 + (z - 32) ** 2 < 10**2] = 6.0
+    truth = gaussian_filter(warm, 1.0)
+    rng = np.random.default_rng(0)
+    size = 0.6 * np.sqrt(warm / 2)  # of the scan's noise
+
+    def noise(variance: float) -> np.ndarray:
+        white = rng.standard_normal(truth.shape) * size * np.sqrt(variance)
+        return gaussian_filter(white, 1.0) / 0.282**1.5
+
+    with_scan, left_out = noise(1.0), noise(dose / (1 - dose))
+    affine = np.array([[0, -2.5, 0, 0], [-2.5, 0, 0, 0], [0, 0, 2.5, 0], [0, 0, 0, 1]])
+    both = truth + with_scan, truth + dose * with_scan + (1 - dose) * left_out
+    scan, reference = (Volume(image.astype(np.float32), affine) for image in both)
+    return scan, reference
+
+
+def test_the_error_bar_of_shipped_weights_holds_the_reference():
+    scan, reference = noisy_cylinder(1 / 10)
+    path = str(ROOT / "checkpoint" / "local3d_samples.pt")
+    denoised = denoise_volume(scan, load_model(path, {"dose_fraction": "1/10"}))
+    inside = (slice(16, 48), slice(16, 48), slice(8, 56))
+    error, deviation = (reference.data - denoised.volume.data)[inside], denoised.volume_sd.data[inside]
+    assert 0.93 < np.mean(np.abs(error) < 1.96 * deviation) < 0.97
+    assert 0.9 < np.sqrt(np.mean(deviation**2) / np.mean(error**2)) < 1.1
