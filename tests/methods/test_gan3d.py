@@ -22,7 +22,7 @@ METHOD = METHODS["gan3d"]
 def examples():
     draw = torch.Generator().manual_seed(0)
     low, normal, noise = (torch.rand(2, 1, 6, 8, 8, generator=draw) / 4 for _ in range(3))
-    return Examples(low, normal, noise, torch.zeros(2, dtype=torch.int64))
+    return Examples(low, normal, noise, torch.zeros(2, dtype=torch.int64), torch.tensor([[0.5, 1.0]] * 2))
 
 
 @pytest.fixture
