@@ -96,13 +96,14 @@ class Result:
         """Standard deviation in SUV on the input's grid, float32 [i, j, k]; 0 where the model's does not reach.
 
         Interpolation averages noise, the more the finer it is: of every kernel's noise by as much as of its noise of
-        amplitude 1 on this grid, taken over the volume.
+        amplitude 1 on the model's grid, taken over the volume.
         """
         everywhere = self._carried(np.ones_like(predicted.mean)) > 0.5
         variance = np.zeros(self._volume.data.shape, dtype=np.float32)
         for number, amplitude in enumerate(predicted.amplitudes):
-            of_one = self._carried(predicted.noise(number, self._sampling.seed, 0))
-            left = np.sqrt(np.square(of_one[everywhere], dtype=np.float64).mean())
+            noise = predicted.noise(number, self._sampling.seed, 0)
+            # Over its own size: of noise of long correlation a small volume has not the variance 1.
+            left = _root_mean_square(self._carried(noise)[everywhere]) / _root_mean_square(noise)
             variance += np.square(self._carried(amplitude) * np.float32(left * self._suv_max))
         return np.sqrt(variance)
 
@@ -125,3 +126,7 @@ class Result:
             None if on_input_grid is None else replace(self._volume, data=on_input_grid),
             self._measured,
         )
+
+
+def _root_mean_square(values: np.ndarray) -> float:
+    return float(np.sqrt(np.square(values, dtype=np.float64).mean()))

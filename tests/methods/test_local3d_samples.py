@@ -118,6 +118,7 @@ def test_the_loss_is_least_at_the_noise_that_is_there(number):
     flat = np.zeros((48, 48, 48), dtype=np.float32)
     kernels = tuple(kernel(length).numpy() for length in LENGTHS)
     noise = torch.from_numpy(Distribution(flat, flat[None], kernels[number : number + 1]).noise(0, 1, 0))[None, None]
+    noise = noise / noise.square().mean().sqrt()  # noise of long correlation has not the variance 1 in a small volume
     low_dose = 1 + 0.5 * torch.randn(1, 1, 48, 48, 48, generator=torch.Generator().manual_seed(0))
     examples = Examples(low_dose, 1 + 0.1 * noise, noise, torch.zeros(1), torch.tensor([[0.0, 0.0]]))
 
