@@ -21,13 +21,15 @@ def distribution(*amplitudes: float, shape=SHAPE) -> Distribution:
 @pytest.mark.parametrize("number", range(len(LENGTHS)))
 def test_noise_has_the_variance_and_the_correlation_of_its_kernel(number):
     drawn = np.stack([distribution(*[1.0] * 5).noise(number, 3, k) for k in range(4)]).astype(np.float64)
-    assert drawn.mean() == pytest.approx(0, abs=0.05)
-    assert drawn.var() == pytest.approx(1, rel=0.06)
+    # A volume holds as many independent values as cubes in which noise is correlated.
+    independent = drawn.size / max(1.0, 2 * math.sqrt(math.pi) * LENGTHS[number]) ** 3
+    assert abs(drawn.mean()) < 4 / math.sqrt(independent)
+    assert np.square(drawn).mean() == pytest.approx(1, abs=4 * math.sqrt(2 / independent))
     for axis in (1, 2, 3):
         pairs = np.moveaxis(drawn, axis, 0)
         # Of noise that a Gaussian of that length has correlated: a Gaussian again, root 2 as wide.
         expected = math.exp(-1 / (4 * LENGTHS[number] ** 2)) if LENGTHS[number] else 0
-        assert (pairs[1:] * pairs[:-1]).mean() == pytest.approx(expected, abs=0.06)
+        assert (pairs[1:] * pairs[:-1]).mean() / np.square(drawn).mean() == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
