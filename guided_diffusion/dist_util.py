@@ -26,6 +26,7 @@ import torch.distributed as dist
 from guided_diffusion import checkpoints
 from guided_diffusion.errors import Failure, InputError
 from guided_diffusion.launchers import how_to_start, launch
+from guided_diffusion.mpi_segments import remove_names, remove_namesakes
 
 T = TypeVar("T")
 
@@ -67,9 +68,12 @@ class LaunchError(InputError):
 def communicator() -> Any:
     """mpi4py's COMM_WORLD, or a `SingleRank` where mpi4py or an MPI library is missing.
 
+    The first call starts MPI, which waits for all ranks.
+
     Raises LaunchError if a launcher started several ranks that cannot reach each other: each would do the whole job.
     """
     found = launch(os.environ)
+    remove_namesakes()
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
@@ -86,6 +90,8 @@ def communicator() -> Any:
             f" {MPI.get_vendor()[0]}): {how_to_start(found)}",
             found.rank,
         )
+    wait_until(MPI.COMM_WORLD.Ibarrier().Test)
+    remove_names()
     return MPI.COMM_WORLD
 
 

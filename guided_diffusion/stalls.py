@@ -1,26 +1,41 @@
 """Ends the job where a rank makes no progress: the others would wait for it for ever.
 
 A thread of every rank sends signs of life, the other ranks' to rank 0 and rank 0's to all of them. A stopped process
-sends none; a process whose main thread hangs states in them for how long nothing was finished. Where the MPI library
-does not support threads, no rank watches.
+sends none; a process whose main thread hangs states in them for how long nothing was finished. While MPI starts and
+ends, no thread runs: a `Deadline` stands for them. Where the MPI library does not support threads, no rank watches, and
+a single rank, for which nobody waits, is not watched either.
 """
 
+import argparse
+import os
+import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from guided_diffusion.dist_util import communicator, meet
-from guided_diffusion.errors import InputError
+from guided_diffusion.deadline import Deadline
+from guided_diffusion.dist_util import SharedError, communicator, meet
+from guided_diffusion.launchers import launch
 
 LEAST_SECONDS = 60.0
-"""The shortest bound that follows from measured steps: a busy machine may keep a process waiting for a while."""
+"""The shortest bound that follows from measured steps, and of starting and ending: a busy machine may keep a process
+waiting for a while.
+"""
 
 STEPS_OF_GRACE = 10
 """The bound in multiples of the longest step so far."""
+
+START_SECONDS = 600.0
+"""The bound of missing signs of life before the first step and between tasks, where a library that reads from a slow
+file system may let no thread run; and the bound of starting, where no other is stated.
+"""
+
+FIRST_STEP_SECONDS = 3600.0
+"""The bound of the first step, before it is known how long one takes."""
 
 _INTERVAL_SECONDS = 1.0
 _LATER_SECONDS = 2.0  # by which each further rank waits longer for rank 0, so that only one of them reports it
@@ -54,6 +69,11 @@ class _Watch:
         self._sends: dict[int, Any] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="stalls", daemon=True)
+
+    @property
+    def rank(self) -> int:
+        """This rank's number."""
+        return self._comm.rank
 
     def start(self) -> None:
         """Begin to send and to watch."""
@@ -114,17 +134,17 @@ class _Watch:
     def _reason(self, rank: int) -> str | None:
         """Reason why a rank counts as standing still, None if it does not."""
         arrived, sign = self._signs[rank]
-        bound = self._seconds or max(LEAST_SECONDS, STEPS_OF_GRACE * self._longest_of_all())
+        longest = self._longest_of_all()
+        of_steps = max(LEAST_SECONDS, STEPS_OF_GRACE * longest) if longest else None
         later = _LATER_SECONDS * max(0, self._comm.rank - 1)
         now = time.monotonic()
+        bound = self._seconds or (of_steps if sign.since and of_steps else START_SECONDS)
         if now - arrived > bound + later:
             return f"no sign of life for {now - arrived:.0f} s"
-        # Ranks in lockstep wait for the one that hangs, so the one without a step for longest counts; and before the
-        # first step it is not known how long one takes.
+        # Ranks in lockstep wait for the one that hangs, so the one without a step for longest counts.
         waiting = [self._since(), *(other.since + now - then for then, other in self._signs.values() if other.since)]
-        is_measured = self._seconds is not None or self._longest_of_all() > 0
-        since = sign.since + now - arrived
-        if sign.since and is_measured and since >= max(waiting) and since > bound + later + self._interval:
+        since, bound = sign.since + now - arrived, self._seconds or of_steps or FIRST_STEP_SECONDS
+        if sign.since and since >= max(waiting) and since > bound + later + self._interval:
             return f"no step for {since:.0f} s"
         return None
 
@@ -142,30 +162,78 @@ class _Watch:
 _current: _Watch | None = None
 
 
+def stated_seconds(arguments: Sequence[str] | None = None) -> float | None:
+    """`--stall_seconds` of a command line, this process's own by default, before there are ranks to parse it together.
+
+    None where it is not given, or is no number, which parsing will refuse.
+    """
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--stall_seconds", type=float)
+    try:
+        return parser.parse_known_args(arguments)[0].stall_seconds
+    except argparse.ArgumentError:
+        return None
+
+
 @contextmanager
 def watching(seconds: float | None) -> Iterator[None]:
-    """Within the block, a rank that stands still for `seconds` ends the job. All ranks call this together.
+    """Start MPI and, within the block, end the job where a rank stands still for `seconds`.
+
+    All ranks call this together. It goes round all of a command's work: after it, a rank has LEAST_SECONDS to end.
 
     seconds: 0 for never; None for a bound that follows from the longest step so far, and no less than LEAST_SECONDS.
-    Raises InputError for a negative number.
+    Raises SharedError for a negative number.
     """
     if seconds is not None and seconds < 0:
-        raise InputError(f"--stall_seconds {seconds:g}: cannot be negative; 0 means never")
-    comm = communicator()
-    if comm.size == 1 or seconds == 0 or not _knows_threads():
+        raise SharedError(f"--stall_seconds {seconds:g}: cannot be negative; 0 means never")
+    watch = None if seconds == 0 else _start(seconds)
+    if watch is None:
         yield
         return
     global _current
-    watch = _current = _Watch(comm, seconds)
-    watch.start()
+    _current = watch
     try:
         yield
         meet()
     finally:
+        bound = max(LEAST_SECONDS, seconds or 0)
+        Deadline(
+            bound + _later(watch.rank), _line(watch.rank, f"the ranks have not ended {bound:g} s after their work")
+        )
         _current = None
         watch.stop()
     meet()
     watch.receive()
+
+
+def _start(seconds: float | None) -> _Watch | None:
+    """Start MPI, and the watch unless there is one rank or MPI knows no threads."""
+    found = launch(os.environ)
+    bound = max(LEAST_SECONDS, START_SECONDS if seconds is None else seconds)
+    deadline = None
+    if found is not None and found.size > 1:
+        line = _line(found.rank, f"not all of the {found.size} ranks have started after {bound:g} s")
+        deadline = Deadline(bound + _later(found.rank), line)
+    comm = communicator()
+    watch = _Watch(comm, seconds) if comm.size > 1 and _knows_threads() else None
+    if watch is not None:
+        watch.start()
+    if deadline is not None:
+        deadline.met()
+    return watch
+
+
+def _later(rank: int) -> float:
+    """Seconds by which a rank waits longer than rank 0, so that only one of them reports what all of them notice."""
+    return _LATER_SECONDS * rank
+
+
+def _line(rank: int, what: str) -> str:
+    """The last line of a job that a rank ends."""
+    return (
+        f"error: {what} (rank {rank} on {socket.gethostname()} waited for them); ending the job;"
+        " what was finished is kept, and --stall_seconds sets another bound (0: none)"
+    )
 
 
 @contextmanager

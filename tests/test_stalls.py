@@ -10,7 +10,7 @@ import time
 import pytest
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.stalls import watching
+from guided_diffusion.stalls import stated_seconds, watching
 from tests.denoising import arguments_of, flags_of
 from tests.mpi import MPIEXEC, ROOT, needs_mpiexec
 from tests.training_runs import TINY
@@ -32,6 +32,28 @@ def main():
         meet()
     if rank == 0:
         print("done")
+
+run_main(main)
+"""
+
+
+STOPPING = """
+import os, signal, sys, time
+from guided_diffusion.dist_util import meet, run_main
+from guided_diffusion import stalls
+
+stalls.LEAST_SECONDS = {least}
+
+def stop_in(here):
+    if here == "{where}" and os.environ["PMI_RANK"] == "{rank}":
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+def main():
+    stop_in("before MPI starts")
+    with stalls.watching({seconds}):
+        stop_in("before any task")
+        meet()
+    stop_in("after the work")
 
 run_main(main)
 """
@@ -66,6 +88,9 @@ def pid_of_rank(launcher, rank):
 def _rank_below(process, launcher):
     """The rank of a Python process that descends from `launcher`, None for another process."""
     try:
+        with open(f"/proc/{process}/cmdline", "rb") as file:
+            if b"deadline.py" in file.read():
+                return None
         with open(f"/proc/{process}/environ", "rb") as file:
             found = re.search(rb"(?:^|\0)PMI_RANK=(\d+)", file.read())
         parent = process
@@ -122,6 +147,60 @@ def test_a_rank_whose_work_hangs_ends_the_job(tmp_path, hanging):
 def test_a_rank_that_is_slow_is_waited_for(tmp_path, seconds):
     code, out, err = hang(tmp_path, seconds=seconds, hanging=1, hang=4)
     assert (code, out.strip(), err) == (0, "done", "")
+
+
+@needs_mpiexec
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("before MPI starts", r"not all of the 2 ranks have started after 3 s \(rank \d on {host} waited for them\)"),
+        ("before any task", r"rank {rank} on {host} stands still \(no sign of life for \d+ s\) at no task"),
+        ("after the work", r"the ranks have not ended 3 s after their work \(rank \d on {host} waited for them\)"),
+    ],
+)
+def test_a_rank_that_is_stopped_at_whatever_moment_ends_the_job(tmp_path, where, says, rank):
+    script = tmp_path / "stop.py"
+    script.write_text(STOPPING.format(where=where, rank=rank, seconds=3, least=3))
+    with start(script, ranks=2) as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode > 0
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert re.search(says.format(host=re.escape(os.uname().nodename), rank=rank), line), line
+
+
+@needs_mpiexec
+@pytest.mark.parametrize("seconds", ["None", "0", "20"])
+def test_nothing_is_said_of_ranks_that_end_in_time(tmp_path, seconds):
+    script = tmp_path / "stop.py"
+    script.write_text(STOPPING.format(where="nowhere", rank=-1, seconds=seconds, least=60))
+    with start(script, ranks=2) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+@pytest.mark.parametrize(("met", "code"), [(True, 0), (False, -signal.SIGKILL)])
+def test_a_deadline_ends_a_process_that_runs_no_python(met, code):
+    """PyDLL keeps the interpreter's lock, as MPI's start does."""
+    script = (
+        "import ctypes\nfrom guided_diffusion.deadline import Deadline\ndeadline = Deadline(2, 'too late')\n"
+        f"if {met}: deadline.met()\nctypes.PyDLL(None).sleep(4)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (code, "" if met else "too late\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds"),
+    [
+        ([], None),
+        (["--stall_seconds", "5", "--other", "x"], 5),
+        (["--stall_seconds", "x"], None),
+        (["--stall_seconds"], None),
+    ],
+)
+def test_the_bound_is_known_before_flags_are_parsed_together(arguments, seconds):
+    assert stated_seconds(arguments) == seconds
 
 
 def test_a_negative_bound_is_refused():

@@ -36,7 +36,7 @@ from guided_diffusion.pet.formats.dicom_writer import check_derivable, save_dico
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import in_suv_basis, load_volume
-from guided_diffusion.stalls import watching
+from guided_diffusion.stalls import stated_seconds, watching
 
 if TYPE_CHECKING:
     from guided_diffusion.commands.report import PlannedReport
@@ -59,7 +59,13 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
     arguments: instead of the process's own. Raises InputError on all ranks alike; of several subjects, once those with
     nothing wrong are done.
     """
-    flags = communicator().bcast(on_root(lambda: vars(parser.parse_args(arguments))))
+    with watching(stated_seconds(arguments)):
+        flags = communicator().bcast(on_root(lambda: vars(parser.parse_args(arguments))))
+        _denoise_with(flags)
+
+
+def _denoise_with(flags: dict[str, Any]) -> None:
+    """Load the model once, and denoise every subject."""
     subjects = communicator().bcast(on_root(find_subjects, flags["base_samples"], flags["save_dir"]))
     on_root(_check_report, flags, len(subjects or ()))
     keep_freed_memory()
@@ -68,7 +74,7 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
     loaded = load_model(flags["model_path"], {name: flags[name] for name in MODEL_FLAGS & set(flags)})
     folder = Path(flags["save_dir"])
     lock = nullcontext() if flags["info"] else one_writer(folder)
-    with lock, logger.to_folder(folder), watching(flags["stall_seconds"]):
+    with lock, logger.to_folder(folder):
         for notice in (*notices, *loaded.settings.notices, *(line for one in subjects for line in one.notices)):
             logger.log(f"notice: {notice}")
         if loaded.compile_seconds is not None:

@@ -28,7 +28,7 @@ from guided_diffusion.image_datasets import CropSource, Pair, find_pairs
 from guided_diffusion.interfaces import Method
 from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.methods.registry import METHODS
-from guided_diffusion.stalls import watching
+from guided_diffusion.stalls import stated_seconds, watching
 from guided_diffusion.training.history import history_of_run
 from guided_diffusion.training.loop import TrainLoop
 from guided_diffusion.training.ranks import process_group
@@ -50,15 +50,15 @@ def create_parser(description: str) -> Parser:
 
 def train(parser: Parser) -> None:
     """Parse the command line and train until a limit is reached."""
-    settings = root_first(lambda: training_settings(vars(parser.parse_args())))
-    folder = root_first(writable_folder, settings.run.save_dir)
-    with (
-        one_writer(folder),
-        logger.to_folder(folder),
-        logging_redirect_tqdm([logging.getLogger("guided_diffusion")]),
-        watching(settings.run.stall_seconds),
-    ):
-        train_with(settings, folder)
+    with watching(stated_seconds()):
+        settings = root_first(lambda: training_settings(vars(parser.parse_args())))
+        folder = root_first(writable_folder, settings.run.save_dir)
+        with (
+            one_writer(folder),
+            logger.to_folder(folder),
+            logging_redirect_tqdm([logging.getLogger("guided_diffusion")]),
+        ):
+            train_with(settings, folder)
 
 
 def train_with(settings: TrainSettings, folder: Path) -> None:

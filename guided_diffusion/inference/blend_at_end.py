@@ -33,10 +33,16 @@ class BlendAtEnd:
         stopped: Exception | None = None
 
         def tasks() -> Iterator[PatchTask]:
+            nonlocal stopped
             for realisation, batch in missing:
                 if stopped is not None:
                     return
-                yield make_task(padded, plan, batches[batch], realisation, self._loaded.margin)
+                try:
+                    task = make_task(padded, plan, batches[batch], realisation, self._loaded.margin)
+                except Exception as error:
+                    stopped = shared(error)
+                    return
+                yield task
 
         calls = len(missing) * self._loaded.diffusion.num_timesteps
         with tqdm(total=calls, unit="NFE", desc="denoising", disable=None) as progress:

@@ -12,7 +12,15 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from guided_diffusion.dist_util import communicator, meet, wait_until
+from guided_diffusion.dist_util import (
+    SharedError,
+    SharedFailure,
+    communicator,
+    meet,
+    on_root,
+    shared,
+    wait_until,
+)
 from guided_diffusion.inference.assembly import Assembly
 from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.overlaps import Fusion
@@ -33,84 +41,116 @@ class _Share:
 
 
 class BlendEachStep:
-    """A `Blending` of neighbouring patches after every step of their walks."""
+    """A `Blending` of neighbouring patches after every step of their walks.
+
+    Before each exchange all ranks learn whether one has failed, so that none waits for its overlaps.
+    """
 
     def __init__(self, loaded: LoadedModel):
         self._loaded = loaded
 
     def join(self) -> None:
         """The part of the ranks other than 0."""
+        on_root(lambda: None)  # rank 0 makes the shares
         share: _Share = _receive(0, Tag.SHARE)
         for realisation in share.realisations:
-            if share.task is None:
-                _agree(fits=True)
-            else:
-                result = self._walk(share, realisation)
-                sent = communicator().isend(result, dest=0, tag=Tag.SAMPLES)
-                wait_until(sent.Test)
+            result = self._walk(share, realisation)
+            if result is not None:
+                wait_until(communicator().isend(result, dest=0, tag=Tag.SAMPLES).Test)
+            _agree()
         meet()
 
     def lead(self, padded: np.ndarray, plan: PatchPlan, batches: list[range], assembly: Assembly) -> list[PatchTiming]:
-        """Rank 0's part: share the patches out and walk with the others. Memory is short in the first call or never."""
+        """Rank 0's part: share the patches out and walk with the others."""
         comm = communicator()
-        missing = set(assembly.missing())
-        realisations = sorted({realisation for realisation, _ in missing})
         # Whole batches, so that what is computed together does not depend on the number of ranks.
         blocks = [block for rank in range(comm.size) if (block := block_of(rank, comm.size, len(batches)))]
-        owners = [rank for rank, block in enumerate(blocks) for batch in block for _ in batches[batch]]
-        shares = [_Share(plan, owners, None, realisations)] * comm.size
-        for rank, block in enumerate(blocks):
-            task = make_task(padded, plan, _patches(batches, block), 0, self._loaded.margin)
-            shares[rank] = replace(shares[rank], task=task)
+        missing = set(assembly.missing())
+        realisations = sorted({realisation for realisation, _ in missing})
+        shares = on_root(self._shares, padded, plan, batches, blocks, realisations)
         sends = [comm.isend(shares[rank], dest=rank, tag=Tag.SHARE) for rank in range(1, comm.size)]
-        timings = []
+        timings: list[PatchTiming] = []
         calls = len(batches) * self._loaded.diffusion.num_timesteps * len(realisations)
         with tqdm(total=calls, unit="NFE", desc="denoising", disable=None) as progress:
 
             def on_step() -> None:
                 progress.update(len(batches))  # all ranks are at the same step
 
+            def add(realisation: int, block: range, samples: np.ndarray) -> None:
+                for batch in block:
+                    if (realisation, batch) in missing:
+                        first = batches[batch].start - batches[block.start].start
+                        assembly.add(realisation, batch, samples[first : first + len(batches[batch])])
+
             for realisation in realisations:
                 own = self._walk(shares[0], realisation, on_step)
+                failure = None
                 for rank, block in enumerate(blocks):
                     result = own if rank == 0 else _receive(rank, Tag.SAMPLES)
-                    patches = _patches(batches, block)
-                    for batch in block:
-                        if (realisation, batch) in missing:
-                            first = batches[batch].start - patches.start
-                            assembly.add(realisation, batch, result.samples[first : first + len(batches[batch])])
-                    timings.append(result.timing(realisation, patches))
+                    timings.append(result.timing(realisation, _patches(batches, block)))
+                    failure = failure or _failure_of(add, realisation, block, result.samples)
+                _agree(failure)
         wait_until(lambda: all(send.Test() for send in sends))
         meet()
         return timings
 
-    def _walk(self, share: _Share, realisation: int, on_step: Callable[[], None] = lambda: None) -> PatchResult:
-        """Sample this rank's patches, fused with their neighbours after each step."""
+    def _shares(
+        self, padded: np.ndarray, plan: PatchPlan, batches: list[range], blocks: list[range], realisations: list[int]
+    ) -> list[_Share]:
+        """A share for each rank; those without a block of batches have no task."""
+        owners = [rank for rank, block in enumerate(blocks) for batch in block for _ in batches[batch]]
+        shares = [_Share(plan, owners, None, realisations)] * communicator().size
+        for rank, block in enumerate(blocks):
+            task = make_task(padded, plan, _patches(batches, block), 0, self._loaded.margin)
+            shares[rank] = replace(shares[rank], task=task)
+        return shares
+
+    def _walk(self, share: _Share, realisation: int, on_step: Callable[[], None] = lambda: None) -> PatchResult | None:
+        """Sample this rank's patches, fused with their neighbours after each step; None on a rank that has none.
+
+        Raises on all ranks what failed on one.
+        """
+        if share.task is None:
+            while not _agree(ended=False):
+                pass
+            return None
         fuse = Fusion(share.plan, share.owners)
-        agreed = False
 
         def after_step(x: Tensor) -> Tensor:
-            nonlocal agreed
-            if not agreed:
-                _agree(fits=True)
-                agreed = True
+            _agree(ended=False)
             on_step()
             return fuse(x)
 
         try:
-            return sample_batch(replace(share.task, realisation=realisation), self._loaded, after_step)
-        except RuntimeError as error:
-            # Later calls need no more memory than the first, and after it no rank receives such a message.
-            if agreed or not is_out_of_memory(error):
-                raise
-        return _agree(fits=False)
+            result = sample_batch(replace(share.task, realisation=realisation), self._loaded, after_step)
+        except (SharedError, SharedFailure, PatchesTooLarge):
+            raise  # all ranks know of it
+        except Exception as error:
+            _agree(PatchesTooLarge() if is_out_of_memory(error) else shared(error))
+        _agree()
+        return result
 
 
-def _agree(fits: bool) -> None:
-    """Once in every walk, before anything is exchanged: all ranks learn whether it fits the memory of each."""
+def _agree(failure: Exception | None = None, *, ended: bool = True) -> bool:
+    """Tell all ranks whether this one failed; returns whether one of them has ended its walk.
+
+    Raises on all ranks what failed on the first of those on which something did.
+    """
     meet()
-    if not all(communicator().allgather(fits)):
-        raise PatchesTooLarge
+    told = communicator().allgather((failure, ended))
+    for failed, _ in told:
+        if failed is not None:
+            raise failed
+    return any(ended for _, ended in told)
+
+
+def _failure_of(function: Callable[..., None], *arguments: Any) -> Exception | None:
+    """What a call raised, as all ranks may raise it."""
+    try:
+        function(*arguments)
+    except Exception as error:
+        return shared(error)
+    return None
 
 
 def _patches(batches: list[range], block: range) -> range:

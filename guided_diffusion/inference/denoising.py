@@ -56,44 +56,46 @@ def denoise_volume(
     free = planning.free_bytes_per_rank(loaded.device) if fit_memory else None
     plan = on_root(planning.make_plan, model_input, loaded, expected_patches, free)
     blending = BLENDINGS[loaded.sampling.fuse](loaded)
+
+    def begin() -> _Work:
+        result = Result(volume, model_input, loaded, above_cap, measure)
+        return _Work(plan, loaded, result, finished.with_patches_of(plan.patch_size) if finished else None)
+
     while True:
         try:
-            if plan is None:
-                blending.join()
-                denoised = None
-            else:
-                result = Result(volume, model_input, loaded, above_cap, measure)
-                kept = finished.with_patches_of(plan.patch_size) if finished else None
-                denoised = result.described(plan, _sample(plan, loaded, blending, result, kept))
-            on_root(_check_finite, denoised)
-            return denoised
+            work = on_root(begin)  # what fails on rank 0 alone, is to be raised on all ranks
+            timings = blending.join() if work is None else blending.lead(work.padded, plan, work.batches, work.assembly)
+            return on_root(_described, work, plan, timings)
         except PatchesTooLarge:
             plan = on_root(planning.shorter_plan, plan, loaded, expected_patches)
 
 
-def _check_finite(denoised: Denoised) -> None:
-    """Raises InputError for a result with NaN or infinite voxels, which is no image."""
+class _Work:
+    """What rank 0 has sampled with a plan: the volume, padded in plane, and where the patches go."""
+
+    def __init__(self, plan: PatchPlan, loaded: LoadedModel, result: Result, kept: FinishedPatches | None):
+        grid = loaded.preprocessing
+        normalised = normalise(result.model_input.data, grid.suv_max, negative=grid.linear_transfer)
+        self.result = result
+        self.padded = pad_in_plane(normalised, loaded.model.config.in_plane_multiple)
+        self.batches = _batches(len(plan.starts), loaded.sampling.batch_size)
+        in_plane = self.padded.shape[:2]
+        if loaded.method.kernels:
+            shape = (1 + len(loaded.method.kernels), *in_plane)
+            self.assembly = Assembly(plan, self.batches, shape, 1, result.add_distribution, kept)
+        else:
+            self.assembly = Assembly(plan, self.batches, in_plane, loaded.sampling.realisations, result.add, kept)
+
+
+def _described(work: _Work, plan: PatchPlan, timings: list[PatchTiming]) -> Denoised:
+    """The result of work that is done; raises InputError where voxels are NaN or infinite, which is no image."""
+    denoised = work.result.described(plan, timings)
     if not np.isfinite(denoised.samples).all():
         raise InputError(
             "the denoised volume has NaN or infinite voxels: the weights do not suit this precision or this scan;"
             " try --precision float32, or other weights"
         )
-
-
-def _sample(
-    plan: PatchPlan, loaded: LoadedModel, blending: Blending, result: Result, kept: FinishedPatches | None
-) -> list[PatchTiming]:
-    """Rank 0's part: all realisations with this plan, into the result."""
-    grid = loaded.preprocessing
-    normalised = normalise(result.model_input.data, grid.suv_max, negative=grid.linear_transfer)
-    padded = pad_in_plane(normalised, loaded.model.config.in_plane_multiple)
-    batches = _batches(len(plan.starts), loaded.sampling.batch_size)
-    if loaded.method.kernels:
-        shape = (1 + len(loaded.method.kernels), *padded.shape[:2])
-        assembly = Assembly(plan, batches, shape, 1, result.add_distribution, kept)
-    else:
-        assembly = Assembly(plan, batches, padded.shape[:2], loaded.sampling.realisations, result.add, kept)
-    return blending.lead(padded, plan, batches, assembly)
+    return denoised
 
 
 def _batches(patches: int, batch_size: int) -> list[range]:

@@ -137,30 +137,47 @@ def test_a_failure_while_sampling_one_subject_does_not_end_the_others(two_subjec
 
 
 @needs_mpiexec
-def test_a_failure_on_another_rank_does_not_end_the_others(two_subjects, tmp_path):
-    """In a batch of two subjects, one network call of rank 1 fails."""
+@pytest.mark.parametrize(
+    ("fuse", "where", "rank"),
+    [
+        ("end", "sample_batch", 1),
+        ("each_step", "sample_batch", 1),
+        ("each_step", "sample_batch", 0),
+        ("each_step", "make_task", 0),
+        ("each_step", "Assembly.add", 0),
+        ("each_step", "the network", 1),
+    ],
+)
+def test_a_failure_on_one_rank_does_not_end_the_others(two_subjects, tmp_path, fuse, where, rank):
+    """In a batch of two subjects on three ranks, the second of which has nothing to do, something fails once."""
     scans, weights = two_subjects
     script = tmp_path / "fails_once.py"
     script.write_text(
-        "import sys\n"
         "from guided_diffusion.commands.denoise import denoise_subjects\n"
         "from guided_diffusion.commands.denoise_flags import create_parser\n"
         "from guided_diffusion.dist_util import communicator, run_main\n"
-        "from guided_diffusion.inference import blend_at_end\n"
-        "sample, calls = blend_at_end.sample_batch, []\n"
-        "def fails_once(*arguments):\n"
+        "from guided_diffusion.fast.fast_unet import FastUNet\n"
+        "from guided_diffusion.inference import blend_at_end, blend_each_step\n"
+        f"blending = blend_at_end if {fuse!r} == 'end' else blend_each_step\n"
+        f"owner, name = {{'Assembly.add': (blending.Assembly, 'add'), 'the network': (FastUNet, 'forward')}}.get("
+        f"{where!r}, (blending, {where!r}))\n"
+        f"nth = 2 if {where!r} == 'the network' else 1\n"
+        "function, calls = getattr(owner, name), []\n"
+        "def fails_once(*arguments, **named):\n"
         "    calls.append(arguments)\n"
-        "    if communicator().rank == 1 and len(calls) == 1:\n"
-        "        raise ValueError('on rank 1 only')\n"
-        "    return sample(*arguments)\n"
-        "blend_at_end.sample_batch = fails_once\n"
+        f"    if communicator().rank == {rank} and len(calls) == nth:\n"
+        f"        raise ValueError('on rank {rank} only')\n"
+        "    return function(*arguments, **named)\n"
+        "setattr(owner, name, fails_once)\n"
         "run_main(lambda: denoise_subjects(create_parser('')))\n"
     )
-    done = run_script(str(script), *arguments_of(scans, weights, tmp_path / "out"), ranks=2)
-    assert done.returncode == 1
-    assert "on rank 1 only" in done.stderr
+    flags = ("--fuse", fuse, "--batch_size", 4 if where == "sample_batch" else 1)
+    done = run_script(str(script), *arguments_of(scans, weights, tmp_path / "out", *flags), ranks=3)
+    assert done.returncode == 1, done.stderr
+    assert f"on rank {rank} only" in done.stderr
+    assert "1 of 2 subjects failed" in done.stderr
     assert not list((tmp_path / "out" / "first").glob("*.npz"))
-    alone = denoise(scans / "second.npz", weights, tmp_path / "alone")
+    alone = denoise(scans / "second.npz", weights, tmp_path / "alone", *flags)
     np.testing.assert_array_equal(samples_in(tmp_path / "out" / "second"), samples_in(alone))
 
 
