@@ -187,13 +187,17 @@ def peak_kibibytes() -> int:
     return int(status.split("VmHWM:")[1].split()[0])
 
 
-def fuzz(seconds: float, seed: int, keep: Path, inputs: int = 0) -> tuple[Counter, list[str]]:
-    """Read mutated files for so long, or so many; returns how many ended how by format, and the offenders."""
+def fuzz(seconds: float, seed: int, keep: Path, inputs: int = 0, formats: str = "") -> tuple[Counter, list[str]]:
+    """Read mutated files for so long, or so many; returns how many ended how by format, and the offenders.
+
+    formats: only those that have this in their name.
+    """
     rng, counts, offenders = random.Random(seed), Counter(), []
     reader, until = Reader(), time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         seeds = make_seeds(Path(folder) / "seeds")
         contents = [one.path.read_bytes() for one in seeds]
+        seeds = [one for one in seeds if formats in one.name]
         done = 0
         while time.monotonic() < until and (not inputs or done < inputs):
             one = seeds[done % len(seeds)]
@@ -237,13 +241,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("results/fuzz"))
+    parser.add_argument("--formats", default="", help="only those that have this in their name")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work()
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    counts, offenders = fuzz(60 * arguments.minutes, arguments.seed, arguments.keep)
+    counts, offenders = fuzz(60 * arguments.minutes, arguments.seed, arguments.keep, formats=arguments.formats)
     print(table(counts))
     print("\n".join(offenders))
     sys.exit(1 if offenders else 0)

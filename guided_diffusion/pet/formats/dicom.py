@@ -56,7 +56,7 @@ class Series:
         """
         name, header = self.files[k].name, self.headers[k]
         damaged = f"{name}: its pixel data are missing or truncated; copy the series again"
-        with damage_as(damaged, RuntimeError, NotImplementedError):
+        with damage_as(damaged):
             dataset = self.files[k].read()
             unchanged = all(element.tag in dataset and dataset[element.tag] == element for element in header)
         if not unchanged:

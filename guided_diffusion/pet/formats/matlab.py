@@ -17,6 +17,7 @@ import numpy as np
 from guided_diffusion.errors import InputError
 from guided_diffusion.gate import check_memory, check_unfolded, open_regular, unfolded_limit
 from guided_diffusion.pet.damage import damage_as
+from guided_diffusion.pet.formats import hdf5_child
 from guided_diffusion.pet.grid import check_size
 
 NAME = "suv"
@@ -26,9 +27,6 @@ _NUMERIC = range(6, 16)  # classes of arrays: double, single and the integers
 # Types in which the numbers are stored, often smaller than that of the array.
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _COMPLEX = 0x800
-# Filters that HDF5 itself can undo: deflate, shuffle, fletcher32. Any other would load a library.
-_FILTERS = {1, 2, 3}
-_LARGEST_CHUNK = 2**26
 
 
 def read(path: Path) -> np.ndarray:
@@ -42,7 +40,7 @@ def read(path: Path) -> np.ndarray:
         check_memory(size, path)
         with damage_as(f"{path}: is no complete .mat file; copy or make it again"):
             if h5py.is_hdf5(path):
-                return _read_hdf5(path, size)
+                return hdf5_child.read(path, NAME)
             data = array_of_version_5(file.read(), NAME, path)
     if data is None:
         raise InputError(f"{path}: has no array named {NAME}")
@@ -120,28 +118,3 @@ def _element(body: bytes, place: int, order: str) -> tuple[tuple[int, bytes], in
     if len(content) < size:
         raise EOFError
     return (kind, content), following
-
-
-def _read_hdf5(path: Path, size: int) -> np.ndarray:
-    """MATLAB's axes are reversed there."""
-    with h5py.File(path, "r", rdcc_nbytes=2 * _LARGEST_CHUNK) as file:
-        # Links lead to other files, and so do arrays that are put together from them.
-        if not isinstance(file.get(NAME, getlink=True), h5py.HardLink) or not isinstance(file[NAME], h5py.Dataset):
-            raise InputError(f"{path}: has no array named {NAME}")
-        stored = file[NAME]
-        plan = stored.id.get_create_plist()
-        filters = {plan.get_filter(number)[0] for number in range(plan.get_nfilters())}
-        if stored.is_virtual or stored.external or not filters <= _FILTERS:
-            raise InputError(f"{path}: {NAME} is stored in an unusual way; save it with -v7.3 again")
-        if stored.ndim != 3 or stored.dtype.kind not in "fiu":
-            raise InputError(f"{path}: {NAME} has shape {list(stored.shape)[:8]}, not [X, Y, Z] of real numbers")
-        check_size(stored.shape, path)
-        item = stored.dtype.itemsize
-        check_unfolded(stored.size * item, min(size, stored.id.get_storage_size()), path)
-        if stored.chunks and math.prod(stored.chunks) * item > _LARGEST_CHUNK:
-            raise InputError(f"{path}: {NAME} is stored in an unusual way; save it with -v7.3 again")
-        check_memory(stored.size * 4, path)
-        data = np.empty(stored.shape[::-1], np.float32)
-        for k in range(stored.shape[0]):
-            data[..., k] = stored[k].T
-        return data

@@ -207,3 +207,13 @@ def test_other_series_are_named_and_one_that_this_program_derived_does_not_count
     assert "1.2.3" not in notice.replace("1.2.9", "").replace("1.2.4", "")
     same_voxels(tmp_path / "s" / "derived", stored // 2)
     assert len(same_voxels(tmp_path / "s", stored // 2, series="9")) == 1
+
+
+def test_a_slice_whose_value_representation_is_none_is_refused(tmp_path, stored):
+    """Found by fuzzing: the library decodes this tag only when others are compared."""
+    paths = write_series(tmp_path / "s", stored)
+    whole = paths[1].read_bytes()
+    assert whole.count(b"\x28\x00\x03\x01US") == 1
+    paths[1].write_bytes(whole.replace(b"\x28\x00\x03\x01US", b"\x28\x00\x03\x01QS"))
+    with pytest.raises(InputError, match=f"{paths[1].name}: its pixel data are missing or truncated"):
+        load_volume(tmp_path / "s")

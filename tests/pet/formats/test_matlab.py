@@ -1,5 +1,8 @@
 """`.mat` of versions 5 and 7.3: what SciPy and h5py write comes back; damage and what is hidden in it do not get in."""
 
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import matlab
+from tests.mpi import ROOT
 
 TYPES = ("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8")
 
@@ -123,3 +127,28 @@ def test_what_hdf5_can_hide_is_not_followed(make, words, tmp_path):
     make(tmp_path)
     with pytest.raises(InputError, match=rf"v\.mat: .*{words}"):
         matlab.read(tmp_path / "v.mat")
+
+
+def test_damage_does_not_make_hdf5_take_memory(tmp_path):
+    """A superblock without addresses before the whole file: found by fuzzing, 280 MB for 6 KB."""
+    with h5py.File(tmp_path / "v.mat", "w", userblock_size=512) as file:
+        file.create_dataset("suv", data=np.ones((5, 6, 7)), chunks=(2, 3, 4), compression="gzip", fletcher32=True)
+    whole = (tmp_path / "v.mat").read_bytes()
+    superblock = whole[512:560] + b"\xff" + bytes(101)
+    (tmp_path / "v.mat").write_bytes(whole[:512] + superblock + whole[512:])
+    script = (
+        "import resource, sys\nfrom pathlib import Path\nfrom guided_diffusion.errors import InputError\n"
+        "from guided_diffusion.pet.formats import matlab\n"
+        "own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    matlab.read(Path(sys.argv[1]))\nexcept InputError as error:\n    print(error)\n"
+        "print(own, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - own,"
+        " resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "v.mat"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    refusal, sizes = done.stdout.splitlines()
+    assert "is no complete .mat file" in refusal
+    libraries, taken, of_child = map(int, sizes.split())  # in KiB
+    assert taken < 20_000
+    assert of_child < libraries + 200_000
