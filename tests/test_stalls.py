@@ -105,7 +105,7 @@ def _rank_below(process, launcher):
 def stop_when(ready, process, rank):
     """Stop a rank once the run is that far; returns the time then."""
     try:
-        for _ in range(1200):
+        for _ in range(3600):
             if ready():
                 os.kill(pid_of_rank(process.pid, rank), signal.SIGSTOP)
                 return time.monotonic()
