@@ -21,7 +21,7 @@ from guided_diffusion.config import (
 from guided_diffusion.errors import InputError
 from guided_diffusion.script_util import create_model, sr_create_model_and_diffusion
 from tests.golden_weights import GOLDEN
-from tests.mpi import ROOT
+from tests.mpi import ROOT, needs_mpiexec, succeed
 
 HEADER = Header("ddpm3d", DEMO_MODEL, DEMO_DIFFUSION, DEMO_PREPROCESSING, DEMO_SAMPLER, {"steps": 7, "data": "virtual"})
 LAYOUTS = json.loads((GOLDEN / "checkpoint_layout.json").read_text())
@@ -313,3 +313,21 @@ def test_dictionaries_that_hold_each_other_are_not_walked_through_for_ever(tmp_p
     torch.save(inner, tmp_path / "model.pt")
     with pytest.raises(InputError, match=r"model\.pt: holds dictionaries in each other beyond number"):
         load_checkpoint(str(tmp_path / "model.pt"))
+
+
+@needs_mpiexec
+def test_weights_that_are_replaced_while_ranks_start_are_the_same_on_all(tmp_path):
+    """Each rank finds another file under the name, and all get the one that rank 0 found."""
+    script = tmp_path / "read.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from guided_diffusion.dist_util import communicator, read_once\n"
+        "rank = communicator().rank\n"
+        "path = Path(sys.argv[1], f'of_rank_{rank}.pt')\n"
+        "path.write_bytes(bytes([rank]) * 3_000_000)\n"
+        "content = read_once(str(path))\n"
+        "Path(sys.argv[1], f'read_{rank}').write_text(f'{len(content)} {set(content)}')\n"
+    )
+    succeed(script, tmp_path, ranks=3)
+    assert [(tmp_path / f"read_{rank}").read_text() for rank in range(3)] == ["3000000 {0}"] * 3

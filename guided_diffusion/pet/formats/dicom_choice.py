@@ -43,9 +43,9 @@ def choose_series(found: Slices, path: str, series: str | None) -> tuple[Group, 
         images[uid] = [group[k] for k in kept]
         notices += others
     chosen = _of_number_or_uid(images, path, series) if series is not None else _only_pet(images, path)
-    modality = tags.text(chosen[0][1], "Modality") or ""
-    if modality != "PT":
-        raise InputError(f"{path}: {tags.name_tag('Modality')} is '{printable(modality)}', not PT; give a PET series")
+    header = chosen[0][1]
+    if tags.text(header, "Modality") != "PT":
+        raise InputError(f"{path}: {tags.state(header, 'Modality')}, not PT; give a PET series")
     taken = {file.name for file, _ in chosen}
     for group in images.values():
         if group[0][0].name not in taken:
@@ -71,10 +71,11 @@ def _only_pet(images: dict[str, Group], path: str) -> Group:
 
 
 def _every_slice_its_own(pet: list[Group]) -> str:
-    numbers = sorted({tags.text(group[0][1], "SeriesNumber") or "" for group in pet})
+    missing = any(not tags.text(group[0][1], "SeriesNumber") for group in pet)
+    numbers = sorted({tags.shown(group[0][1], "SeriesNumber") for group in pet})
     uid = tags.name_tag("SeriesInstanceUID")
     what = f"each of {len(pet)} PET slices has a {uid} of its own, as some anonymisers leave them"
-    if "" in numbers:
+    if missing:
         number = tags.name_tag("SeriesNumber")
         return f"{what}, and no {number} tells which belong together; give the slices of a series one UID"
     return f"{what}; --series with the SeriesNumber takes them together: {printable(', '.join(numbers))}"
@@ -145,6 +146,5 @@ def _listing(images: dict[str, Group]) -> str:
 
 def _described(group: Sequence[Member]) -> str:
     header = group[0][1]
-    shown = {key: printable(tags.text(header, key) or "?", 16) for key in ("SeriesNumber", "Modality")}
-    uid = printable(header.SeriesInstanceUID)
-    return f"number {shown['SeriesNumber']} ({shown['Modality']}, {len(group)} slices, UID {uid})"
+    number, modality, uid = (tags.shown(header, key) for key in ("SeriesNumber", "Modality", "SeriesInstanceUID"))
+    return f"number {number} ({modality}, {len(group)} slices, UID {uid})"

@@ -253,6 +253,16 @@ def test_other_modalities_are_refused(tmp_path, stored, modality):
         load_volume(tmp_path / "s", series="4")
 
 
+def test_a_name_in_place_of_a_modality_is_not_quoted(tmp_path, stored):
+    for number in (4, 7):
+        folder = tmp_path / "s" / str(number)
+        write_series(folder, stored, Modality="Sentinel^S", SeriesNumber=number, uid=f"1.2.{number}")
+    for series, message in (("4", r"Modality \(0008,0060\) is no value of its kind"), ("9", r"number 4 \(no value of")):
+        with pytest.raises(InputError, match=message) as caught:
+            load_volume(tmp_path / "s", series=series)
+        _is_one_line_without_the_patient(caught)
+
+
 def test_hostile_zips_are_not_opened(tmp_path, stored):
     paths = write_series(tmp_path / "s", stored)
     for name, member in (("up.zip", "../../0001.dcm"), ("back.zip", "..\\0001.dcm"), ("root.zip", "/tmp/0001.dcm")):
