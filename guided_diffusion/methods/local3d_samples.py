@@ -88,8 +88,8 @@ class Local3DSamples(Local3D):
 
     def distribution(self, output: Tensor, low_dose: Tensor, dose: float) -> Tensor:
         """Mean and amplitudes of the image of which the scan has that share of the counts; 0: the noise-free one."""
-        count = len(output)
-        reference = Reference(torch.full((count,), dose), torch.ones(count))
+        ones = torch.ones(len(output), device=output.device)
+        reference = Reference(dose * ones, ones)
         return torch.cat(predictive(output, low_dose, reference), dim=1)
 
     def call_bytes(self, model: ModelConfig, patch: tuple[int, int, int], dtype: torch.dtype) -> int:
