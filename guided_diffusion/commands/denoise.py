@@ -215,6 +215,8 @@ def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
         finished.discard()
     report = _plan_report(volume, run)
     done = run.flags["resume"] and subject.is_finished(key)
+    if done:  # that run may have been killed between its last result and this
+        finished.remove()
     if done and report is not None and (page := report.renew(subject, run.flags)):
         logger.log(f"wrote {page}")
     return OpenedSubject(volume, key, finished, done, report)
