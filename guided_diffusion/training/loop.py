@@ -32,7 +32,7 @@ from guided_diffusion.training.ranks import gathered
 from guided_diffusion.training.run_files import ProgressTable, Start
 from guided_diffusion.training.run_pictures import draw_curves, draw_example
 from guided_diffusion.training.saved_sets import (
-    digests_path,
+    begin_set,
     ema_path,
     model_path,
     optimiser_path,
@@ -238,7 +238,7 @@ class TrainLoop:
 
     def _save(self) -> None:
         """Write model, moving averages, what continuing takes, and their digests; then remove what is too old."""
-        digests_path(self.folder, self.step).unlink(missing_ok=True)  # where a run goes on from an older set
+        begin_set(self.folder, self.step)
         save_checkpoint(model_path(self.folder, self.step), self.model.state_dict(), self._header(None))
         for rate, average in self.averages.by_rate.items():
             save_checkpoint(ema_path(self.folder, rate, self.step), average, self._header(rate))

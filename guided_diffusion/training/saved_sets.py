@@ -1,7 +1,8 @@
 """The sets of files that training saves: `model######.pt`, `ema_<rate>_######.pt` and `opt######.pt` of one step.
 
-The number is that of finished steps. `digests######.json` is written last and has the SHA-256 of every file of its set,
-so that a set is known to be whole. Sets of versions before 0.2.0 have none.
+The number is that of finished steps. `digests######.json` is empty while a set is written, and has the SHA-256 of every
+file of it in the end, so that a set is known to be whole or not to have been finished. Sets of versions before 0.2.0
+have none.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
 
 _STEP = re.compile(r"(?:model|opt)(\d{6,})\.pt")
+_UNFINISHED = "{}\n"
 
 
 def model_path(folder: Path, step: int) -> Path:
@@ -42,8 +44,24 @@ def step_of(path: Path) -> int | None:
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """The steps of which a folder has weights or the optimiser's state, newest first."""
+    """The steps of which a folder has weights or the optimiser's state, newest first, without unfinished sets."""
+    return [step for step in _begun_steps(folder) if not _is_unfinished(folder, step)]
+
+
+def _begun_steps(folder: Path) -> list[int]:
+    """The steps of all sets, newest first."""
     return sorted({int(match[1]) for path in folder.iterdir() if (match := _STEP.fullmatch(path.name))}, reverse=True)
+
+
+def begin_set(folder: Path, step: int) -> None:
+    """Say that the set is being written, so that a run killed meanwhile leaves no damaged one behind."""
+    with atomic_write(digests_path(folder, step)) as temporary:
+        temporary.write_text(_UNFINISHED)
+
+
+def _is_unfinished(folder: Path, step: int) -> bool:
+    record = digests_path(folder, step)
+    return record.is_file() and record.stat().st_size == len(_UNFINISHED) and record.read_text() == _UNFINISHED
 
 
 def write_digests(folder: Path, step: int, rates: tuple[str, ...]) -> None:
@@ -81,17 +99,18 @@ def check_set(folder: Path, step: int) -> None:
 def prune(folder: Path, kept: int, step: int, start: int | None) -> None:
     """Remove the oldest sets of a run that has just saved `step`, until `kept` of them are left; 0 keeps all.
 
-    Sets without digests are not known to be this program's and stay, as do those after `step` and that of `start`,
-    which the run's command may name.
+    What killed runs did not finish goes in any case. Sets without digests are not known to be this program's and stay,
+    as do those after `step` and that of `start`, which the run's command may name.
     """
     steps = [saved for saved in saved_steps(folder) if saved <= step and has_digests(folder, saved)]
-    for old in steps[kept:] if kept else ():
+    unfinished = [begun for begun in _begun_steps(folder) if _is_unfinished(folder, begun)]
+    for old in unfinished + (steps[kept:] if kept else []):
         if old == start:
             continue
-        digests_path(folder, old).unlink()
         optimiser_path(folder, old).unlink(missing_ok=True)
         for path in (model_path(folder, old), *folder.glob(f"ema_*_{old:06d}.pt")):
             path.unlink(missing_ok=True)
+        digests_path(folder, old).unlink()
 
 
 def _digest(path: Path) -> str:

@@ -1,9 +1,11 @@
 """Sets of checkpoints: damaged ones are passed over, old ones removed, and no run replaces another one's."""
 
+import importlib
 import shutil
 
 import pytest
 
+from guided_diffusion.dist_util import SharedFailure
 from guided_diffusion.errors import InputError
 from guided_diffusion.folder_lock import FolderLock
 from tests.mpi import assert_refused, run_script
@@ -61,6 +63,26 @@ def test_a_damaged_newest_set_gives_way_to_the_one_before(four_steps, trained, d
     assert [row["loss"] for row in rows(four_steps / "progress.csv")] == [
         row["loss"] for row in rows(trained / "progress.csv")
     ]
+
+
+@pytest.mark.parametrize("name", ["opt000003.pt", "ema_0.9_000003.pt"])
+def test_a_run_killed_while_it_saves_its_first_set_begins_anew(trained, data_dir, tmp_path, monkeypatch, name):
+    def full(path, *content):
+        if path.name == name:
+            raise RuntimeError("the power is out")
+        write(path, *content)
+
+    of_loop = "guided_diffusion.training.loop"
+    writer = "save_plain" if name.startswith("opt") else "save_checkpoint"
+    write = getattr(importlib.import_module(of_loop), writer)
+    monkeypatch.setattr(f"{of_loop}.{writer}", full)
+    with pytest.raises(SharedFailure, match="power"):
+        run(data_dir, tmp_path / "run", max_steps=6, save_interval=3)
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "model000003.pt").exists()
+    run(data_dir, tmp_path / "run", max_steps=6, save_interval=2)
+    assert_same_weights(tmp_path / "run" / "model000006.pt", trained / "model000006.pt")
+    assert not list((tmp_path / "run").glob("*000003*"))
 
 
 def test_a_run_of_damaged_sets_is_refused_and_stays(four_steps, data_dir):
