@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from evaluation.compared_scans import ComparedScan, dose_text, open_examination
+from evaluation.comparison_plots import label_doses
 from evaluation.measures import METRICS, Examination
 from evaluation.measuring import Compared, Row
 from evaluation.tables import COLUMNS, heading_of
@@ -121,11 +122,6 @@ def _draw(lines: Mapping[str, Sequence[tuple[float, float]]], label: str) -> Fig
     for method, points in lines.items():
         panel.plot(*zip(*points, strict=True), marker="o", label=_title(method))
     doses = sorted({dose for points in lines.values() for dose, _ in points})
-    panel.set_xscale("log")
-    panel.set_xticks(doses, [dose_text(dose) for dose in doses])
-    panel.minorticks_off()
-    panel.set_xlabel("dose fraction")
-    panel.set_ylabel(label)
-    panel.grid(alpha=0.3)
+    label_doses(panel, doses, label)
     panel.legend(fontsize="small")
     return figure

@@ -58,6 +58,11 @@ def draw_against_dose(axes: Axes, lines: Mapping[str, Sequence[Summary]], title:
                 [_length(one.interval.mean, one.interval.high) for one in line]]  # fmt: skip
         axes.errorbar([one.dose * shift for one in line], means, bars, label=_title(method), capsize=2, lw=1.3,
                       marker=MARKERS[number % len(MARKERS)], ms=5, color=f"C{number % 10}")  # fmt: skip
+    label_doses(axes, doses, title)
+
+
+def label_doses(axes: Axes, doses: Sequence[float], title: str) -> None:
+    """Give a panel the doses as its logarithmic x axis, and a title on the y axis."""
     axes.set_xscale("log")
     axes.set_xticks(doses, [dose_text(dose) for dose in doses])
     axes.minorticks_off()
