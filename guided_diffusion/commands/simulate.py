@@ -77,8 +77,8 @@ def create_parser(description: str) -> Parser:
 def simulate_trial(parser: Parser, arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and share the subjects among the ranks; all ranks call this together.
 
-    Rank 0 writes the manifest when all subjects are there. arguments: instead of the process's own. Raises InputError
-    on all ranks alike.
+    Rank 0 writes the manifest of all pairs when all subjects are there. arguments: instead of the process's own. Raises
+    InputError on all ranks alike.
     """
     flags, trial = communicator().bcast(on_root(_open_trial, parser, arguments))
     subjects = [trials.plan_subject(trial, index) for index in range(flags.subjects)]
@@ -95,7 +95,8 @@ def simulate_trial(parser: Parser, arguments: Sequence[str] | None = None) -> No
             on_result=lambda *_: progress.update(),
             on_step=lambda: None,
         )
-    on_root(trials.write_manifest, [row for subject in subjects for row in rows_of(trial, subject)], flags.out)
+    rows = [row for subject in subjects for row in rows_of(trial, subject)]
+    on_root(trials.write_manifest, [row for row in rows if (flags.out / row["pair"]).exists()], flags.out)
 
 
 def _shares(text: str) -> float | list[float]:

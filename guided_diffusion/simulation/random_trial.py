@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from guided_diffusion import logger
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import arrays
 from guided_diffusion.pet.geometry import resample_like, to_model_grid
 from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.plausibility import check_suv
 from guided_diffusion.pet.volume import save_volume
 from guided_diffusion.simulation.acquisition import thin
 from guided_diffusion.simulation.body_phantom import Phantom, generator, make_phantom
@@ -173,11 +175,19 @@ def _references(trial: RandomTrial, raw: RawData, normal: list[Volume]) -> list[
 def _write_dose(
     trial: RandomTrial, subject: VirtualSubject, out: Path, dose: str, images: list[Volume], references: list[Volume]
 ) -> None:
-    """The pairs of a dose, in half precision, and its images where they are kept."""
+    """The pairs of a dose, in half precision, and its images where they are kept.
+
+    Images of so few counts that nothing takes them for SUV, such as those without a voxel above zero, are left out.
+    """
     for number, (image, reference) in enumerate(zip(images, references, strict=True)):
         files = _Case(subject, number).files(dose, trial.native)
         low = to_model_grid(image, voxel_mm=trial.voxel_mm, linear=True)
         pair = np.stack([low.data, resample_like(reference, low, linear=True).data]).astype(np.float16)
+        try:
+            check_suv(pair[0], files["pair"], stated=True)
+        except InputError as mistake:
+            logger.log(f"notice: left out: {mistake}")
+            continue
         (out / files["pair"]).parent.mkdir(parents=True, exist_ok=True)
         arrays.write(out / files["pair"], arr_0=pair, affine=low.affine, unit=np.array("SUV"))
         if trial.native:

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guided_diffusion.commands.simulate import create_parser, simulate_trial
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.geometry import resample_like, to_model_grid
+from guided_diffusion.pet.trial_manifest import read_manifest
 from guided_diffusion.pet.volume import load_volume
+from guided_diffusion.simulation import random_trial as random_trial_module
 from guided_diffusion.simulation import trial as trials
 from guided_diffusion.simulation.native_scan import overlap_weights
 from guided_diffusion.simulation.random_acquisition import HELD_OUT, draw_acquisition, is_held_out, load_ranges
@@ -144,3 +147,19 @@ def test_the_manifest_leaves_out_what_is_not_kept():
     trial = random_trial("random", native=False)
     rows = random_manifest_rows(trial, trials.plan_subject(trial, 0))
     assert {row["truth"] for row in rows} == {""}
+
+
+def test_a_dose_that_shows_nothing_is_left_out_of_the_manifest(tmp_path, monkeypatch):
+    monkeypatch.setitem(trials.GRID_PRESETS, "slab", ((40, 60, 8), 8.0))
+    thinned = random_trial_module.thin
+
+    def thin_but_without_counts_at_the_lowest(counts, rng):
+        for dose, parts in thinned(counts, rng):
+            yield dose, [part * 0 for part in parts] if dose == 0.01 else parts
+
+    monkeypatch.setattr(random_trial_module, "thin", thin_but_without_counts_at_the_lowest)
+    flags = ["--scanners", "random", "--preset", "slab", "--doses", "1/20,1/100", "--reconstructions", "1"]
+    simulate_trial(create_parser(""), [*flags, "--out", str(tmp_path)])
+    rows = read_manifest(tmp_path)
+    assert [row["dose"] for row in rows] == ["0.05"]
+    assert [path.name for path in tmp_path.rglob("pair_*")] == ["pair_1-20.npz"]
