@@ -135,14 +135,18 @@ def share_cores(threads: int = 0) -> int:
         raise SharedError(f"--threads {threads}: cannot be negative; 0 shares the cores among the ranks")
     if threads == 0 and "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()
-    if threads == 0:
-        cores = (
-            frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset(range(os.cpu_count()))
-        )
-        sharing = _node().allgather(cores).count(cores)
-        threads = max(1, len(cores) // sharing)
+    threads = threads or cores_of_rank()
     torch.set_num_threads(threads)
     return threads
+
+
+def cores_of_rank() -> int:
+    """This rank's share of the cores, those divided evenly among the ranks that may run on them.
+
+    All ranks call this together.
+    """
+    cores = frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count()))
+    return max(1, len(cores) // _node().allgather(cores).count(cores))
 
 
 def start_process_group(place: torch.device) -> None:

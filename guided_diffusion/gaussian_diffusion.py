@@ -42,7 +42,7 @@ def beta_schedule(name: str, steps: int) -> np.ndarray:
 
 def gather(table: np.ndarray, t: Tensor, like: Tensor) -> Tensor:
     """table[t] as float32 on the device of `t`, shaped to broadcast with `like`."""
-    values = torch.from_numpy(table).to(device=t.device)[t].float()
+    values = torch.from_numpy(table).to(t.device, non_blocking=True)[t].float()
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
@@ -88,7 +88,7 @@ class GaussianDiffusion:
 
     def model_timesteps(self, t: Tensor) -> Tensor:
         """Timesteps as the network gets them: those of the original process, mapped to 0..1000 if so configured."""
-        original = torch.from_numpy(self.original_timesteps).to(t.device)[t]
+        original = torch.from_numpy(self.original_timesteps).to(t.device, non_blocking=True)[t]
         if self.config.rescale_timesteps:
             return original.float() * (REFERENCE_STEPS / self.config.diffusion_steps)
         return original

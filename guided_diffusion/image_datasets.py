@@ -49,14 +49,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Crop:
-    """A training example, normalised float32 [1, Z, X, Y], and standard normal noise of the same shape.
+    """A training example, normalised float32 [1, Z, X, Y], and standard normal noise of the same shape, None where none
+    is wanted.
 
     reference: float32 [2], the dose of the pair (NaN if unknown) and the noise of its reference.
     """
 
     low_dose: np.ndarray
     normal_dose: np.ndarray
-    noise: np.ndarray
+    noise: np.ndarray | None
     reference: np.ndarray
 
 
@@ -139,10 +140,11 @@ def open_pair(path: str | Path) -> np.ndarray:
 
 
 class CropSource:
-    """Random crops of a list of pairs.
+    """Random crops of a list of pairs. Several threads may take crops at the same time.
 
     crop_size: [X, Y, Z] in voxels. A volume that is smaller is centred in air. negative: keep values below 0.
-    hot_share: how many of the crops lie about a hot spot of the normal dose, where it has one.
+    hot_share: how many of the crops lie about a hot spot of the normal dose, where it has one. with_noise: whether
+    crops come with noise, which takes longer to draw than a crop to cut.
 
     Every pair is drawn equally often. A crop is centred on a point of the body, since most of a scan's grid is air:
     one half of the centres are drawn evenly from the body, the other half in proportion to its uptake, which favours
@@ -159,6 +161,7 @@ class CropSource:
         *,
         negative: bool = False,
         hot_share: float = 0.0,
+        with_noise: bool = True,
     ):
         if not pairs:
             raise InputError("there are no pairs to take crops from")
@@ -167,6 +170,7 @@ class CropSource:
         self.suv_max = suv_max
         self.negative = negative
         self.hot_share = hot_share
+        self.with_noise = with_noise
         self.seed = seed
         self._arrays = functools.cache(self._open)
         self._centres = functools.cache(self._find_centres)
@@ -188,12 +192,11 @@ class CropSource:
         rng = generator(self.seed, Stream.CROP, step, item)
         number = int(rng.integers(len(self.pairs)))
         start = self._draw_start(number, rng)
-        voxels = self._cut(number, start)
-        if rng.random() < 0.5:
-            voxels = voxels[:, :, ::-1]
-        low_dose, normal_dose = np.ascontiguousarray(voxels.transpose(0, 3, 1, 2))[:, None]
-        noise_rng = generator(self.seed, Stream.NOISE, step, item)
-        noise = noise_rng.standard_normal(low_dose.shape, dtype=np.float32)
+        low_dose, normal_dose = self._cut(number, start, mirrored=rng.random() < 0.5)[:, None]
+        noise = None
+        if self.with_noise:
+            noise_rng = generator(self.seed, Stream.NOISE, step, item)
+            noise = noise_rng.standard_normal(low_dose.shape, dtype=np.float32)
         pair = self.pairs[number]
         reference = np.array([float(pair.dose or "nan"), pair.reference_noise], dtype=np.float32)
         return Crop(low_dose, normal_dose, noise, reference)
@@ -238,13 +241,20 @@ class CropSource:
         weights = uptake[tuple(cells.T)]
         return cells, np.cumsum(0.5 / len(cells) + 0.5 * weights / weights.sum())
 
-    def _cut(self, number: int, start: tuple[int, ...]) -> np.ndarray:
-        """A crop [2, X, Y, Z] of both images, normalised, with air around a volume that is smaller."""
-        array = self._arrays(number)
+    def _cut(self, number: int, start: tuple[int, ...], *, mirrored: bool) -> np.ndarray:
+        """A crop of both images, normalised float32 [2, Z, X, Y], with air around a volume that is smaller.
+
+        mirrored: left to right.
+        """
         window = tuple(slice(first, first + size) for first, size in zip(start, self.crop_size, strict=True))
-        voxels = np.array(array[(slice(None), *window)], dtype=np.float32)
+        part = self._arrays(number)[(slice(None), *window)]
+        lacking = [size - length for size, length in zip(self.crop_size, part.shape[1:], strict=True)]
+        around = [(gap // 2, gap - gap // 2) for gap in lacking]
+        if mirrored:
+            part, around[1] = part[:, :, ::-1], around[1][::-1]
+        # Converted and brought into the order of tensors in one pass over the file's voxels.
+        voxels = np.array(part.transpose(0, 3, 1, 2), dtype=np.float32, order="C")
         if not np.isfinite(voxels).all():
             raise InputError(f"{self.pairs[number].path}: has voxels that are not finite numbers")
-        lacking = np.subtract(self.crop_size, voxels.shape[1:])
-        around = [(0, 0), *((int(gap) // 2, int(gap) - int(gap) // 2) for gap in lacking)]
-        return np.pad(normalise(voxels, self.suv_max, negative=self.negative), around)
+        voxels = normalise(voxels, self.suv_max, negative=self.negative)
+        return np.pad(voxels, [(0, 0), around[2], *around[:2]]) if any(lacking) else voxels

@@ -87,15 +87,21 @@ class NoisingProcess(Process, Protocol):
 class Examples:
     """Input of a training step: crops [N, 1, Z, X, Y], noise of their shape, and timesteps [N].
 
-    low_dose has the method's margin of further slices at both ends. reference: [N, 2], the low dose's share of the
-    normal dose's counts, and the share of its noise that the normal dose has (0: it is free of noise).
+    low_dose has the method's margin of further slices at both ends. noise: None for methods that use none. reference:
+    [N, 2], the low dose's share of the normal dose's counts, and the share of its noise that the normal dose has (0: it
+    is free of noise).
     """
 
     low_dose: Tensor
     normal_dose: Tensor
-    noise: Tensor
+    noise: Tensor | None
     timesteps: Tensor
     reference: Tensor
+
+    def part(self, wanted: slice, device: torch.device) -> "Examples":
+        """Some of them, on a device, to which pinned memory is copied while the device computes."""
+        values = vars(self).values()
+        return Examples(*(v if v is None else v[wanted].to(device, non_blocking=True) for v in values))
 
 
 @dataclass(frozen=True)
@@ -115,13 +121,15 @@ class Method(ABC):
 
     name: in flags and headers. sampled: whether it is a chain of steps, not a single call. dims: of its network. terms:
     what its objectives report besides the first one's loss; those of further objectives begin with their names.
-    begins_with: the method whose weights its training begins with, None for none in particular. kernels: of the noise
-    about its answer, see `inference.drawing`; empty where the network gives an image and no distribution.
+    begins_with: the method whose weights its training begins with, None for none in particular. uses_noise: whether
+    its objectives use the noise of examples. kernels: of the noise about its answer, see `inference.drawing`; empty
+    where the network gives an image and no distribution.
     """
 
     name: str
     begins_with: str | None = None
     sampled = True
+    uses_noise = True
     dims = 3
     terms: tuple[str, ...] = ("mse", "vb")
     kernels: tuple[np.ndarray, ...] = ()

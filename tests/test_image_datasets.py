@@ -113,6 +113,26 @@ class TestCrops:
         expected[0, 2:5, 1:7, :] = 0.5
         np.testing.assert_array_equal(crop.normal_dose, expected)
 
+    def test_a_smaller_volume_is_mirrored_with_the_air_around_it(self, tmp_path):
+        array = numbered((6, 17, 3))
+        source = source_of(write_pair(tmp_path / "pair.npz", array), (8, 20, 8))
+        expected = np.pad(array / SUV_MAX, [(0, 0), (1, 1), (1, 2), (2, 3)]).transpose(0, 3, 1, 2)
+        mirrored = 0
+        for step in range(20):
+            crop = source.crop(step, 0)
+            mirrored += (crop.normal_dose[0] != expected[1]).any()
+            right = expected[..., ::-1] if (crop.normal_dose[0] != expected[1]).any() else expected
+            np.testing.assert_array_equal(np.concatenate([crop.low_dose, crop.normal_dose]), right)
+        assert 3 < mirrored < 17
+
+    def test_without_noise_the_images_are_the_same(self, tmp_path):
+        path = write_pair(tmp_path / "pair.npz", numbered())
+        crop = source_of(path, (8, 12, 4)).crop(3, 1)
+        bare = CropSource([Pair(path, "one")], (8, 12, 4), SUV_MAX, 0, with_noise=False).crop(3, 1)
+        assert bare.noise is None
+        for field in ("low_dose", "normal_dose", "reference"):
+            np.testing.assert_array_equal(getattr(bare, field), getattr(crop, field))
+
     def test_a_crop_depends_on_its_name_only(self, tmp_path):
         path = write_pair(tmp_path / "pair.npz", numbered())
         one, other = source_of(path, (8, 8, 8)), source_of(path, (8, 8, 8))

@@ -5,6 +5,7 @@ import logging
 import platform
 import shlex
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,15 @@ from guided_diffusion.config import Role, flags_of, flags_with
 from guided_diffusion.config.flags import FIXED_BY_HEADER
 from guided_diffusion.config.parser import Parser, add_flags, as_word
 from guided_diffusion.config.training_flags import TRAINING_GROUPS, TrainingPreset
-from guided_diffusion.dist_util import communicator, device, on_root, raise_together, root_first, share_cores
+from guided_diffusion.dist_util import (
+    communicator,
+    cores_of_rank,
+    device,
+    on_root,
+    raise_together,
+    root_first,
+    share_cores,
+)
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import check_space, writable_folder
 from guided_diffusion.folder_lock import one_writer
@@ -68,18 +77,23 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
     if settings.model.use_fp16 and place.type == "cpu":
         settings = without_half_precision(settings)
         logger.log("notice: use_fp16 on a CPU means bfloat16")
+    # Crops have one size, so that trying the GPU library's kernels for it pays.
+    torch.backends.cudnn.benchmark = place.type == "cuda"
     threads = share_cores(settings.run.threads)
+    cores = cores_of_rank()  # on every rank, GPU or not: finding out takes all of them
+    loader_threads = settings.run.loader_threads or (cores if place.type == "cuda" else 1)
     pairs = root_first(find_pairs, settings.data.data_dir, "train", settings.preprocessing.voxel_mm)
     root_first(_check_beginning, pairs, settings)
-    source = _crops(pairs, settings, settings.data.hot_crop_share)
-    _check_pairs(source, settings)
+    with_noise = METHODS[settings.optimisation.method].uses_noise
+    source = _crops(pairs, settings, hot_share=settings.data.hot_crop_share, with_noise=with_noise)
+    _check_pairs(source, settings, loader_threads)
     start = _find_start(settings, folder)
     model = root_first(_create_model, settings, start, place)
     on_root(_check_space, model, settings, folder)
     validator = on_root(_validator, settings)
     with process_group(place):
         provenance = _provenance(settings, pairs, threads, start)
-        loop = TrainLoop(settings, model, source, validator, start, provenance)
+        loop = TrainLoop(settings, model, source, validator, start, provenance, loader_threads)
         size, ranks = sum(parameter.numel() for parameter in model.parameters()), communicator().size
         logger.log(
             f"{size:,} parameters, {_count(pairs)}, {loop.global_batch} crops per step on {ranks} rank(s),"
@@ -103,12 +117,18 @@ def _check_beginning(pairs: list[Pair], settings: TrainSettings) -> None:
         )
 
 
-def _check_pairs(source: CropSource, settings: TrainSettings) -> None:
+def _check_pairs(source: CropSource, settings: TrainSettings, threads: int) -> None:
     """Check every pair before the first step, each rank its share. Raises on all ranks what one finds."""
     comm, grid = communicator(), settings.preprocessing
     mistake, notices = None, []
+
+    def check(number: int) -> list[str]:
+        return source.check([number], grid.voxel_mm, grid.axis_codes)
+
     try:
-        notices = source.check(range(comm.rank, len(source.pairs), comm.size), grid.voxel_mm, grid.axis_codes)
+        with ThreadPoolExecutor(threads) as pool:
+            found = pool.map(check, range(comm.rank, len(source.pairs), comm.size))
+            notices = list(itertools.chain.from_iterable(found))
     except InputError as error:
         mistake = error
     raise_together(mistake)
@@ -161,15 +181,15 @@ def _check_space(model: nn.Module, settings: TrainSettings, folder: Path) -> Non
     check_space(folder, size * (3 + len(settings.ema_rates)))
 
 
-def _crops(pairs: list[Pair], settings: TrainSettings, hot_share: float = 0.0) -> CropSource:
-    """The crops of pairs, as the flags want them."""
+def _crops(pairs: list[Pair], settings: TrainSettings, **options: Any) -> CropSource:
+    """The crops of pairs, as the flags want them. options: of `CropSource`."""
     return CropSource(
         pairs,
         settings.crop_size,
         settings.preprocessing.suv_max,
         settings.optimisation.seed,
         negative=settings.preprocessing.linear_transfer,
-        hot_share=hot_share,
+        **options,
     )
 
 

@@ -202,6 +202,12 @@ class RunFlags:
         0.0, "end, saving, after this long; the same command then continues; 0: no limit", Role.MACHINE
     )
     threads: int = threads_flag()
+    loader_threads: int = flag(
+        0,
+        "threads per rank that check pairs and prepare crops; 0: the rank's share of the cores where it has a GPU, else"
+        " 1, since the network then keeps the cores busy",
+        Role.MACHINE,
+    )
     stall_seconds: float | None = stall_flag()
 
 

@@ -56,7 +56,7 @@ def spread_losses(network: nn.Module, examples: Examples) -> dict[str, Tensor]:
     noise = from_sub_images(local_scale(sub_images(unit * low_dose.float())).noise.expand(-1, 8, -1, -1, -1))
     loss, ratio = 0.0, 0.0
     for side in BLOCKS:
-        variances = torch.tensor(_BLOCK_VARIANCES[side], device=mean.device).view(1, -1, 1, 1, 1)
+        variances = torch.tensor(_BLOCK_VARIANCES[side]).to(mean.device, non_blocking=True).view(1, -1, 1, 1, 1)
         variance = (F.avg_pool3d(amplitudes, side).square() * variances).sum(dim=1, keepdim=True)
         squares = F.avg_pool3d(target - mean, side).square() / variance
         weights = F.avg_pool3d(noise, side)

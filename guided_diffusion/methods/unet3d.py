@@ -86,6 +86,7 @@ class UNet3DRegression(Method):
 
     name = "unet3d"
     sampled = False
+    uses_noise = False
 
     def create_model(self, model: ModelConfig, diffusion: DiffusionConfig) -> UNet3D:  # noqa: ARG002
         """The network."""

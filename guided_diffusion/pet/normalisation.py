@@ -13,7 +13,7 @@ def normalise(suv: np.ndarray, suv_max: float, *, negative: bool = False) -> np.
 
     negative: clip to [-suv_max, suv_max] instead.
     """
-    return (np.clip(suv, -suv_max if negative else 0.0, suv_max) / suv_max).astype(np.float32)
+    return (np.clip(suv, -suv_max if negative else 0.0, suv_max) / suv_max).astype(np.float32, copy=False)
 
 
 def denormalise(normalised: np.ndarray, suv_max: float) -> np.ndarray:

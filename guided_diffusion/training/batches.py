@@ -1,10 +1,11 @@
-"""The batches of a run, prepared one step ahead."""
+"""The batches of a run, prepared ahead by threads."""
 
+import itertools
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,31 +18,52 @@ class Batch:
 
     low_dose: Tensor
     normal_dose: Tensor
-    noise: Tensor
+    noise: Tensor | None
     reference: Tensor
 
 
-def batches(source: CropSource, items: range, first_step: int) -> Iterator[Batch]:
-    """The batches of all steps from `first_step` on. The next one is prepared while the last one is used.
+def batches(
+    source: CropSource, items: range, first_step: int, threads: int = 1, *, pinned: bool = False
+) -> Iterator[Batch]:
+    """The batches of all steps from `first_step` on, the same for every number of threads.
+
+    While one is used, its successors are prepared: one, and as many more as give every thread a crop. Raises InputError
+    for a crop that cannot be used when its step is asked for. Closing it waits for the crops in work alone.
 
     items: which items of every step. The ranks of a run share them out, so that together they use the same data as one
-    rank.
+    rank. pinned: keep the tensors in memory from which a GPU can copy while it computes.
     """
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(_batch, source, items, first_step)
-        step = first_step
+    ahead = 1 + -(-threads // len(items))
+    upcoming: deque[_Upcoming] = deque()
+    steps = itertools.count(first_step)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="crops")
+    try:
         while True:
-            batch = upcoming.result()
-            step += 1
-            upcoming = pool.submit(_batch, source, items, step)
-            yield batch
+            while len(upcoming) <= ahead:
+                upcoming.append(_Upcoming(pool, source, items, next(steps), pinned))
+            yield upcoming.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _batch(source: CropSource, items: range, step: int) -> Batch:
-    crops = [source.crop(step, item) for item in items]
-    return Batch(
-        *(
-            torch.from_numpy(np.stack([getattr(crop, name) for crop in crops]))
-            for name in ("low_dose", "normal_dose", "noise", "reference")
-        )
-    )
+class _Upcoming:
+    """A batch whose crops a pool's threads prepare, a task each."""
+
+    def __init__(self, pool: ThreadPoolExecutor, source: CropSource, items: range, step: int, pinned: bool):
+        x, y, z = source.crop_size
+        images = [torch.empty(len(items), 1, z, x, y, pin_memory=pinned) for _ in range(3 if source.with_noise else 2)]
+        noise = images[2] if source.with_noise else None
+        self._batch = Batch(*images[:2], noise, torch.empty(len(items), 2, pin_memory=pinned))
+        self._crops = [pool.submit(self._fill, place, source, step, item) for place, item in enumerate(items)]
+
+    def _fill(self, place: int, source: CropSource, step: int, item: int) -> None:
+        crop = source.crop(step, item)
+        for name, values in vars(self._batch).items():
+            if values is not None:
+                values[place].numpy()[...] = getattr(crop, name)
+
+    def result(self) -> Batch:
+        """The batch, as soon as it is whole. Raises what its first crop raised that cannot be used."""
+        for crop in self._crops:
+            crop.result()
+        return self._batch

@@ -50,7 +50,7 @@ class TrainLoop:
 
     Built and run by all ranks alike, within their process group. model: in float32, on its device, with its first
     weights; those of `start` if there is one. validator: None for a run without validation, and on other ranks than 0.
-    provenance: what headers say about the run's data and command.
+    provenance: what headers say about the run's data and command. loader_threads: prepare crops on this rank.
     """
 
     def __init__(
@@ -61,12 +61,14 @@ class TrainLoop:
         validator: Validator | None,
         start: Start | None,
         provenance: dict[str, Any],
+        loader_threads: int = 1,
     ):
         self.settings = settings
         self.model = model
         self.source = source
         self.validator = validator
         self.provenance = provenance
+        self.loader_threads = loader_threads
         self.folder = Path(settings.run.save_dir)
         self.on_root = communicator().rank == 0
         self.trainer = TrainStep(settings, model)
@@ -118,7 +120,8 @@ class TrainLoop:
         """Train until a limit is reached or a rank's process is asked to stop, then save."""
         run = self.settings.run
         saved_at = self.step
-        stream = batches(self.source, self.trainer.items, self.step)
+        on_gpu = self.trainer.device.type == "cuda"
+        stream = batches(self.source, self.trainer.items, self.step, self.loader_threads, pinned=on_gpu)
         with stop_on_signals() as stop, closing(stream), progress_bar(self.step, self._last_step()) as bar:
             interval = Interval()
             while not self._at_last_step():
@@ -132,7 +135,7 @@ class TrainLoop:
                     sign_of_life()
                 self.step += 1
                 self.averages.update(self.step)
-                interval.add(report, batch.noise.numel() * communicator().size)
+                interval.add(report, batch.low_dose.numel() * communicator().size)
                 bar.update()
                 if self.step % run.log_interval == 0:
                     on_root(self._report, interval.row(), bar)

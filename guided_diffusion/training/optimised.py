@@ -13,8 +13,8 @@ from guided_diffusion.interfaces import Examples, Objective
 from guided_diffusion.training.ranks import data_parallel
 from guided_diffusion.training.settings import TrainSettings
 
-# Weights [N] of the examples with these numbers in the batch.
-Weigh = Callable[[Tensor, Examples], Tensor]
+# Weights [N] of the examples at these places of the batch.
+Weigh = Callable[[slice, Examples], Tensor]
 
 
 class OptimisedNetwork:
@@ -68,27 +68,29 @@ class OptimisedNetwork:
     def accumulate_gradients(self, examples: Examples, weigh: Weigh) -> dict[str, Tensor]:
         """Gradients of the mean weighted loss over micro-batches and ranks. Returns this rank's terms [N] of the loss.
 
-        The ranks' gradients are averaged once, during the last micro-batch.
+        The ranks' gradients are averaged once, during the last micro-batch. The terms are on the device, for which
+        nothing here waits.
         """
         count = len(examples.timesteps)
         size = self._settings.optimisation.microbatch
-        parts = torch.arange(count).split(size if size > 0 else count)
+        size = size if size > 0 else count
         collected: dict[str, list[Tensor]] = defaultdict(list)
-        for number, part in enumerate(parts, start=1):
-            here = Examples(*(values[part].to(self._device) for values in vars(examples).values()))
-            with self._without_averaging() if number < len(parts) else nullcontext():
+        for first in range(0, count, size):
+            part = slice(first, first + size)
+            here = examples.part(part, self._device)
+            with self._without_averaging() if part.stop < count else nullcontext():
                 terms = self._losses(here)
                 weighted = terms["loss"] * weigh(part, here)
                 self.scaler.scale(weighted.sum() / count).backward()
             for name, values in terms.items():
                 collected[name].append(values.detach())
-        return {name: torch.cat(values).cpu() for name, values in collected.items()}
+        return {name: torch.cat(values) for name, values in collected.items()}
 
-    def gradient_norm(self) -> float:
-        """Length of the gradient, which is shortened where the settings say so."""
+    def gradient_norm(self) -> Tensor:
+        """Length of the gradient, on the device; the gradient is shortened where the settings say so."""
         self.scaler.unscale_(self.optimiser)
         longest = self._settings.optimisation.grad_clip or math.inf
-        return torch.nn.utils.clip_grad_norm_(self._trainable, longest).item()
+        return torch.nn.utils.clip_grad_norm_(self._trainable, longest)
 
     def advance(self, rate: float) -> None:
         """Move the weights along the gradient at a learning rate, and clear the gradient."""

@@ -90,15 +90,17 @@ class TrainStep:
         rate = learning_rate(options, step)
         torch.manual_seed(int(generator(options.seed, Stream.DROPOUT, step, self.items[0]).integers(2**63)))
         timesteps, weights = self._draw_timesteps(step)
-        trimmed = [without_margin(values, self._margin) for values in (batch.normal_dose, batch.noise)]
-        examples = Examples(batch.low_dose, *trimmed, timesteps, batch.reference)
+        normal_dose = without_margin(batch.normal_dose, self._margin)
+        noise = batch.noise if batch.noise is None else without_margin(batch.noise, self._margin)
+        examples = Examples(batch.low_dose, normal_dose, noise, timesteps, batch.reference)
         report: dict[str, float] = {}
         for trained in self.networks:
             self._train_alone(trained)
-            drawn, terms = _over_ranks(timesteps, trained.accumulate_gradients(examples, self._weigh(weights)))
+            terms = trained.accumulate_gradients(examples, self._weigh(weights))
+            terms, norm = _on_host(terms, trained.gradient_norm())
+            drawn, terms = _over_ranks(timesteps, terms)
             finite = terms["loss"].isfinite()
             self._require_finite(bool(finite.all()), trained, "loss", step)
-            norm = trained.gradient_norm()
             self._require_finite(math.isfinite(norm), trained, "gradient", step)
             trained.advance(rate)
             if trained is self.networks[0]:
@@ -111,9 +113,9 @@ class TrainStep:
     def _weigh(self, weights: Tensor) -> Weigh:
         """Returns the function that gives examples' weights: those of the drawn timesteps, times those of the crops."""
 
-        def weigh(part: Tensor, examples: Examples) -> Tensor:
+        def weigh(part: slice, examples: Examples) -> Tensor:
             low_dose = without_margin(examples.low_dose, self._margin)
-            return weights[part].to(self.device) * self._weighting(low_dose, examples.normal_dose)
+            return weights[part].to(self.device, non_blocking=True) * self._weighting(low_dose, examples.normal_dose)
 
         return weigh
 
@@ -160,8 +162,14 @@ class TrainStep:
             self.schedule_sampler.load_state_dict(state["schedule_sampler"])
 
 
+def _on_host(terms: dict[str, Tensor], norm: Tensor) -> tuple[dict[str, Tensor], float]:
+    """Terms [N] and the gradient's norm in float64. The host waits for the device here, and only once in a step."""
+    rows = torch.stack([*terms.values(), norm.expand_as(terms["loss"])]).double().cpu()
+    return dict(zip(terms, rows[:-1], strict=True)), rows[-1, 0].item()
+
+
 def _over_ranks(timesteps: Tensor, terms: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """Timesteps and terms of the items of all ranks, in the order of the items; each [ranks x N]."""
-    columns = torch.stack([timesteps.double(), *(values.double() for values in terms.values())], dim=1)
+    columns = torch.stack([timesteps.double(), *terms.values()], dim=1)
     columns = gathered(columns).flatten(0, 1).unbind(1)
     return columns[0].long(), dict(zip(terms, columns[1:], strict=True))

@@ -16,10 +16,12 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.inference import presets
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.losses import WEIGHTINGS
+from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.methods.unet3d import FastUNet3D, Regression, UNet3D
 from guided_diffusion.training.settings import training_settings
 from guided_diffusion.unet import UNetModel
 from tests.golden_weights import fill
+from tests.methods.tiny import tiny_examples, tiny_network, tiny_settings
 
 MODEL = ModelConfig(
     large_size=96,
@@ -187,3 +189,16 @@ def test_a_header_cannot_send_regression_through_a_chain():
     assert settings.notices == ("unet3d answers in one call; ignored: --realisations",)
     sampled = presets.inference_settings({}, replace(HEADER, method="ddpm3d", sampler=chain), on_gpu=False)
     assert sampled.sampling.sampler == "dpmpp_2m"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_say_whether_they_use_the_noise_of_examples(name):
+    settings = tiny_settings(name)
+    examples, others = tiny_examples(), replace(tiny_examples(), noise=tiny_examples(seed=1).noise)
+    if not METHODS[name].uses_noise:
+        examples = replace(examples, noise=None)
+    objectives = METHODS[name].objectives(tiny_network(settings), settings.diffusion)
+    for objective in objectives:
+        with torch.no_grad():
+            loss, other = (objective.losses(objective.network, given)["loss"] for given in (examples, others))
+        assert torch.equal(loss, other) != METHODS[name].uses_noise
