@@ -28,6 +28,8 @@ def check_pair(path: Path, pair: np.ndarray, voxel_mm: Sequence[float], axis_cod
         raise InputError(f"{path}: is in {unit}, but the network learns SUV by body weight; prepare it with that basis")
     if affine is not None:
         _check_grid(path, affine, voxel_mm, axis_codes)
+    # Half precision is converted once: its extremes and means take several times as long.
+    pair = np.asarray(pair, np.promote_types(pair.dtype, np.float32))
     notices = [notice for channel in pair for notice in check_suv(channel, path, stated=unit is not None)]
     low, normal = (float(channel.mean(dtype=np.float64)) for channel in pair)
     if not 1 / LARGEST_RATIO_OF_MEANS < low / normal < LARGEST_RATIO_OF_MEANS:
