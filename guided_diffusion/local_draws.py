@@ -1,0 +1,163 @@
+"""A network that draws: of a scan and of white noise it makes one image that the reference may be.
+
+References of every dose follow from two things, as `local_spread` explains: what the noise-free image may be besides
+the regression's answer, and what noise of the scan's kind looks like. There both are Gaussian noise of a few lengths;
+here a UNet makes each of them of a noise field of its own, so that they may have any distribution. What depends on the
+scan alone is computed once for all draws.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from guided_diffusion.config import ModelConfig
+from guided_diffusion.local_spread import Reference
+from guided_diffusion.local_unet import (
+    INPUTS,
+    SUB_IMAGES,
+    LocalUNet,
+    cropped,
+    from_sub_images,
+    halved,
+    padded_sub_images,
+    sub_images,
+)
+
+FIELDS = 2
+"""White noise fields of a draw: one for the noise-free image, one for the noise of a scan."""
+WIDTHS = (32, 64, 64)
+"""Channels of the levels, the last with positions of 8 voxels a side, for noise that is correlated over centimetres."""
+MULTIPLE = 2 ** len(WIDTHS)
+"""Volumes whose sides are divisible by it in voxels need no continuation."""
+# About half of what deviations are at first, over the measured noise.
+FIRST_SIZE = 0.2
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a scan says of its draws. answer: the regression's, and scale: the size of the noise, [N, 8, Z, X, Y] and
+    [N, 1, Z, X, Y] in SUV. hints, gates: of each level, [N, width, Z', X', Y'], what is added within its blocks, and
+    what its noise is multiplied by.
+    """
+
+    answer: Tensor
+    scale: Tensor
+    hints: tuple[Tensor, ...]
+    gates: tuple[Tensor, ...]
+
+
+class HintedBlock(nn.Module):
+    """Two convolutions that add to what they are given, hints among them; at first they add nothing."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.first = nn.Conv3d(channels, channels, 3, padding=1)
+        self.second = nn.Conv3d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor, hint: Tensor) -> Tensor:
+        return x + self.second(F.silu(self.first(x) + hint))
+
+
+class LocalDraws(nn.Module):
+    """A frozen `LocalUNet`, and a network that makes deviations from its answer of noise.
+
+    Called as all networks are, with x: white noise [N, FIELDS x draws, Z, X, Y], none for the answer alone. Returns
+    [N, 1 + FIELDS x draws, Z, X, Y] in the units of low_res: the regression's answer, and of every draw the deviation
+    of the noise-free image from it and noise as the scan's. A new one makes Gaussian noise of several lengths, of
+    mean 0, with amplitudes that hang on the scan.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.regression = LocalUNet(config).requires_grad_(False)
+        self.know = nn.Conv3d(config.num_channels + INPUTS, WIDTHS[0], 3, padding=1)
+        self.hint = nn.ModuleList(nn.Conv3d(WIDTHS[0], width, 1) for width in WIDTHS)
+        self.gate = nn.ModuleList(nn.Conv3d(WIDTHS[0], width, 1) for width in WIDTHS)
+        self.enter = nn.Conv3d(FIELDS * SUB_IMAGES, WIDTHS[0], 3, padding=1, bias=False)
+        self.down = nn.ModuleList(HintedBlock(width) for width in WIDTHS)
+        self.widen = nn.ModuleList(nn.Conv3d(a, b, 1, bias=False) for a, b in pairwise(WIDTHS))
+        self.narrow = nn.ModuleList(nn.Conv3d(b, a, 1, bias=False) for a, b in pairwise(WIDTHS))
+        self.up = nn.ModuleList(HintedBlock(width) for width in WIDTHS[:-1])
+        self.leave = nn.Conv3d(WIDTHS[0], FIELDS * SUB_IMAGES, 1)
+        # White noise keeps its size from layer to layer, so that all levels have a part in the first guess.
+        for layer in (self.enter, *self.widen, *self.narrow, self.leave):
+            fan_in = layer.in_channels * math.prod(layer.kernel_size)
+            nn.init.normal_(layer.weight, std=fan_in**-0.5)
+        for layer in self.gate:
+            nn.init.constant_(layer.bias, math.log(math.e - 1))
+        nn.init.zeros_(self.leave.bias)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.enter.weight.dtype
+
+    def forward(self, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:  # noqa: ARG002
+        scan = low_res.float() * self.config.low_res_scale
+        prepared = self.prepare(scan)
+        deviations = [self.deviations(prepared, noise) for noise in x.split(FIELDS, dim=1)] if x.shape[1] else []
+        joined = torch.cat([from_sub_images(prepared.answer), *deviations], dim=1)
+        return cropped(joined / self.config.low_res_scale, low_res)
+
+    def prepare(self, scan: Tensor) -> Prepared:
+        """What all draws have in common, of a scan [N, 1, Z, X, Y] in SUV."""
+        with torch.no_grad():
+            local = self.regression.denoise(padded_sub_images(scan, self.config))
+        known = torch.cat([local.features, local.inputs.to(local.features.dtype)], dim=1)
+        h = F.silu(self.know(_continued(known.to(self.dtype), MULTIPLE // 2)))
+        levels = [h]
+        for _ in WIDTHS[1:]:
+            levels.append(halved(levels[-1]))
+        hints = tuple(layer(level) for layer, level in zip(self.hint, levels, strict=True))
+        gates = tuple(F.softplus(layer(level)) for layer, level in zip(self.gate, levels, strict=True))
+        return Prepared(local.answer, local.scale.noise, hints, gates)
+
+    def deviations(self, prepared: Prepared, noise: Tensor) -> Tensor:
+        """Of white noise [N, FIELDS, Z, X, Y]: deviations of the noise-free image, and noise as the scan's, in SUV."""
+        parts = torch.cat([sub_images(_continued(field, MULTIPLE)) for field in noise.split(1, dim=1)], dim=1)
+        output = self.leave(self._levels(prepared, parts)).float()
+        z, x, y = prepared.scale.shape[2:]
+        relative = FIRST_SIZE * output[:, :, :z, :x, :y]
+        return torch.cat([from_sub_images(prepared.scale * one) for one in relative.split(SUB_IMAGES, dim=1)], dim=1)
+
+    def _levels(self, prepared: Prepared, parts: Tensor) -> Tensor:
+        """The UNet over positions, in the precision of the weights."""
+        h = self.enter(parts.to(self.dtype).contiguous(memory_format=torch.channels_last_3d))
+        skips = []
+        for level, block in enumerate(self.down):
+            if level:
+                # Means of eight values of white noise are smaller than these by the root of eight.
+                h = self.widen[level - 1](halved(h) * 8**0.5)
+            h = block(h, prepared.hints[level])
+            skips.append(h)
+        h = h * prepared.gates[-1]
+        for level in reversed(range(len(self.up))):
+            # Interpolation leaves white noise half its size.
+            finer = 2 * F.interpolate(self.narrow[level](h), scale_factor=2, mode="trilinear")
+            h = self.up[level](finer + skips[level], prepared.hints[level]) * prepared.gates[level]
+        return h
+
+
+def _continued(values: Tensor, multiple: int) -> Tensor:
+    """[N, C, Z, X, Y] continued with the last values until all three sizes are multiples."""
+    z, x, y = (-length % multiple for length in values.shape[2:])
+    return F.pad(values, (0, y, 0, x, 0, z), mode="replicate") if z or x or y else values
+
+
+def predictive_draws(output: Tensor, low_dose: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
+    """Mean [N, 1, Z, X, Y] of the reference by the regression alone, and draws [N, draws, Z, X, Y] of it.
+
+    output: of a `LocalDraws`. low_dose: the scan in the same units. See `local_spread` for the weights.
+    """
+    answer, deviations = output[:, :1], output[:, 1:]
+    free, noise = deviations[:, ::FIELDS], deviations[:, 1::FIELDS]
+    of_scan = reference.of_scan
+    mean = of_scan * low_dose + (1 - of_scan) * answer
+    return mean, mean + (1 - of_scan) * free + reference.fresh.sqrt() * noise
