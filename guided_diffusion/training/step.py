@@ -1,7 +1,8 @@
 """One step of training: timesteps, gradients over micro-batches and ranks, and the optimiser.
 
 Timesteps and dropout are named by (seed, step, item), items being numbered over all ranks. So N ranks compute the
-gradient that one rank computes from the N-fold batch, up to rounding, and up to dropout, which is drawn per rank.
+gradient that one rank computes from the N-fold batch, up to rounding, and up to dropout and the noise that a loss makes
+itself, which are drawn per rank.
 """
 
 import math
