@@ -90,7 +90,7 @@ def denoised(tmp_path_factory):
     def denoise(method: str, place: torch.device, **flags):
         settings = tiny_settings(method, low_res_scale=16.0)
         header = Header(
-            method, settings.model, settings.diffusion, PreprocessingConfig((3.3,) * 3), SamplerConfig("ddim", "5"), {}
+            method, settings.model, settings.diffusion, PreprocessingConfig((3.3,) * 3), SamplerConfig("ddim", "2"), {}
         )
         path = folder / f"{method}.pt"
         save_checkpoint(path, tiny_network(settings).state_dict(), header)
