@@ -11,10 +11,13 @@ from evaluation.measuring import Row
 from evaluation.running import launcher, run_command
 from evaluation.summary import LESIONS
 from evaluation.tables import COLUMNS
+from guided_diffusion.checkpoints import load_checkpoint
 from guided_diffusion.config import Role, flag
+from guided_diffusion.config.inference_flags import MANIFEST_DOSE
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, open_table
+from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.pet.trial_manifest import read_cases
 
 # Nothing was trained or chosen on patients of the first seed. Filters are tuned on those of the other.
@@ -86,7 +89,7 @@ def run_trial(parser: Parser, arguments: Sequence[str] | None = None) -> None:
                 "--seed", VALIDATION_SEED, "--split", "validation", "--out", out / "validation")  # fmt: skip
     for name, path in weights.items():
         run_command(*python, "scripts/test.py", "--base_samples", out / "test", "--model_path", path,
-                    "--save_dir", out / "denoised" / name, "--resume", "True")  # fmt: skip
+                    "--save_dir", out / "denoised" / name, "--resume", "True", *drawing_flags(path))  # fmt: skip
     methods = [f"--method={name}={out / 'denoised' / name}" for name in weights]
     against = columns_of(list(weights)).get(TITLES[PAPERS_METHOD], next(iter(weights)))
     run_command(*python, "evaluation/compare.py", "--trial", out / "test", "--validation", out / "validation",
@@ -106,6 +109,15 @@ def weights_in(folder: Path) -> dict[str, Path]:
     if not found:
         raise InputError(f"{folder}: holds no weights (NAME.pt)")
     return {path.stem: path for path in found}
+
+
+def drawing_flags(weights: Path) -> tuple[str, ...]:
+    """Flags for weights that predict a distribution: they estimate the normal dose of each of the trial's scans.
+
+    Raises InputError for a file that holds no weights.
+    """
+    header = load_checkpoint(str(weights)).header
+    return ("--dose_fraction", MANIFEST_DOSE) if header and METHODS[header.method].kernels else ()
 
 
 def columns_of(names: Sequence[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,16 @@ from guided_diffusion.commands.input_flags import overrides_from
 from guided_diffusion.commands.shipped_weights import weights_or_default
 from guided_diffusion.config.inference_flags import ReportFlags
 from guided_diffusion.config.parser import Parser, read_flags
-from guided_diffusion.dist_util import SharedError, SharedFailure, communicator, device, on_root, share_cores, told
+from guided_diffusion.dist_util import (
+    SharedError,
+    SharedFailure,
+    communicator,
+    device,
+    on_root,
+    root_first,
+    share_cores,
+    told,
+)
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import check_space, writable_folder
 from guided_diffusion.folder_lock import one_writer
@@ -130,6 +139,7 @@ def _denoise_alone(subject: Subject, run: Run) -> None:
 
 def _denoise_subject(subject: Subject, run: Run) -> None:
     """One subject from file to files."""
+    run = replace(run, loaded=root_first(run.loaded.at_dose, subject.dose))
     began = time.perf_counter()
     if run.flags["info"]:
         _inform(subject, run)

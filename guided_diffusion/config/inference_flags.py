@@ -2,7 +2,7 @@
 
 import math
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,6 +16,7 @@ PUBLISHED_SEED = 10
 FUSIONS = ("end", "each_step")
 PRECISIONS = ("float32", "bfloat16", "float16")
 _BY_PRESET = "the preset's"
+MANIFEST_DOSE = "manifest"
 
 
 def suv_basis_flag() -> Any:
@@ -166,7 +167,8 @@ class Sampling:
     dose_fraction: str = flag(
         "0",
         "the scan's share of the counts of the image that is estimated, such as 1/20: mean and error bar are then those"
-        " of that image as acquired, with its noise; 0: of the noise-free image",
+        " of that image as acquired, with its noise; 0: of the noise-free image; manifest: the dose that a virtual"
+        " trial's manifest states of each of its scans (0 for one at the normal dose)",
         Role.DRAWING,
     )
     sample: bool = flag(
@@ -182,7 +184,10 @@ class Sampling:
 
     @property
     def dose(self) -> float:
-        """The number that `dose_fraction` says. Raises InputError for one that is no share of an image's counts."""
+        """The number that `dose_fraction` says. Raises InputError for one that is no share of an image's counts.
+
+        "manifest" is none: `at_dose` puts a scan's own in its place.
+        """
         try:
             dose = float(Fraction(self.dose_fraction))
         except (ValueError, ZeroDivisionError):
@@ -191,8 +196,23 @@ class Sampling:
             raise InputError(f"--dose_fraction {self.dose_fraction!r}: a fraction such as 1/20, from 0 to below 1")
         return dose
 
+    def at_dose(self, dose: float | None) -> "Sampling":
+        """The same for a scan of this dose, of which the manifest of its trial is asked; None: no manifest says it.
+
+        Raises InputError where none says it.
+        """
+        if self.dose_fraction != MANIFEST_DOSE:
+            return self
+        if dose is None:
+            raise InputError(
+                f"--dose_fraction {MANIFEST_DOSE}: the scan is of no virtual trial, whose manifest states its dose;"
+                " give a number such as 1/20"
+            )
+        return replace(self, dose_fraction=str(dose) if dose < 1 else "0")
+
     def __post_init__(self) -> None:
-        self.dose  # noqa: B018 raises for a fraction that is none
+        if self.dose_fraction != MANIFEST_DOSE:
+            self.dose  # noqa: B018 raises for a fraction that is none
         if self.realisations < 1:
             raise InputError(f"--realisations {self.realisations}: at least one volume is sampled")
         if self.fuse not in FUSIONS:

@@ -57,6 +57,10 @@ class LoadedModel:
         """The device that holds the network."""
         return next(self.model.parameters()).device
 
+    def at_dose(self, dose: float | None) -> "LoadedModel":
+        """The same model for a scan of this dose: see `Sampling.at_dose`."""
+        return replace(self, settings=replace(self.settings, sampling=self.sampling.at_dose(dose)))
+
     def patch_bytes(self, slices: int, in_plane: tuple[int, int]) -> int:
         """About the memory in bytes that a network call on a patch takes. in_plane: X and Y as the network gets it."""
         return self.method.call_bytes(self.model.config, (slices, *in_plane), self.model.dtype)

@@ -34,11 +34,16 @@ _ARRAY_NAME = re.compile(r"(samples|uncertainty)_\d+x\d+x\d+\.npz")
 
 @dataclass(frozen=True)
 class Subject:
-    """A scan to denoise and the folder for its results. notices: of what was left out on the way to it."""
+    """A scan to denoise and the folder for its results.
+
+    notices: of what was left out on the way to it. dose: its fraction of the normal one by a trial's manifest, None
+    where there is none.
+    """
 
     path: str
     folder: Path
     notices: tuple[str, ...] = ()
+    dose: float | None = None
 
     def is_finished(self, key: str) -> bool:
         """Whether the results of the run with this key are here: its manifest, written last, and all that it lists.
@@ -142,7 +147,7 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if is_trial(path):
-        return [Subject(str(case.low_dose), out / case.name) for case in read_cases(path)]
+        return [Subject(str(case.low_dose), out / case.name, dose=case.dose) for case in read_cases(path)]
     if path.resolve() == out.resolve():
         raise InputError(f"{path}: the results would lie among the scans; choose another --save_dir")
     found = contents_of(path, excluded=out)

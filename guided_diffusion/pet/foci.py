@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.ndimage import maximum_filter
@@ -42,6 +43,19 @@ class ContrastMap:
     contrast: np.ndarray
     voxel_mm: tuple[float, float, float]
 
+    @cached_property
+    def places(self) -> tuple[tuple[int, int, int], ...]:
+        """The voxels of the foci, hottest first: see `foci`. Found once, however many volumes are compared with."""
+        reach = [int(APART_MM / size) for size in self.voxel_mm]
+        is_focus = (self.peak >= SMALLEST_PEAK_SUV) & (self.contrast >= CONTRAST)
+        is_focus &= self.peak == maximum_filter(self.peak, [2 * n + 1 for n in reach])
+        maxima = [tuple(map(int, voxel)) for voxel in np.argwhere(is_focus)]
+        places: list[tuple[int, int, int]] = []
+        for voxel in sorted(maxima, key=lambda voxel: -self.peak[voxel]):
+            if not any((np.abs(np.subtract(voxel, place)) <= reach).all() for place in places):  # one for equal maxima
+                places.append(voxel)
+        return tuple(places)
+
 
 def contrast_map(volume: np.ndarray, voxel_mm: Sequence[float]) -> ContrastMap:
     """SUVpeak (mean over 1 mL) about every voxel, and its ratio to the mean of a shell of 30 to 50 mm diameter."""
@@ -60,15 +74,7 @@ def foci(own: ContrastMap, other: ContrastMap) -> list[Focus]:
     A focus is a maximum of SUVpeak within 10 mm either way along each axis, of SUV 1 and twice its surroundings or
     more.
     """
-    reach = [int(APART_MM / size) for size in own.voxel_mm]
-    is_focus = (own.peak >= SMALLEST_PEAK_SUV) & (own.contrast >= CONTRAST)
-    is_focus &= own.peak == maximum_filter(own.peak, [2 * n + 1 for n in reach])
-    maxima = [tuple(map(int, voxel)) for voxel in np.argwhere(is_focus)]
-    places: list[tuple[int, int, int]] = []
-    for voxel in sorted(maxima, key=lambda voxel: -own.peak[voxel]):
-        if not any((np.abs(np.subtract(voxel, place)) <= reach).all() for place in places):  # one for equal maxima
-            places.append(voxel)
-    return [_focus(place, own, other) for place in places]
+    return [_focus(place, own, other) for place in own.places]
 
 
 def lacking(volume: np.ndarray, other: np.ndarray, voxel_mm: Sequence[float]) -> tuple[list[Focus], int]:

@@ -5,16 +5,25 @@ import csv
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
 
 from evaluation import weights_trial as trial
 from evaluation.compared_scans import ComparedScan, open_examination
 from evaluation.results_figure import main as draw
 from evaluation.results_figure import place_of_interest, save_slices, slices_of
-from evaluation.weights_trial import columns_of, run_trial, weights_in, write_shown_numbers
+from evaluation.weights_trial import columns_of, drawing_flags, run_trial, weights_in, write_shown_numbers
+from guided_diffusion.checkpoints import save_checkpoint
+from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.trial_manifest import read_cases
 from tests.evaluation_trial import LESION, SHAPE, write_results, write_trial
+
+
+def write_weights(path, method):
+    """A file of weights of which only the header makes sense."""
+    header = Header(method, ModelConfig(), DiffusionConfig(), PreprocessingConfig(), SamplerConfig(), {})
+    save_checkpoint(path, {"weight": torch.zeros(1)}, header)
 
 
 def test_all_weights_take_part_in_a_known_order(tmp_path):
@@ -59,7 +68,7 @@ def test_the_commands(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trial, "run_command", run)
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "demo_unet3d.pt").touch()
+    write_weights(tmp_path / "weights" / "demo_unet3d.pt", "unet3d")
     given = ["--out_dir", str(tmp_path / "trial"), "--checkpoints", str(tmp_path / "weights"), "--subjects", "1"]
     run_trial(trial.create_parser(""), given)
     assert [script for script, _ in commands] == [
@@ -73,6 +82,12 @@ def test_the_commands(tmp_path, monkeypatch):
         kept = [(row["metric"], row["region"]) for row in csv.DictReader(file)]
     assert kept == [("psnr_normal", "volume"), ("suv_peak_bias_normal", "lesion_02")]
     assert matplotlib.image.imread(out / "results.png").shape[2] == 4
+
+
+def test_weights_that_predict_a_distribution_estimate_the_normal_dose(tmp_path):
+    for method, flags in {"unet3d": (), "local3d_samples": ("--dose_fraction", "manifest")}.items():
+        write_weights(tmp_path / "weights.pt", method)
+        assert drawing_flags(tmp_path / "weights.pt") == flags
 
 
 def test_only_numbers_of_the_tables_are_kept(tmp_path):

@@ -8,9 +8,11 @@ import torch
 
 from guided_diffusion.checkpoints import save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
+from guided_diffusion.errors import InputError
 from guided_diffusion.inference import blend_at_end
 from guided_diffusion.local_spread import LocalSpread
 from tests.denoising import denoise, denoise_on
+from tests.evaluation_trial import write_trial
 from tests.mpi import assert_refused, needs_mpiexec, run_script
 
 MODEL = ModelConfig(num_channels=32, num_res_blocks=1, channel_mult="1,2", low_res_scale=16.0)
@@ -97,6 +99,25 @@ def test_a_dose_that_is_no_fraction_is_refused(small, weights, tmp_path):
         "--dose_fraction", "20",
     )  # fmt: skip
     assert_refused(refused, "--dose_fraction '20': a fraction such as 1/20, from 0 to below 1")
+
+
+def test_scans_of_a_trial_have_the_dose_of_its_manifest(weights, tmp_path):
+    """One at the normal dose has none of a larger image's counts."""
+    trial = tmp_path / "trial"
+    write_trial(trial, "test", subjects=1, doses=(1.0, 0.05))
+    denoise(trial, weights, tmp_path / "all", "--dose_fraction", "manifest", "--realisations", 2)
+    for name, dose in {"low_dose_1": "0", "low_dose_1-20": "1/20"}.items():
+        scan = trial / "sub-0000" / f"{name}.nii.gz"
+        denoise(scan, weights, tmp_path / name, "--dose_fraction", dose, "--realisations", 2)
+        for file in ("denoised.nii.gz", "uncertainty.nii.gz"):
+            assert (tmp_path / "all/sub-0000" / name / file).read_bytes() == (tmp_path / name / file).read_bytes()
+    settings = json.loads((tmp_path / "all/sub-0000/low_dose_1-20/run.json").read_text())["settings"]
+    assert settings["sampling"]["dose_fraction"] == "0.05"
+
+
+def test_the_dose_of_a_manifest_needs_a_trial(small, weights, tmp_path):
+    with pytest.raises(InputError, match="--dose_fraction manifest: the scan is of no virtual trial"):
+        denoise(small / "scan.npz", weights, tmp_path, "--dose_fraction", "manifest")
 
 
 def test_a_distribution_has_no_steps_after_which_to_blend(small, weights, tmp_path, capsys):
