@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from guided_diffusion import logger
 from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.dist_util import communicator, on_root
@@ -95,8 +96,15 @@ def simulate_trial(parser: Parser, arguments: Sequence[str] | None = None) -> No
             on_result=lambda *_: progress.update(),
             on_step=lambda: None,
         )
-    rows = [row for subject in subjects for row in rows_of(trial, subject)]
-    on_root(trials.write_manifest, [row for row in rows if (flags.out / row["pair"]).exists()], flags.out)
+    on_root(_write_manifest, [row for subject in subjects for row in rows_of(trial, subject)], flags.out)
+
+
+def _write_manifest(rows: list[dict[str, object]], out: Path) -> None:
+    """The manifest of the pairs that were written."""
+    written = [row for row in rows if (out / str(row["pair"])).exists()]
+    if len(written) < len(rows):
+        logger.log(f"notice: {len(rows) - len(written)} of {len(rows)} pairs left out: their counts make no image")
+    trials.write_manifest(written, out)
 
 
 def _shares(text: str) -> float | list[float]:

@@ -49,5 +49,5 @@ SMALL_SLICE_MODEL = replace(DEMO_MODEL, channel_mult="1,2,2,2", dims=2)
 
 # The network for scanners outside its training, and the grid between the scans' and its own: finer than most
 # scanners resolve, and not so fine that it costs more than it shows.
-LOCAL_MODEL = ModelConfig(num_channels=64, num_res_blocks=1, channel_mult="1,2,2", low_res_scale=64.0)
+LOCAL_MODEL = ModelConfig(num_channels=96, num_res_blocks=1, channel_mult="1,2,2", low_res_scale=64.0)
 LOCAL_PREPROCESSING = PreprocessingConfig(voxel_mm=(2.5, 2.5, 2.5), suv_max=64.0, linear_transfer=True, overlap=24)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from guided_diffusion import logger
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import arrays
 from guided_diffusion.pet.geometry import resample_like, to_model_grid
@@ -177,7 +176,7 @@ def _write_dose(
 ) -> None:
     """The pairs of a dose, in half precision, and its images where they are kept.
 
-    Images of so few counts that nothing takes them for SUV, such as those without a voxel above zero, are left out.
+    Images of so few counts that no reader takes them for SUV, such as those without a voxel above zero, are left out.
     """
     for number, (image, reference) in enumerate(zip(images, references, strict=True)):
         files = _Case(subject, number).files(dose, trial.native)
@@ -185,8 +184,7 @@ def _write_dose(
         pair = np.stack([low.data, resample_like(reference, low, linear=True).data]).astype(np.float16)
         try:
             check_suv(pair[0], files["pair"], stated=True)
-        except InputError as mistake:
-            logger.log(f"notice: left out: {mistake}")
+        except InputError:
             continue
         (out / files["pair"]).parent.mkdir(parents=True, exist_ok=True)
         arrays.write(out / files["pair"], arr_0=pair, affine=low.affine, unit=np.array("SUV"))

@@ -149,7 +149,7 @@ def test_the_manifest_leaves_out_what_is_not_kept():
     assert {row["truth"] for row in rows} == {""}
 
 
-def test_a_dose_that_shows_nothing_is_left_out_of_the_manifest(tmp_path, monkeypatch):
+def test_a_dose_that_shows_nothing_is_left_out_of_the_manifest(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(trials.GRID_PRESETS, "slab", ((40, 60, 8), 8.0))
     thinned = random_trial_module.thin
 
@@ -159,7 +159,9 @@ def test_a_dose_that_shows_nothing_is_left_out_of_the_manifest(tmp_path, monkeyp
 
     monkeypatch.setattr(random_trial_module, "thin", thin_but_without_counts_at_the_lowest)
     flags = ["--scanners", "random", "--preset", "slab", "--doses", "1/20,1/100", "--reconstructions", "1"]
-    simulate_trial(create_parser(""), [*flags, "--out", str(tmp_path)])
+    with caplog.at_level("INFO"):
+        simulate_trial(create_parser(""), [*flags, "--out", str(tmp_path)])
     rows = read_manifest(tmp_path)
     assert [row["dose"] for row in rows] == ["0.05"]
     assert [path.name for path in tmp_path.rglob("pair_*")] == ["pair_1-20.npz"]
+    assert "notice: 1 of 2 pairs left out" in caplog.text
