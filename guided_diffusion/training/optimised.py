@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from guided_diffusion.dist_util import SharedError
 from guided_diffusion.interfaces import Examples, Objective
 from guided_diffusion.training.ranks import data_parallel
 from guided_diffusion.training.settings import TrainSettings
@@ -50,6 +51,11 @@ class OptimisedNetwork:
         """The objective's."""
         return self._objective.name
 
+    @property
+    def _reduced(self) -> bool:
+        """Whether the network computes in half precision."""
+        return self._settings.model.use_fp16 or self._settings.optimisation.precision == "bfloat16"
+
     def let_gradients_in(self, allowed: bool) -> None:
         """Set whether losses give gradients to this network's weights."""
         for parameter in self._trainable:
@@ -64,6 +70,13 @@ class OptimisedNetwork:
         if self._parallel is not self.network:
             self._losses(examples)["loss"].sum().backward()
             self.optimiser.zero_grad(set_to_none=True)
+
+    def refuse_wrong_gradients(self) -> None:
+        """Have every rank raise InputError where PyTorch's gradients would be wrong: see `_refuse_two_slices`."""
+        if self._device.type == "cpu" and self._reduced:
+            for layer in self.network.modules():
+                if isinstance(layer, nn.Conv3d) and layer.kernel_size[0] > 1:
+                    layer.register_forward_pre_hook(_refuse_two_slices)
 
     def accumulate_gradients(self, examples: Examples, weigh: Weigh) -> dict[str, Tensor]:
         """Gradients of the mean weighted loss over micro-batches and ranks. Returns this rank's terms [N] of the loss.
@@ -103,8 +116,7 @@ class OptimisedNetwork:
     def _losses(self, examples: Examples) -> dict[str, Tensor]:
         """The terms of the loss [N], in the precision of the settings."""
         half = torch.float16 if self._settings.model.use_fp16 else torch.bfloat16
-        reduced = self._settings.model.use_fp16 or self._settings.optimisation.precision == "bfloat16"
-        with torch.autocast(self._device.type, half, enabled=reduced):
+        with torch.autocast(self._device.type, half, enabled=self._reduced):
             return self._objective.losses(self._parallel, examples)
 
     def _without_averaging(self) -> AbstractContextManager:
@@ -124,3 +136,16 @@ class OptimisedNetwork:
         self.optimiser.load_state_dict(optimiser | {"param_groups": groups})
         if state["scaler"]:  # empty where the run did without it until now
             self.scaler.load_state_dict(state["scaler"])
+
+
+def _refuse_two_slices(_layer: nn.Conv3d, maps: tuple[Tensor]) -> None:
+    """Raises InputError for maps [N, C, Z, X, Y] of two slices.
+
+    The gradient of a 3D convolution's weights is then partly memory that nothing was written to, in bfloat16 on CPUs
+    with instructions for it (PyTorch 2.13 with its oneDNN); of one slice, three and more it is right.
+    """
+    if maps[0].shape[2] == 2 and torch.is_grad_enabled():
+        raise SharedError(
+            "--precision bfloat16: on a CPU PyTorch gives wrong gradients for maps of two slices, which the network"
+            " has at this --crop_size; take more slices, or --precision float32"
+        )

@@ -63,6 +63,7 @@ class TrainStep:
         for trained in self.networks:
             self._train_alone(trained)
             trained.rehearse(self._nothing())
+            trained.refuse_wrong_gradients()
 
     @property
     def scaler(self) -> torch.amp.GradScaler:

@@ -86,6 +86,16 @@ class TestFlags:
         with pytest.raises(InputError, match="--schedule_sampler 'best' is unknown"):
             run(data_dir, tmp_path, schedule_sampler="best")
 
+    def test_maps_for_which_gradients_in_bfloat16_are_wrong(self, data_dir, tmp_path):
+        """Of a local network with two levels, which halve all axes: 8 slices become 4, and then 2."""
+        local = {"method": "local3d", "resblock_updown": False, "add_low_res": False, "predict_xstart": False}
+        local |= {"attention_resolutions": "16,8", "max_steps": 2, "precision": "bfloat16"}
+        with pytest.raises(InputError, match=r"--precision bfloat16: on a CPU .* maps of two slices"):
+            run(data_dir, tmp_path / "refused", **local, crop_size="16,16,8")
+        for number, other in enumerate(({"crop_size": "16,16,16"}, {"crop_size": "16,16,8", "precision": "float32"})):
+            run(data_dir, tmp_path / str(number), **local | other)
+            assert (tmp_path / str(number) / "model000002.pt").exists()
+
     def test_loss_that_explodes(self, data_dir, tmp_path):
         with pytest.raises(InputError, match="is not finite; lower --lr"):
             run(data_dir, tmp_path, max_steps=20, lr=1e20)
