@@ -1,0 +1,97 @@
+"""The communicator of the ranks: mpi4py's world or, without an MPI library, a world of one rank.
+
+All MPI calls go through `communicator()`. Waiting for others goes through `wait_until`, which leaves the cores to them.
+"""
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from guided_diffusion.errors import InputError
+from guided_diffusion.launchers import how_to_start, launch
+from guided_diffusion.mpi_segments import remove_names, remove_namesakes
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.005
+
+
+class SingleRank:
+    """The communicator of a run without MPI: the part of mpi4py's interface that one rank needs."""
+
+    rank = 0
+    size = 1
+
+    def bcast(self, value: T, root: int = 0) -> T:  # noqa: ARG002
+        return value
+
+    def gather(self, value: T, root: int = 0) -> list[T]:  # noqa: ARG002
+        return [value]
+
+    def allgather(self, value: T) -> list[T]:
+        return [value]
+
+
+class LaunchError(InputError):
+    """Several processes were started that cannot reach each other; `rank` is this one's number by its launcher."""
+
+    def __init__(self, message: str, rank: int):
+        super().__init__(message)
+        self.rank = rank
+
+
+@functools.cache
+def communicator() -> Any:
+    """mpi4py's COMM_WORLD, or a `SingleRank` where mpi4py or an MPI library is missing.
+
+    The first call starts MPI, which waits for all ranks.
+
+    Raises LaunchError if a launcher started several ranks that cannot reach each other: each would do the whole job.
+    """
+    found = launch(os.environ)
+    remove_namesakes()
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        if found is not None:
+            raise LaunchError(
+                f"{found.launcher} started {found.size} processes, but MPI cannot be used"
+                f" ({str(error).strip().splitlines()[0]}): install mpi4py and an MPI library",
+                found.rank,
+            ) from None
+        return SingleRank()
+    if found is not None and MPI.COMM_WORLD.size == 1:
+        raise LaunchError(
+            f"started as {found.size} ranks that cannot see each other by {found.launcher} (mpi4py uses"
+            f" {MPI.get_vendor()[0]}): {how_to_start(found)}",
+            found.rank,
+        )
+    wait_until(MPI.COMM_WORLD.Ibarrier().Test)
+    remove_names()
+    return MPI.COMM_WORLD
+
+
+@functools.cache
+def node_communicator() -> Any:
+    """The communicator of the ranks on this rank's node."""
+    comm = communicator()
+    if comm.size == 1:
+        return comm
+    from mpi4py import MPI
+
+    return comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+
+
+def wait_until(ready: Callable[[], bool]) -> None:
+    """Poll with pauses: MPI's own waiting would keep a core busy that another rank may need."""
+    while not ready():
+        time.sleep(_POLL_SECONDS)
+
+
+def meet() -> None:
+    """Wait, without keeping a core busy, until every rank is here."""
+    comm = communicator()
+    if comm.size > 1:
+        wait_until(comm.Ibarrier().Test)

@@ -1,0 +1,79 @@
+"""Failing together: a mistake of one rank is raised on every rank, so that none waits for one that has ended.
+
+All leave with the same exit code, and one line is printed.
+"""
+
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from guided_diffusion.communicator import communicator, meet
+from guided_diffusion.errors import Failure, InputError
+
+T = TypeVar("T")
+
+
+class SharedError(InputError):
+    """An InputError that every rank raises, so that none waits for a rank that has ended."""
+
+
+class SharedFailure(Failure):
+    """A Failure that every rank raises; where the program is to blame, its traceback has been printed."""
+
+
+def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
+    """Run `function` on rank 0 only and return its result there, None elsewhere.
+
+    Its InputError, and the SystemExit of `--help`, is raised on every rank; anything else as a SharedFailure.
+    """
+    comm = communicator()
+    result, message, failure, exit_code = None, None, None, None
+    if comm.rank == 0:
+        try:
+            result = function(*args, **kwargs)
+        except InputError as error:
+            message = str(error)
+        except SystemExit as stop:
+            exit_code = stop.code or 0
+        except Exception as error:
+            failure = told(error)
+    meet()
+    message, failure, exit_code = comm.bcast((message, failure, exit_code))
+    if message is not None:
+        raise SharedError(message)
+    if failure is not None:
+        raise SharedFailure(failure)
+    if exit_code is not None:
+        raise SystemExit(exit_code)
+    return result
+
+
+def told(error: BaseException) -> str:
+    """One line about a failure. Prints its traceback unless it is one that the user can correct."""
+    if isinstance(error, Failure):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error})"
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def shared(error: Exception) -> Exception:
+    """An exception as every rank may raise it: a SharedError or SharedFailure, or itself where there is one rank."""
+    if communicator().size == 1 or isinstance(error, SharedError | SharedFailure):
+        return error
+    return SharedError(str(error)) if isinstance(error, InputError) else SharedFailure(told(error))
+
+
+def raise_together(mistake: InputError | None) -> None:
+    """Raise on every rank the first of the ranks' mistakes, if there is one. Every rank must call this."""
+    meet()
+    messages = [message for message in communicator().allgather(mistake and str(mistake)) if message]
+    if messages:
+        raise SharedError(messages[0])
+
+
+def root_first(function: Callable[..., T], *args: Any) -> T:
+    """Run `function` on rank 0 and then, if it raised nothing there, on every other rank."""
+    result = on_root(function, *args)
+    return result if communicator().rank == 0 else function(*args)

@@ -1,0 +1,74 @@
+"""Leaving: every script's `main` runs in `run_main`, which ends all ranks together and says why."""
+
+import io
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from guided_diffusion.communicator import LaunchError, communicator, meet
+from guided_diffusion.errors import InputError
+from guided_diffusion.failing_together import SharedError, SharedFailure, told
+
+INTERRUPTED = 130  # the exit code of a process that was interrupted, as shells have it
+_LEAVING_SECONDS = 3  # time for the first of several processes without MPI to print its line
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a script's `main` and end all ranks together.
+
+    Exit code 2 and one line for an InputError, 1 and a traceback for a failure of the program, 130 for an interrupt.
+    A name that the terminal cannot show, as of a folder in Latin-1, is printed with escapes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        main()
+        meet()
+    except SystemExit:
+        raise
+    except SharedError as error:
+        if communicator().rank == 0:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except SharedFailure as error:
+        if communicator().rank == 0:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    except BaseException as error:
+        end_all(error)
+
+
+def end_all(error: BaseException) -> NoReturn:
+    """Say why this rank cannot go on, and end with it all others, which may be waiting for it."""
+    if isinstance(error, LaunchError) and error.rank:
+        time.sleep(_LEAVING_SECONDS)  # launchers end all processes with the first that leaves
+        sys.exit(2)
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr, flush=True)
+        _leave(INTERRUPTED)
+    message = str(error) if isinstance(error, InputError) else told(error)
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    _leave(2 if isinstance(error, InputError) else 1)
+
+
+def abort(code: int) -> NoReturn:
+    """End this process and all ranks at once, from whichever thread."""
+    comm = communicator()
+    if comm.size > 1:
+        comm.Abort(code)
+    os._exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit, and end the other ranks too, which may be waiting for this one."""
+    try:
+        comm = communicator()
+    except InputError:
+        sys.exit(code)
+    if comm.size > 1:
+        sys.stderr.flush()
+        abort(code)
+    sys.exit(code)
