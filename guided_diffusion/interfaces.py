@@ -4,7 +4,7 @@ Tensors are [N, C, Z, X, Y], images in them normalised.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -123,7 +123,9 @@ class Method(ABC):
     what its objectives report besides the first one's loss; those of further objectives begin with their names.
     begins_with: the method whose weights its training begins with, None for none in particular. uses_noise: whether
     its objectives use the noise of examples. kernels: of the noise about its answer, see `inference.drawing`; empty
-    where the network gives an image and no distribution.
+    where the network predicts none. noise_fields: how many fields of white noise an image is made of, where the network
+    draws images itself; else 0. alignment: patches begin at multiples of so many slices; more than 1 where
+    what a network makes of noise depends on the place in a patch.
     """
 
     name: str
@@ -133,6 +135,8 @@ class Method(ABC):
     dims = 3
     terms: tuple[str, ...] = ("mse", "vb")
     kernels: tuple[np.ndarray, ...] = ()
+    noise_fields = 0
+    alignment = 1
 
     @abstractmethod
     def create_model(self, model: ModelConfig, diffusion: DiffusionConfig) -> nn.Module:
@@ -161,6 +165,24 @@ class Method(ABC):
         noise-free image.
         """
         raise NotImplementedError(f"{self.name} gives no distribution")
+
+    def draws(
+        self,
+        network: nn.Module,
+        low_dose: Tensor,
+        noises: Iterable[Tensor],
+        dose: float,
+    ) -> Iterator[Tensor]:
+        """Of a method with noise fields: the mean [N, 1, Z, X, Y], then an image for each noise as it comes.
+
+        low_dose: [N, 1, Z, X, Y]. noises: white, [N, noise_fields, Z, X, Y] each. dose: as in `distribution`.
+        """
+        raise NotImplementedError(f"{self.name} draws no images")
+
+    @property
+    def has_distribution(self) -> bool:
+        """Whether images can be drawn about its mean."""
+        return bool(self.kernels) or self.noise_fields > 0
 
     def make_fast(
         self,

@@ -7,6 +7,7 @@ scan alone is computed once for all draws.
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -102,11 +103,16 @@ class LocalDraws(nn.Module):
         return self.enter.weight.dtype
 
     def forward(self, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:  # noqa: ARG002
-        scan = low_res.float() * self.config.low_res_scale
-        prepared = self.prepare(scan)
-        deviations = [self.deviations(prepared, noise) for noise in x.split(FIELDS, dim=1)] if x.shape[1] else []
-        joined = torch.cat([from_sub_images(prepared.answer), *deviations], dim=1)
-        return cropped(joined / self.config.low_res_scale, low_res)
+        noises = x.split(FIELDS, dim=1) if x.shape[1] else ()
+        return torch.cat(list(self.outputs(low_res, noises)), dim=1)
+
+    def outputs(self, low_res: Tensor, noises: Iterable[Tensor]) -> Iterator[Tensor]:
+        """What a call returns, part by part: the answer, and for each noise [N, FIELDS, Z, X, Y] two deviations."""
+        unit = self.config.low_res_scale
+        prepared = self.prepare(low_res.float() * unit)
+        yield cropped(from_sub_images(prepared.answer) / unit, low_res)
+        for noise in noises:
+            yield cropped(self.deviations(prepared, noise) / unit, low_res)
 
     def prepare(self, scan: Tensor) -> Prepared:
         """What all draws have in common, of a scan [N, 1, Z, X, Y] in SUV."""

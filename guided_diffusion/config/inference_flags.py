@@ -210,6 +210,11 @@ class Sampling:
             )
         return replace(self, dose_fraction=str(dose) if dose < 1 else "0")
 
+    @property
+    def drawn(self) -> int:
+        """How many images are drawn about a mean: all realisations of several, and a single one if it is written."""
+        return self.realisations if self.realisations > 1 or self.sample else 0
+
     def __post_init__(self) -> None:
         if self.dose_fraction != MANIFEST_DOSE:
             self.dose  # noqa: B018 raises for a fraction that is none

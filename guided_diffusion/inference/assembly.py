@@ -1,6 +1,6 @@
 """Batches of patches become realisations of the volume, which leave in order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from guided_diffusion.pet.patches import PatchPlan
 class Assembly:
     """Stitches batches in whatever order they arrive, and hands every whole realisation on in order of its number.
 
-    Volumes are float32 [X, Y, Z], patches [N, X, Y, patch_size]. Only realisations between the one to be handed on next
+    Volumes are float32 [X, Y, Z], patches [N, X, Y, patch_size], with an axis of channels before X where a realisation
+    has several. shapes: of every realisation, without Z. Only realisations between the one to be handed on next
     and the latest that has arrived in part are held. Batches that are on disk from an earlier run are read when their
     realisation's turn comes.
     """
@@ -20,14 +21,13 @@ class Assembly:
         self,
         plan: PatchPlan,
         batches: list[range],
-        in_plane: tuple[int, int],
-        realisations: int,
+        shapes: Sequence[tuple[int, ...]],
         on_volume: Callable[[np.ndarray], None],
         finished: FinishedPatches | None = None,
     ):
         self._plan, self._batches = plan, batches
-        self._shape = (*in_plane, plan.length)
-        self._realisations = realisations
+        self._shapes = [(*shape, plan.length) for shape in shapes]
+        self._realisations = len(shapes)
         self._on_volume = on_volume
         self._finished = finished
         self._volumes: dict[int, np.ndarray] = {}
@@ -66,7 +66,7 @@ class Assembly:
     def _open(self, realisation: int) -> None:
         """Begin a volume with what is on disk of it."""
         absent = self._absent(realisation)
-        self._volumes[realisation] = np.zeros(self._shape, dtype=np.float32)
+        self._volumes[realisation] = np.zeros(self._shapes[realisation], dtype=np.float32)
         self._remaining[realisation] = set(range(len(self._batches)))
         for batch in range(len(self._batches)):
             if batch not in absent:

@@ -17,7 +17,7 @@ from guided_diffusion.inference.assembly import Assembly
 from guided_diffusion.inference.blend_at_end import BlendAtEnd
 from guided_diffusion.inference.blend_each_step import BlendEachStep
 from guided_diffusion.inference.loading import LoadedModel
-from guided_diffusion.inference.patch_sampling import Blending, PatchTiming
+from guided_diffusion.inference.patch_sampling import Blending, PatchTiming, groups_of_draws
 from guided_diffusion.inference.results import Denoised, Result
 from guided_diffusion.inference.resume import FinishedPatches
 from guided_diffusion.memory import PatchesTooLarge
@@ -49,8 +49,9 @@ def denoise_volume(
     begin again with patches of half the length, or raise InputError where the noise depends on it. measure: looks at
     every realisation (SUV, on the input's grid) on rank 0, which keeps none of them.
     Returns the result on rank 0 and None elsewhere; raises InputError for one that is not finite. Its memory does not
-    grow with the number of realisations. Where the method predicts a distribution, the network is called once for all
-    realisations, which are drawn on rank 0, and only to be measured or if one is wanted instead of the mean.
+    grow with the number of realisations. Where the method has a distribution, images are drawn only to be measured or
+    if one is wanted instead of the mean: from kernels on rank 0 after one call for all, or by the network itself, whose
+    call for a patch makes several.
     """
     model_input = on_root(planning.to_grid, volume, loaded.preprocessing)
     free = planning.free_bytes_per_rank(loaded.device) if fit_memory else None
@@ -77,14 +78,18 @@ class _Work:
         grid = loaded.preprocessing
         normalised = normalise(result.model_input.data, grid.suv_max, negative=grid.linear_transfer)
         self.result = result
-        self.padded = pad_in_plane(normalised, loaded.model.config.in_plane_multiple)
+        padded = pad_in_plane(normalised, loaded.model.config.in_plane_multiple)
+        # A plan may be longer than the volume, which then goes on as it ends.
+        self.padded = np.pad(padded, ((0, 0), (0, 0), (0, plan.length - padded.shape[2])), mode="edge")
         self.batches = _batches(len(plan.starts), loaded.sampling.batch_size)
-        in_plane = self.padded.shape[:2]
+        x, y = self.padded.shape[:2]
         if loaded.method.kernels:
-            shape = (1 + len(loaded.method.kernels), *in_plane)
-            self.assembly = Assembly(plan, self.batches, shape, 1, result.add_distribution, kept)
+            shapes, add = [(1 + len(loaded.method.kernels), x, y)], result.add_distribution
+        elif loaded.method.noise_fields:
+            shapes, add = [(1 + len(group), x, y) for group in groups_of_draws(loaded.sampling)], result.add_draws
         else:
-            self.assembly = Assembly(plan, self.batches, in_plane, loaded.sampling.realisations, result.add, kept)
+            shapes, add = [(x, y)] * loaded.sampling.realisations, result.add
+        self.assembly = Assembly(plan, self.batches, shapes, add, kept)
 
 
 def _described(work: _Work, plan: PatchPlan, timings: list[PatchTiming]) -> Denoised:

@@ -4,7 +4,7 @@ Volumes on the model's grid are arrays [X, Y, Z] = (anterior-posterior, left-rig
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -23,12 +23,16 @@ from guided_diffusion.noise import axial_noise
 from guided_diffusion.pet.patches import PatchPlan
 from guided_diffusion.stalls import sign_of_life, working
 
+DRAWS_TOGETHER = 10
+"""Images that a network draws of a patch in one call: what they have in common is computed once, and all are held."""
+
 
 @dataclass(frozen=True)
 class PatchTask:
     """Patches of one realisation: their first slices in the volume, and their low-dose voxels, normalised.
 
-    low_dose: [N, X, Y, margin + Z + margin], with the slices that the network is only shown.
+    low_dose: [N, X, Y, margin + Z + margin], with the slices that the network is only shown. realisation: of methods
+    with noise fields, the number of the group that is drawn.
     """
 
     starts: tuple[int, ...]
@@ -51,7 +55,7 @@ class PatchTiming:
 class PatchResult:
     """Denoised voxels of a batch, float32 [N, X, Y, Z], where they were computed and how long it took.
 
-    Of a method that predicts a distribution: its mean and amplitudes, [N, 1 + kernels, X, Y, Z].
+    Of a method with a distribution: [N, 1 + C, X, Y, Z], its mean, and the amplitudes or the images drawn.
     """
 
     samples: np.ndarray
@@ -104,6 +108,9 @@ def sample_batch(task: PatchTask, loaded: LoadedModel, after_step: samplers.Afte
         if loaded.method.kernels:
             samples = after(_distribution(network, low_dose, shown, loaded))
             voxels = samples.permute(0, 1, 3, 4, 2).float().cpu().numpy()
+        elif loaded.method.noise_fields:
+            voxels = _draws(task, low_dose, loaded)
+            after(low_dose)
         else:
             noise_at = _noise_source(task, low_dose, diffusion, sampling)
             predict = samplers.Predictor(diffusion, network, {"low_res": shown}, sampling.clip_denoised)
@@ -121,6 +128,39 @@ def _distribution(network: Callable[..., Tensor], low_dose: Tensor, shown: Tenso
     if loaded.sampling.clip_denoised:
         channels[:, :1].clamp_(-1, 1)
     return channels
+
+
+def groups_of_draws(sampling: Sampling) -> list[range]:
+    """The images to be drawn, in groups that are drawn together; at least one group, which also gives the mean."""
+    return [
+        range(first, min(first + DRAWS_TOGETHER, sampling.drawn))
+        for first in range(0, max(1, sampling.drawn), DRAWS_TOGETHER)
+    ]
+
+
+@torch.no_grad()
+def _draws(task: PatchTask, low_dose: Tensor, loaded: LoadedModel) -> np.ndarray:
+    """Mean and images of a group, float32 [N, 1 + images, X, Y, Z].
+
+    The device holds one image of one patch at a time: computed together, patches would get other bits than alone.
+    """
+    sampling, length, in_plane = loaded.sampling, low_dose.shape[2], tuple(low_dose.shape[3:])
+    group = groups_of_draws(sampling)[task.realisation]
+    fields = range(loaded.method.noise_fields)
+
+    def noises(start: int) -> Iterator[Tensor]:
+        slices = range(start, start + length)
+        for number in group:
+            sign_of_life()
+            drawn = [axial_noise(sampling.seed, number, each, slices, in_plane) for each in fields]
+            yield torch.cat(drawn, dim=1).to(low_dose.device)
+
+    voxels = np.empty((len(low_dose), 1 + len(group), *in_plane, length), dtype=np.float32)
+    for patch, start in enumerate(task.starts):
+        images = loaded.method.draws(loaded.model, low_dose[patch : patch + 1], noises(start), sampling.dose)
+        for number, image in enumerate(images):
+            voxels[patch, number] = image[0, 0].permute(1, 2, 0).float().cpu().numpy()
+    return voxels.clip(-1, 1) if sampling.clip_denoised else voxels
 
 
 def _in_batches(model: Network, size: int, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:

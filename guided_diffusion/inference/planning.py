@@ -13,12 +13,13 @@ from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.dist_util import communicator, ranks_per_device
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.loading import LoadedModel
+from guided_diffusion.inference.patch_sampling import groups_of_draws
 from guided_diffusion.interfaces import Network
 from guided_diffusion.memory import free_bytes
 from guided_diffusion.network_memory import fitting_patch_size, shorter
 from guided_diffusion.pet.geometry import to_model_grid
 from guided_diffusion.pet.grid import Volume
-from guided_diffusion.pet.patches import PatchPlan, plan_axial_patches
+from guided_diffusion.pet.patches import PatchPlan, plan_aligned_patches
 
 
 def to_grid(volume: Volume, preprocessing: PreprocessingConfig) -> Volume:
@@ -48,7 +49,7 @@ def make_plan(model_input: Volume, loaded: LoadedModel, expected_patches: int | 
     """
     preprocessing = loaded.preprocessing
     length = model_input.data.shape[2]
-    plan = plan_axial_patches(length, preprocessing.patch_size, preprocessing.overlap)
+    plan = _plan(length, preprocessing.patch_size, loaded)
     if expected_patches not in (None, len(plan.starts)):
         raise InputError(
             f"--num_samples {expected_patches} contradicts the plan: {plan.length} slices take"
@@ -60,7 +61,7 @@ def make_plan(model_input: Volume, loaded: LoadedModel, expected_patches: int | 
     size = fitting_patch_size(
         lambda slices: loaded.patch_bytes(slices, in_plane), free, plan.patch_size, preprocessing.overlap
     )
-    return plan if size == plan.patch_size else _shortened(length, size, preprocessing)
+    return plan if size == plan.patch_size else _shortened(length, size, loaded)
 
 
 def shorter_plan(plan: PatchPlan, loaded: LoadedModel, expected_patches: int | None) -> PatchPlan:
@@ -71,7 +72,7 @@ def shorter_plan(plan: PatchPlan, loaded: LoadedModel, expected_patches: int | N
             f"patches of {plan.patch_size} slices do not fit the memory and may not be shortened here; use --noise"
             " field without --num_samples, a smaller --overlap, fewer ranks or a larger machine"
         )
-    return _shortened(plan.length, size, loaded.preprocessing)
+    return _shortened(plan.length, size, loaded)
 
 
 def bytes_on_disk(volume: Volume, loaded: LoadedModel) -> int:
@@ -85,6 +86,8 @@ def bytes_on_disk(volume: Volume, loaded: LoadedModel) -> int:
     kernels = len(loaded.method.kernels)
     images = 2 if realisations > 1 or kernels else 1
     kept = 1 + kernels if kernels else realisations
+    if loaded.method.noise_fields:
+        kept = loaded.sampling.drawn + len(groups_of_draws(loaded.sampling))
     return int(4 * (images * (on_grid + volume.data.size) + kept * overlapping))
 
 
@@ -107,6 +110,11 @@ def network_plane(model_input: Volume, model: Network) -> tuple[int, int]:
     return x, y
 
 
-def _shortened(length: int, size: int, preprocessing: PreprocessingConfig) -> PatchPlan:
+def _plan(length: int, size: int, loaded: LoadedModel) -> PatchPlan:
+    """Patches of that many slices, which begin where the method wants them to."""
+    return plan_aligned_patches(length, size, loaded.preprocessing.overlap, loaded.method.alignment)
+
+
+def _shortened(length: int, size: int, loaded: LoadedModel) -> PatchPlan:
     logger.log(f"notice: memory is short: patches of {size} slices, which moves the borders between them")
-    return plan_axial_patches(length, size, preprocessing.overlap)
+    return _plan(length, size, loaded)

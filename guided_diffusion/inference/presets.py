@@ -122,7 +122,7 @@ def _applicable(flags: dict[str, Any], method: str, notices: list[str]) -> dict[
         "answers in one call": frozenset() if chosen.sampled else _CHAIN_FLAGS,
         "predicts no distribution": _DRAWING_FLAGS,
     }
-    if chosen.kernels:
+    if chosen.has_distribution:
         meaningless = {"answers in one call": (_CHAIN_FLAGS - _SEVERAL) | _OF_PATCHES}
     for why, names in meaningless.items():
         ignored = sorted(names & set(flags))

@@ -23,7 +23,8 @@ class Denoised:
     samples: normalised, on the model's grid, as sampled. model_input: the low-dose volume (SUV) on the model's grid.
     volume: SUV on the input's own grid. timings: of every batch of patches. After several realisations, samples
     and volume are their means, and samples_sd and volume_sd their standard deviations, voxel by voxel. Of a predicted
-    distribution all four are its own, whatever the number of realisations. measured: what `measure` gave for each
+    distribution all four are its own, whatever the number of realisations; where the network draws images about a mean,
+    samples and volume are the mean or the first of them. measured: what `measure` gave for each
     realisation.
     """
 
@@ -56,11 +57,12 @@ class Result:
         self._measure = measure
         self._measured: list[Any] = []
         self._on_model_grid, self._on_input_grid = RunningStatistics(), RunningStatistics()
-        self._deviations: tuple[np.ndarray, np.ndarray] | None = None
+        self._of_draws = RunningStatistics(), RunningStatistics()
+        self._deviations: tuple[np.ndarray | None, np.ndarray | None] | None = None
 
     def add(self, realisation: np.ndarray) -> None:
-        """Take in a realisation, normalised [X, Y, Z], X and Y as the network needs them."""
-        samples = realisation[: self.model_input.data.shape[0], : self.model_input.data.shape[1]]
+        """Take in a realisation, normalised [X, Y, Z], padded as the network needs it."""
+        samples = self._of_volume(realisation)
         self._on_model_grid.add(samples)
         back = self._back(samples)
         self._on_input_grid.add(back.data)
@@ -68,9 +70,9 @@ class Result:
             self._measured.append(self._measure(back))
 
     def add_distribution(self, channels: np.ndarray) -> None:
-        """Take in mean and amplitudes, normalised [1 + kernels, X, Y, Z], X and Y as the network needs them."""
-        x, y = self.model_input.data.shape[:2]
-        predicted = Distribution(channels[0, :x, :y], channels[1:, :x, :y], self._kernels)
+        """Take in mean and amplitudes, normalised [1 + kernels, X, Y, Z], padded as the network needs it."""
+        channels = self._of_volume(channels)
+        predicted = Distribution(channels[0], channels[1:], self._kernels)
         seed, several = self._sampling.seed, self._sampling.realisations > 1
         image = predicted.draw(seed, 0) if self._sampling.sample else predicted.mean
         self._on_model_grid.add(image)
@@ -79,6 +81,29 @@ class Result:
         if self._measure is not None and several:
             for realisation in range(self._sampling.realisations):
                 self._measured.append(self._measure(self._back(predicted.draw(seed, realisation))))
+
+    def add_draws(self, channels: np.ndarray) -> None:
+        """Take in the mean and a group of images, normalised [1 + images, X, Y, Z], padded as the network needs it.
+
+        Groups come in order; the mean is the same in all.
+        """
+        mean, *images = self._of_volume(channels)
+        if not self._on_model_grid.count:
+            image = images[0] if self._sampling.sample else mean
+            self._on_model_grid.add(image)
+            self._on_input_grid.add(self._back(image).data)
+        for image in images if self._sampling.realisations > 1 else ():
+            back = self._back(image)
+            for statistics, values in zip(self._of_draws, (image, back.data), strict=True):
+                statistics.add(values)
+            if self._measure is not None:
+                self._measured.append(self._measure(back))
+        self._deviations = tuple(statistics.standard_deviation for statistics in self._of_draws)
+
+    def _of_volume(self, padded: np.ndarray) -> np.ndarray:
+        """The part of [..., X, Y, Z] that is the volume."""
+        x, y, z = self.model_input.data.shape
+        return padded[..., :x, :y, :z]
 
     def _back(self, samples: np.ndarray) -> Volume:
         """A normalised image on the model's grid as SUV on the input's."""

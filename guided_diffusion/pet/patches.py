@@ -80,6 +80,26 @@ def plan_axial_patches(length: int, patch_size: int = 96, overlap: int = 10) -> 
     return PatchPlan(length, patch_size, overlap, (*range(0, last, patch_size - overlap), last))
 
 
+def plan_aligned_patches(length: int, patch_size: int, overlap: int, multiple: int) -> PatchPlan:
+    """A plan whose patches begin at multiples of so many slices, for a volume that is continued to the plan's length.
+
+    The stride is the nearest multiple to `patch_size - overlap`, below it if that leaves no more than half of a patch
+    to the overlap. A volume that is shorter than a patch is one patch of its own length. Raises InputError as
+    `plan_axial_patches`, and for patches shorter than `multiple`.
+    """
+    plan = plan_axial_patches(length, patch_size, overlap)
+    if len(plan.starts) == 1:
+        return plan
+    if patch_size < multiple:
+        raise InputError(f"patches of {patch_size} slices are too short for this network: {multiple} at least")
+    stride = patch_size - overlap
+    stride -= stride % multiple
+    if 2 * stride < patch_size:
+        stride += multiple
+    continued = length + (patch_size - length) % multiple
+    return plan_axial_patches(continued, patch_size, patch_size - stride)
+
+
 def pad_in_plane(volume: np.ndarray, multiple: int) -> np.ndarray:
     """The volume [X, Y, Z] with air (zeros) behind X and Y up to the next multiple.
 

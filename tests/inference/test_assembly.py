@@ -33,7 +33,7 @@ def held(assembly):
 def test_volumes_leave_whole_and_in_order_and_few_are_held(realisations, ranks, random):
     """Results arrive in any order that the window of `share_tasks` permits."""
     volumes = []
-    assembly = Assembly(PLAN, BATCHES, (2, 3), realisations, volumes.append)
+    assembly = Assembly(PLAN, BATCHES, [(2, 3)] * realisations, volumes.append)
     waiting, most = assembly.missing(), 0
     assert len(waiting) == 3 * realisations
     first = 0
@@ -53,11 +53,11 @@ def test_volumes_leave_whole_and_in_order_and_few_are_held(realisations, ranks, 
 
 def test_what_is_on_disk_is_not_asked_for_again(tmp_path):
     finished = FinishedPatches.of_run(tmp_path, "0" * 64)
-    first = Assembly(PLAN, BATCHES, (2, 3), 4, lambda _: None, finished)
+    first = Assembly(PLAN, BATCHES, [(2, 3)] * 4, lambda _: None, finished)
     for place in ((0, 0), (0, 1), (0, 2), (1, 1), (3, 0), (3, 1), (3, 2)):
         first.add(*place, samples_of(*place))
     volumes = []
-    again = Assembly(PLAN, BATCHES, (2, 3), 4, volumes.append, finished)
+    again = Assembly(PLAN, BATCHES, [(2, 3)] * 4, volumes.append, finished)
     assert len(volumes) == 1
     assert again.missing() == [(1, 0), (1, 2), (2, 0), (2, 1), (2, 2)]
     for place in again.missing():

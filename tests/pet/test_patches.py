@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.patches import pad_in_plane, plan_axial_patches
+from guided_diffusion.pet.patches import pad_in_plane, plan_aligned_patches, plan_axial_patches
 
 
 @st.composite
@@ -68,6 +68,24 @@ def test_the_order_of_patches_changes_no_bit(plan, random):
     for number in order:
         plan.add(shuffled, number, patches[number])
     np.testing.assert_array_equal(shuffled, plan.stitch(patches))
+
+
+@given(st.integers(1, 200), st.integers(8, 40), st.data(), st.sampled_from([1, 2, 8]))
+def test_aligned_patches_begin_at_multiples_and_cover_the_volume(length, patch_size, data, multiple):
+    overlap = data.draw(st.integers(0, patch_size // 2))
+    plan = plan_aligned_patches(length, patch_size, overlap, multiple)
+    assert all(start % multiple == 0 for start in plan.starts)
+    assert length <= plan.length < length + multiple
+    if multiple == 1 or length <= patch_size:
+        assert plan == plan_axial_patches(length, patch_size, overlap)
+    else:
+        assert plan.patch_size == patch_size
+        assert abs(plan.overlap - overlap) < multiple
+
+
+def test_patches_too_short_to_be_aligned_are_refused():
+    with pytest.raises(InputError, match="patches of 7 slices are too short for this network: 8 at least"):
+        plan_aligned_patches(20, 7, 1, 8)
 
 
 @pytest.mark.parametrize(("length", "patch_size", "overlap"), [(0, 96, 10), (520, 0, 0), (520, 96, 49), (520, 96, -1)])
