@@ -129,7 +129,8 @@ class LocalDraws(nn.Module):
 
     def deviations(self, prepared: Prepared, noise: Tensor) -> Tensor:
         """Of white noise [N, FIELDS, Z, X, Y]: deviations of the noise-free image, and noise as the scan's, in SUV."""
-        parts = torch.cat([sub_images(_continued(field, MULTIPLE)) for field in noise.split(1, dim=1)], dim=1)
+        whole = _repeated(noise, MULTIPLE)
+        parts = torch.cat([sub_images(field) for field in whole.split(1, dim=1)], dim=1)
         output = self.leave(self._levels(prepared, parts)).float()
         z, x, y = prepared.scale.shape[2:]
         relative = FIRST_SIZE * output[:, :, :z, :x, :y]
@@ -157,6 +158,16 @@ def _continued(values: Tensor, multiple: int) -> Tensor:
     """[N, C, Z, X, Y] continued with the last values until all three sizes are multiples."""
     z, x, y = (-length % multiple for length in values.shape[2:])
     return F.pad(values, (0, y, 0, x, 0, z), mode="replicate") if z or x or y else values
+
+
+def _repeated(noise: Tensor, multiple: int) -> Tensor:
+    """The same with values from the other end, which continue white noise by white noise."""
+    for axis in (2, 3, 4):
+        length = noise.shape[axis]
+        if length % multiple:
+            places = torch.arange(length + -length % multiple, device=noise.device) % length
+            noise = noise.index_select(axis, places)
+    return noise
 
 
 def predictive_draws(output: Tensor, low_dose: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
