@@ -88,32 +88,42 @@ def test_patches_are_halved_until_they_fit():
 
 LOCAL_PROBE = """
 import re
+from dataclasses import replace
 from pathlib import Path
 import torch
-from guided_diffusion.config import LOCAL_MODEL
-from guided_diffusion.network_memory import local_network_bytes
-from guided_diffusion.local_unet import LocalUNet
+from guided_diffusion.config import LOCAL_MODEL, DiffusionConfig
+from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.memory import keep_freed_memory
 
 def status(name):
     return 1024 * int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 keep_freed_memory()
-model = LocalUNet(LOCAL_MODEL).to(torch.bfloat16).eval()
-scan = torch.rand(1, 1, 96, 128, 128)
+method = METHODS["{method}"]
+config = replace(LOCAL_MODEL, num_channels={width})
+model = method.create_model(config, DiffusionConfig()).to(torch.bfloat16).eval()
+scan, noise = torch.rand(1, 1, {depth}, 128, 128), torch.rand(1, method.noise_fields, {depth}, 128, 128)
+
+def call(size):
+    if method.noise_fields:
+        return [image.shape for image in method.draws(model, scan[size], [noise[size]] * 2, 0.1)]
+    return model(scan[size], None, low_res=scan[size])
+
 with torch.no_grad():
-    model(scan[..., :8, :8, :8], None, low_res=scan[..., :8, :8, :8])
+    call((..., *[slice(8)] * 3))
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
-    model(scan, None, low_res=scan)
-print(status("VmHWM") - before, local_network_bytes(LOCAL_MODEL, (96, 128, 128), torch.bfloat16))
+    call(...)
+print(status("VmHWM") - before, method.call_bytes(config, ({depth}, 128, 128), torch.bfloat16))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-def test_the_local_network_takes_what_is_estimated():
-    done = subprocess.run([sys.executable, "-c", LOCAL_PROBE], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(("method", "width", "depth"), [("local3d", 96, 96), ("local3d_draws", 32, 48)])
+def test_the_local_networks_take_what_is_estimated(method, width, depth):
+    probe = LOCAL_PROBE.format(method=method, width=width, depth=depth)
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     took, estimated = map(int, done.stdout.split())
     assert 0.75 * estimated < took < 1.2 * estimated
 
