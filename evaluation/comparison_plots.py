@@ -17,7 +17,8 @@ from guided_diffusion.files import atomic_write
 
 AGAINST_DOSE = (("psnr_normal", "volume"), ("suv_peak_bias_normal", LESIONS), ("lesion_cnr", LESIONS))
 LIMITS = 1.96  # standard deviations: limits of agreement (Bland and Altman 1986)
-MARKERS = "osD^vP*X<>"
+MARKERS = "osD^vP*X<>hdp"
+COLOURS = ("black", *(f"C{number}" for number in range(10)), "navy", "darkgreen")  # the first is the low dose's
 COLUMNS, DPI = 4, 130
 
 
@@ -57,7 +58,7 @@ def draw_against_dose(axes: Axes, lines: Mapping[str, Sequence[Summary]], title:
         bars = [[_length(one.interval.mean, one.interval.low) for one in line],
                 [_length(one.interval.mean, one.interval.high) for one in line]]  # fmt: skip
         axes.errorbar([one.dose * shift for one in line], means, bars, label=_title(method), capsize=2, lw=1.3,
-                      marker=MARKERS[number % len(MARKERS)], ms=5, color=f"C{number % 10}")  # fmt: skip
+                      marker=MARKERS[number % len(MARKERS)], ms=5, color=COLOURS[number % len(COLOURS)])  # fmt: skip
     label_doses(axes, doses, title)
 
 

@@ -117,7 +117,7 @@ def drawing_flags(weights: Path) -> tuple[str, ...]:
     Raises InputError for a file that holds no weights.
     """
     header = load_checkpoint(str(weights)).header
-    return ("--dose_fraction", MANIFEST_DOSE) if header and METHODS[header.method].kernels else ()
+    return ("--dose_fraction", MANIFEST_DOSE) if header and METHODS[header.method].has_distribution else ()
 
 
 def columns_of(names: Sequence[str]) -> dict[str, str]:
