@@ -175,7 +175,8 @@ def test_training_finds_the_spread_of_correlated_noise_about_the_regression():
     torch.manual_seed(0)
     model = LocalDraws(MODEL)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=5e-4, weight_decay=0)
+    optimiser = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0)
+    decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=150)
     rng = torch.Generator().manual_seed(2)
     spreads, ratios = [], []
     for _ in range(150):
@@ -187,6 +188,7 @@ def test_training_finds_the_spread_of_correlated_noise_about_the_regression():
         terms["loss"].mean().backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
+        decay.step()
         spreads.append(terms["spread"].mean().item())
         with torch.no_grad():
             drawn = model(torch.randn(4, FIELDS, 16, 16, 16), torch.zeros(4), low_res=low_dose)[:, 1:2]
