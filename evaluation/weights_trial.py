@@ -112,12 +112,12 @@ def weights_in(folder: Path) -> dict[str, Path]:
 
 
 def drawing_flags(weights: Path) -> tuple[str, ...]:
-    """Flags for weights that predict a distribution: they estimate the normal dose of each of the trial's scans.
+    """Flags for weights that draw images: they estimate the normal dose of each of the trial's scans.
 
     Raises InputError for a file that holds no weights.
     """
     header = load_checkpoint(str(weights)).header
-    return ("--dose_fraction", MANIFEST_DOSE) if header and METHODS[header.method].has_distribution else ()
+    return ("--dose_fraction", MANIFEST_DOSE) if header and METHODS[header.method].noise_fields else ()
 
 
 def columns_of(names: Sequence[str]) -> dict[str, str]:

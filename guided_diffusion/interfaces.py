@@ -122,10 +122,9 @@ class Method(ABC):
     name: in flags and headers. sampled: whether it is a chain of steps, not a single call. dims: of its network. terms:
     what its objectives report besides the first one's loss; those of further objectives begin with their names.
     begins_with: the method whose weights its training begins with, None for none in particular. uses_noise: whether
-    its objectives use the noise of examples. kernels: of the noise about its answer, see `inference.drawing`; empty
-    where the network predicts none. noise_fields: how many fields of white noise an image is made of, where the network
-    draws images itself; else 0. alignment: patches begin at multiples of so many slices; more than 1 where
-    what a network makes of noise depends on the place in a patch.
+    its objectives use the noise of examples. noise_fields: how many fields of white noise an image is made of, where
+    the network draws images about its answer; else 0. alignment: patches begin at multiples of so many slices; more
+    than 1 where what a network makes of noise depends on the place in a patch.
     """
 
     name: str
@@ -134,7 +133,6 @@ class Method(ABC):
     uses_noise = True
     dims = 3
     terms: tuple[str, ...] = ("mse", "vb")
-    kernels: tuple[np.ndarray, ...] = ()
     noise_fields = 0
     alignment = 1
 
@@ -158,14 +156,6 @@ class Method(ABC):
         """The objectives of a step of training, in their order; the first one is `network`'s."""
         return (Objective(self.name, network, process_losses(self.create_process(diffusion))),)
 
-    def distribution(self, output: Tensor, low_dose: Tensor, dose: float) -> Tensor:
-        """Of a method with kernels: mean and amplitudes of the noise about it, [N, 1 + kernels, Z, X, Y], from a call.
-
-        low_dose: [N, 1, Z, X, Y]. dose: the share of the counts of the estimated image that the scan has; 0: it is the
-        noise-free image.
-        """
-        raise NotImplementedError(f"{self.name} gives no distribution")
-
     def draws(
         self,
         network: nn.Module,
@@ -175,14 +165,10 @@ class Method(ABC):
     ) -> Iterator[Tensor]:
         """Of a method with noise fields: the mean [N, 1, Z, X, Y], then an image for each noise as it comes.
 
-        low_dose: [N, 1, Z, X, Y]. noises: white, [N, noise_fields, Z, X, Y] each. dose: as in `distribution`.
+        low_dose: [N, 1, Z, X, Y]. noises: white, [N, noise_fields, Z, X, Y] each. dose: the share of the counts of the
+        estimated image that the scan has; 0: it is the noise-free image.
         """
         raise NotImplementedError(f"{self.name} draws no images")
-
-    @property
-    def has_distribution(self) -> bool:
-        """Whether images can be drawn about its mean."""
-        return bool(self.kernels) or self.noise_fields > 0
 
     def make_fast(
         self,

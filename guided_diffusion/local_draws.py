@@ -1,9 +1,16 @@
 """A network that draws: of a scan and of white noise it makes one image that the reference may be.
 
-References of every dose follow from two things, as `local_spread` explains: what the noise-free image may be besides
-the regression's answer, and what noise of the scan's kind looks like. There both are Gaussian noise of a few lengths;
-here a UNet makes each of them of a noise field of its own, so that they may have any distribution. What depends on the
-scan alone is computed once for all draws.
+A scan with the share p of a reference's counts is the noise-free image plus noise e. Of that reference
+
+    reference = p scan + (1 - p) noise-free image + fresh noise
+
+and the fresh noise, of variance p (1 - p) in units of e's, has nothing to do with the scan: thinned Poisson counts and
+those that were left out are independent (Kingman, Poisson Processes, 1993, section 5.1), and images are nearly linear
+in the counts. So two things suffice for references of every dose: what the noise-free image may be besides the
+regression's answer, and what noise of the scan's kind looks like. p = 0 stands for the noise-free image itself.
+
+A UNet makes each of the two of a noise field of its own, so that they need not be Gaussian. What depends on the scan
+alone is computed once for all draws.
 """
 
 import math
@@ -16,7 +23,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guided_diffusion.config import ModelConfig
-from guided_diffusion.local_spread import Reference
 from guided_diffusion.local_unet import (
     INPUTS,
     SUB_IMAGES,
@@ -38,6 +44,26 @@ MULTIPLE = 2 ** len(WIDTHS)
 FIRST_SIZE = 0.2
 # Weight of what a block adds: with 1 a step of the optimiser moves all voxels of a draw together by too much.
 BRANCH = 0.1
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Which image is estimated, per batch element [N]: the share of its counts that the scan has, and the share of its
+    noise that was not taken from it (1: it is an image as acquired; 0: it is free of noise).
+    """
+
+    dose: Tensor
+    noise: Tensor
+
+    @property
+    def of_scan(self) -> Tensor:
+        """Weight of the scan in the reference's mean, [N, 1, 1, 1, 1]."""
+        return (self.noise * self.dose).view(-1, 1, 1, 1, 1)
+
+    @property
+    def fresh(self) -> Tensor:
+        """Variance of its fresh noise in units of the scan's, [N, 1, 1, 1, 1]."""
+        return (self.noise.square() * self.dose * (1 - self.dose)).view(-1, 1, 1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -72,8 +98,8 @@ class LocalDraws(nn.Module):
 
     Called as all networks are, with x: white noise [N, FIELDS x draws, Z, X, Y], none for the answer alone. Returns
     [N, 1 + FIELDS x draws, Z, X, Y] in the units of low_res: the regression's answer, and of every draw the deviation
-    of the noise-free image from it and noise as the scan's. A new one makes Gaussian noise of several lengths, of
-    mean 0, with amplitudes that hang on the scan.
+    of the noise-free image from it and noise as the scan's. A new one is linear in the noise: both are Gaussian, of
+    mean 0, and of a size that depends on the scan.
     """
 
     def __init__(self, config: ModelConfig):
@@ -173,7 +199,7 @@ def _repeated(noise: Tensor, multiple: int) -> Tensor:
 def predictive_draws(output: Tensor, low_dose: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
     """Mean [N, 1, Z, X, Y] of the reference by the regression alone, and draws [N, draws, Z, X, Y] of it.
 
-    output: of a `LocalDraws`. low_dose: the scan in the same units. See `local_spread` for the weights.
+    output: of a `LocalDraws`. low_dose: the scan in the same units.
     """
     answer, deviations = output[:, :1], output[:, 1:]
     free, noise = deviations[:, ::FIELDS], deviations[:, 1::FIELDS]

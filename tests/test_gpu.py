@@ -116,7 +116,7 @@ def test_a_denoised_volume_agrees_with_the_cpu(method, precision, tolerance, den
             assert np.abs(found - expected).mean() < tolerance * np.abs(expected).mean()
 
 
-@pytest.mark.parametrize("method", ["ddpm3d", "local3d_samples"])
+@pytest.mark.parametrize("method", ["ddpm3d", "local3d_draws"])
 def test_realisations_named_by_a_seed_are_those_of_another_run(method, denoised):
     one, again, other = (denoised(method, GPU, realisations=3, seed=seed).measured for seed in (5, 5, 6))
     np.testing.assert_array_equal(again, one)

@@ -297,6 +297,16 @@ class TestDataSets:
         assert find_pairs(tmp_path, "train", (3.3,) * 3) == [Pair(tmp_path / "a.npz", "s1", "0.05")]
         assert find_pairs(tmp_path, "validation", (3.3,) * 3) == [Pair(tmp_path / "b.npz", "s2", "0.05")]
 
+    def test_the_noise_of_references_comes_from_the_manifest(self, tmp_path):
+        np.savez(tmp_path / "a.npz", arr_0=np.ones((2, 8, 8, 8), dtype=np.float32))
+        manifest, columns = tmp_path / "manifest.csv", "subject,dose,split,voxel_mm,pair,clean_share\n"
+        manifest.write_text(f"{columns}x,0.1,train,3.3,a.npz,1\ny,1,train,3.3,a.npz,\n")
+        found = find_pairs(tmp_path, "train", (3.3,) * 3)
+        assert [(pair.dose, pair.reference_noise) for pair in found] == [("0.1", 0), ("1", 1)]
+        manifest.write_text(f"{columns}x,0.1,train,3.3,a.npz,2\n")
+        with pytest.raises(InputError, match="clean_share '2' is no number from 0 to 1"):
+            find_pairs(tmp_path, "train", (3.3,) * 3)
+
     def test_manifest_with_another_voxel_size(self, tmp_path):
         write_pair(tmp_path / "a.npz", numbered())
         self.write_manifest(tmp_path, [("s1", 0.05, "train", 1.65, "a.npz")])

@@ -20,7 +20,7 @@ from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.errors import InputError
 from guided_diffusion.methods.registry import METHODS
 
-_LOCAL = ("local", "local_samples", "local_draws")
+_LOCAL = ("local", "local_draws")
 _PATCHES = {"demo": DEMO_PREPROCESSING} | dict.fromkeys(_LOCAL, LOCAL_PREPROCESSING)
 
 

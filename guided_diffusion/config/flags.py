@@ -21,7 +21,7 @@ class Role(Enum):
     PROCESS = "the diffusion process that the network is trained on; a header fixes it"
     TRAINING = "which weights are found"
     STEPS = "how a chain of steps is walked; nothing to a method of one network call"
-    DRAWING = "which image of a predicted distribution is written; nothing to methods that predict none"
+    DRAWING = "which image is written of those drawn about a mean; nothing to methods that draw none"
     SAMPLING = "how a volume is cut into patches and given noise"
     ARITHMETIC = "how numbers are rounded: precision, and what is computed together"
     IMAGES = "which values the images that are read and written have"

@@ -160,7 +160,7 @@ class Sampling:
     realisations: int = flag(
         1,
         "volumes to sample, each with noise of its own; the result is their mean, and their voxelwise standard"
-        " deviation is written beside it; methods with a distribution write the mean that they are drawn about",
+        " deviation is written beside it; methods that draw images write the mean that they are drawn about",
         Role.STEPS,
         metavar="K",
     )

@@ -90,13 +90,11 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
 }
 """Flags that a preset sets; everything else keeps its default, and flags that are given go first."""
 # From the weights of `local`, which stay as they are.
-TRAINING_PRESETS["local_samples"] = TRAINING_PRESETS["local"] | {
-    "method": "local3d_samples",
+TRAINING_PRESETS["local_draws"] = TRAINING_PRESETS["local"] | {
+    "method": "local3d_draws",
     "lr": 1e-3,
-    "batch_size": 2,
-    "ema_rate": "0.98",
+    "ema_rate": "0.99",
 }
-TRAINING_PRESETS["local_draws"] = TRAINING_PRESETS["local_samples"] | {"method": "local3d_draws", "ema_rate": "0.99"}
 
 
 @dataclass(frozen=True)

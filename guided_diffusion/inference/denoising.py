@@ -49,9 +49,8 @@ def denoise_volume(
     begin again with patches of half the length, or raise InputError where the noise depends on it. measure: looks at
     every realisation (SUV, on the input's grid) on rank 0, which keeps none of them.
     Returns the result on rank 0 and None elsewhere; raises InputError for one that is not finite. Its memory does not
-    grow with the number of realisations. Where the method has a distribution, images are drawn only to be measured or
-    if one is wanted instead of the mean: from kernels on rank 0 after one call for all, or by the network itself, whose
-    call for a patch makes several.
+    grow with the number of realisations. A network that draws images makes several of a patch in one call, and none
+    where only the mean is wanted.
     """
     model_input = on_root(planning.to_grid, volume, loaded.preprocessing)
     free = planning.free_bytes_per_rank(loaded.device) if fit_memory else None
@@ -83,9 +82,7 @@ class _Work:
         self.padded = np.pad(padded, ((0, 0), (0, 0), (0, plan.length - padded.shape[2])), mode="edge")
         self.batches = _batches(len(plan.starts), loaded.sampling.batch_size)
         x, y = self.padded.shape[:2]
-        if loaded.method.kernels:
-            shapes, add = [(1 + len(loaded.method.kernels), x, y)], result.add_distribution
-        elif loaded.method.noise_fields:
+        if loaded.method.noise_fields:
             shapes, add = [(1 + len(group), x, y) for group in groups_of_draws(loaded.sampling)], result.add_draws
         else:
             shapes, add = [(x, y)] * loaded.sampling.realisations, result.add

@@ -4,7 +4,7 @@ Volumes on the model's grid are arrays [X, Y, Z] = (anterior-posterior, left-rig
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -55,7 +55,7 @@ class PatchTiming:
 class PatchResult:
     """Denoised voxels of a batch, float32 [N, X, Y, Z], where they were computed and how long it took.
 
-    Of a method with a distribution: [N, 1 + C, X, Y, Z], its mean, and the amplitudes or the images drawn.
+    Of a method with noise fields: [N, 1 + images, X, Y, Z], its mean, and the images drawn about it.
     """
 
     samples: np.ndarray
@@ -98,36 +98,23 @@ def sample_batch(task: PatchTask, loaded: LoadedModel, after_step: samplers.Afte
     sampling, diffusion = loaded.sampling, loaded.diffusion
     shown = torch.from_numpy(task.low_dose).permute(0, 3, 1, 2)[:, None].contiguous().to(loaded.device)
     low_dose = without_margin(shown, task.margin)
-    network = partial(_in_batches, loaded.model, sampling.batch_size)
 
     def after(x: Tensor) -> Tensor:
         sign_of_life()
         return after_step(x)
 
     with working(f"slices {task.starts[0]} and on of realisation {task.realisation}"):
-        if loaded.method.kernels:
-            samples = after(_distribution(network, low_dose, shown, loaded))
-            voxels = samples.permute(0, 1, 3, 4, 2).float().cpu().numpy()
-        elif loaded.method.noise_fields:
+        if loaded.method.noise_fields:
             voxels = _draws(task, low_dose, loaded)
             after(low_dose)
         else:
+            network = partial(_in_batches, loaded.model, sampling.batch_size)
             noise_at = _noise_source(task, low_dose, diffusion, sampling)
             predict = samplers.Predictor(diffusion, network, {"low_res": shown}, sampling.clip_denoised)
             start = samplers.STARTS[sampling.start_from](diffusion, noise_at(samplers.START), low_dose)
             samples = samplers.SAMPLERS[sampling.sampler](predict, start, noise_at=noise_at, after_step=after)
             voxels = samples[:, 0].permute(0, 2, 3, 1).float().cpu().numpy()
     return PatchResult(np.ascontiguousarray(voxels), communicator().rank, time.perf_counter() - began)
-
-
-@torch.no_grad()
-def _distribution(network: Callable[..., Tensor], low_dose: Tensor, shown: Tensor, loaded: LoadedModel) -> Tensor:
-    """Mean and amplitudes [N, 1 + kernels, Z, X, Y] of the distribution about the scan, from one call."""
-    output = network(low_dose, torch.zeros(len(shown), device=loaded.device), low_res=shown)
-    channels = loaded.method.distribution(output, low_dose, loaded.sampling.dose)
-    if loaded.sampling.clip_denoised:
-        channels[:, :1].clamp_(-1, 1)
-    return channels
 
 
 def groups_of_draws(sampling: Sampling) -> list[range]:

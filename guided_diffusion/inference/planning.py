@@ -83,9 +83,8 @@ def bytes_on_disk(volume: Volume, loaded: LoadedModel) -> int:
     preprocessing, realisations = loaded.preprocessing, loaded.sampling.realisations
     on_grid = volume.data.size * volume.voxel_ml * 1000 / math.prod(preprocessing.voxel_mm)
     overlapping = on_grid * preprocessing.patch_size / (preprocessing.patch_size - preprocessing.overlap)
-    kernels = len(loaded.method.kernels)
-    images = 2 if realisations > 1 or kernels else 1
-    kept = 1 + kernels if kernels else realisations
+    images = 2 if realisations > 1 else 1
+    kept = realisations
     if loaded.method.noise_fields:
         kept = loaded.sampling.drawn + len(groups_of_draws(loaded.sampling))
     return int(4 * (images * (on_grid + volume.data.size) + kept * overlapping))

@@ -37,9 +37,9 @@ from guided_diffusion.script_util import configs_from_flags
 
 # These say how a chain of steps is walked, and how often.
 _CHAIN_FLAGS = frozenset(flags_with([Role.STEPS], PresetFlags, Sampling, DiffusionConfig))
-# These say which image of a distribution is written, of which every method with one can draw several.
+# These say which image of a network that draws is written, of which it can draw several.
 _DRAWING_FLAGS = frozenset(flags_with([Role.DRAWING], Sampling))
-# How many of them, and what steps and noise of patches could mean to them: nothing, as they are drawn for a volume.
+# How many of them; and what they have no use for: there are no steps, and their noise is a field.
 _SEVERAL = frozenset({"realisations"})
 _OF_PATCHES = frozenset({"fuse", "noise"})
 
@@ -116,13 +116,13 @@ def inference_settings(flags: dict[str, Any], header: Header | None, on_gpu: boo
 
 
 def _applicable(flags: dict[str, Any], method: str, notices: list[str]) -> dict[str, Any]:
-    """The flags without those that mean nothing to a method of a single call, or to one without a distribution."""
+    """The flags without those that mean nothing to a method of a single call, or to one that draws no images."""
     chosen = method_named(method, "the header's method")
     meaningless = {
         "answers in one call": frozenset() if chosen.sampled else _CHAIN_FLAGS,
-        "predicts no distribution": _DRAWING_FLAGS,
+        "draws no images about a mean": _DRAWING_FLAGS,
     }
-    if chosen.has_distribution:
+    if chosen.noise_fields:
         meaningless = {"answers in one call": (_CHAIN_FLAGS - _SEVERAL) | _OF_PATCHES}
     for why, names in meaningless.items():
         ignored = sorted(names & set(flags))

@@ -1,4 +1,4 @@
-"""What becomes of a volume's realisations, or of its predicted distribution: the result on the scan's own grid."""
+"""What becomes of a volume's realisations, or of images drawn about a mean: the result on the scan's own grid."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from guided_diffusion.inference.drawing import Distribution
 from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.patch_sampling import PatchTiming
 from guided_diffusion.inference.running_statistics import RunningStatistics
-from guided_diffusion.pet.geometry import back_to_input_grid, carried_back
+from guided_diffusion.pet.geometry import back_to_input_grid
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.normalisation import denormalise
 from guided_diffusion.pet.patches import PatchPlan
@@ -22,10 +21,9 @@ class Denoised:
 
     samples: normalised, on the model's grid, as sampled. model_input: the low-dose volume (SUV) on the model's grid.
     volume: SUV on the input's own grid. timings: of every batch of patches. After several realisations, samples
-    and volume are their means, and samples_sd and volume_sd their standard deviations, voxel by voxel. Of a predicted
-    distribution all four are its own, whatever the number of realisations; where the network draws images about a mean,
-    samples and volume are the mean or the first of them. measured: what `measure` gave for each
-    realisation.
+    and volume are their means, and samples_sd and volume_sd their standard deviations, voxel by voxel. Where the
+    network draws images about a mean, samples and volume are that mean, or the first image. measured: what `measure`
+    gave for each realisation.
     """
 
     samples: np.ndarray
@@ -51,7 +49,7 @@ class Result:
     ):
         self.model_input = model_input
         self._volume = volume
-        self._sampling, self._kernels = loaded.sampling, loaded.method.kernels
+        self._sampling = loaded.sampling
         self._suv_max, self._linear = loaded.preprocessing.suv_max, loaded.preprocessing.linear_transfer
         self._above_cap = above_cap
         self._measure = measure
@@ -68,19 +66,6 @@ class Result:
         self._on_input_grid.add(back.data)
         if self._measure is not None:
             self._measured.append(self._measure(back))
-
-    def add_distribution(self, channels: np.ndarray) -> None:
-        """Take in mean and amplitudes, normalised [1 + kernels, X, Y, Z], padded as the network needs it."""
-        channels = self._of_volume(channels)
-        predicted = Distribution(channels[0], channels[1:], self._kernels)
-        seed, several = self._sampling.seed, self._sampling.realisations > 1
-        image = predicted.draw(seed, 0) if self._sampling.sample else predicted.mean
-        self._on_model_grid.add(image)
-        self._on_input_grid.add(self._back(image).data)
-        self._deviations = predicted.deviation, self._deviation_back(predicted)
-        if self._measure is not None and several:
-            for realisation in range(self._sampling.realisations):
-                self._measured.append(self._measure(self._back(predicted.draw(seed, realisation))))
 
     def add_draws(self, channels: np.ndarray) -> None:
         """Take in the mean and a group of images, normalised [1 + images, X, Y, Z], padded as the network needs it.
@@ -117,24 +102,6 @@ class Result:
             instead=self._linear,
         )
 
-    def _deviation_back(self, predicted: Distribution) -> np.ndarray:
-        """Standard deviation in SUV on the input's grid, float32 [i, j, k]; 0 where the model's does not reach.
-
-        Interpolation averages noise, the more the finer it is: of every kernel's noise by as much as of its noise of
-        amplitude 1 on the model's grid, taken over the volume.
-        """
-        everywhere = self._carried(np.ones_like(predicted.mean)) > 0.5
-        variance = np.zeros(self._volume.data.shape, dtype=np.float32)
-        for number, amplitude in enumerate(predicted.amplitudes):
-            noise = predicted.noise(number, self._sampling.seed, 0)
-            # Over its own size: of noise of long correlation a small volume has not the variance 1.
-            left = _root_mean_square(self._carried(noise)[everywhere]) / _root_mean_square(noise)
-            variance += np.square(self._carried(amplitude) * np.float32(left * self._suv_max))
-        return np.sqrt(variance)
-
-    def _carried(self, values: np.ndarray) -> np.ndarray:
-        return carried_back(replace(self.model_input, data=values), self._volume)
-
     def described(self, plan: PatchPlan, timings: list[PatchTiming]) -> Denoised:
         """All of it, once every realisation is here."""
         on_model_grid, on_input_grid = self._deviations or (
@@ -151,7 +118,3 @@ class Result:
             None if on_input_grid is None else replace(self._volume, data=on_input_grid),
             self._measured,
         )
-
-
-def _root_mean_square(values: np.ndarray) -> float:
-    return float(np.sqrt(np.square(values, dtype=np.float64).mean()))

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.gaussian_diffusion import mean_flat
 from guided_diffusion.interfaces import Examples, Objective
-from guided_diffusion.local_draws import FIELDS, MULTIPLE, LocalDraws, predictive_draws
-from guided_diffusion.local_spread import Reference
+from guided_diffusion.local_draws import FIELDS, MULTIPLE, LocalDraws, Reference, predictive_draws
 from guided_diffusion.local_unet import local_scale, sub_images
 from guided_diffusion.methods.local3d import Local3D, LocalRegression
 

@@ -157,26 +157,6 @@ def _put_instead(denoised: Volume, model_input: Volume, original: Volume, data: 
     np.copyto(covered, back, where=covered <= suv_max)
 
 
-def carried_back(values: Volume, original: Volume) -> np.ndarray:
-    """Values on the model's grid at the voxels of `original`, float32 [i, j, k], and 0 where that grid does not reach.
-
-    The linear way back of `back_to_input_grid`, without the image that it is added to or takes the place of.
-
-    Raises:
-        InputError: the model's grid does not follow the axes of `original`.
-    """
-    if _shear(original.affine) > RIGHT_ANGLE:
-        return sample(values.data, np.linalg.inv(values.affine) @ original.affine, original.data.shape)
-    data = np.zeros(original.data.shape, dtype=np.float32)
-    permutation, samples = _samples_in(
-        original.affine, values, "the model's input does not follow the axes of the original volume"
-    )
-    view = np.transpose(data, permutation)
-    operators = [back_operator(along, size) for along, size in zip(samples, view.shape, strict=True)]
-    view[tuple(part for _, part in operators)] = apply_separable(values.data, [operator for operator, _ in operators])
-    return data
-
-
 def resample_like(volume: Volume, model: Volume, *, linear: bool = False) -> Volume:
     """Puts another image of the same patient position (its normal-dose partner) on the grid of `model`.
 

@@ -31,7 +31,7 @@ from guided_diffusion.script_util import configs_from_flags
 
 # Recommended samplers of checkpoints of a chain of steps, where they differ from the common one.
 _SMALL = ("small_ddpm2d", "small_ddpm3d", "small_gan3d", "small_unet3d")
-_LOCAL = ("local", "local_samples", "local_draws")
+_LOCAL = ("local", "local_draws")
 _RECOMMENDED_SAMPLERS = dict.fromkeys(("demo", *_SMALL), DEMO_SAMPLER)
 _RECOMMENDED_PATCHES = dict.fromkeys(_LOCAL, LOCAL_PREPROCESSING) | dict.fromkeys(("demo", *_SMALL), DEMO_PREPROCESSING)
 _ONE_CALL = SamplerConfig(bfloat16=True)

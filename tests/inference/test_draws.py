@@ -8,11 +8,13 @@ import torch
 
 from guided_diffusion.checkpoints import save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
+from guided_diffusion.errors import InputError
 from guided_diffusion.inference import blend_at_end, denoise_volume, load_model, patch_sampling
 from guided_diffusion.local_draws import LocalDraws
 from guided_diffusion.pet.grid import Volume
 from tests.denoising import denoise, denoise_on
-from tests.mpi import needs_mpiexec
+from tests.evaluation_trial import write_trial
+from tests.mpi import assert_refused, needs_mpiexec, run_script
 
 MODEL = ModelConfig(num_channels=32, num_res_blocks=1, channel_mult="1,2", low_res_scale=16.0)
 GRID = PreprocessingConfig(voxel_mm=(4.0, 4.0, 4.0), patch_size=16, overlap=8)
@@ -123,6 +125,48 @@ def test_the_dose_mixes_the_scan_in(denoised):
     clean, half = denoised(), denoised(dose_fraction="1/2")
     scan = clean.model_input.data.clip(0, 16) / 16
     np.testing.assert_allclose(half.samples, 0.5 * scan + 0.5 * clean.samples, atol=1e-6)
+
+
+def test_a_dose_that_is_no_fraction_is_refused(small, weights, tmp_path):
+    refused = run_script(
+        "scripts/test.py", "--base_samples", small / "scan.npz", "--model_path", weights, "--save_dir", tmp_path,
+        "--dose_fraction", "20",
+    )  # fmt: skip
+    assert_refused(refused, "--dose_fraction '20': a fraction such as 1/20, from 0 to below 1")
+
+
+def test_scans_of_a_trial_have_the_dose_of_its_manifest(weights, tmp_path):
+    """One at the normal dose has none of a larger image's counts."""
+    trial = tmp_path / "trial"
+    write_trial(trial, "test", subjects=1, doses=(1.0, 0.05))
+    denoise(trial, weights, tmp_path / "all", "--dose_fraction", "manifest", "--realisations", 2)
+    for name, dose in {"low_dose_1": "0", "low_dose_1-20": "1/20"}.items():
+        scan = trial / "sub-0000" / f"{name}.nii.gz"
+        denoise(scan, weights, tmp_path / name, "--dose_fraction", dose, "--realisations", 2)
+        for file in ("denoised.nii.gz", "uncertainty.nii.gz"):
+            assert (tmp_path / "all/sub-0000" / name / file).read_bytes() == (tmp_path / name / file).read_bytes()
+    settings = json.loads((tmp_path / "all/sub-0000/low_dose_1-20/run.json").read_text())["settings"]
+    assert settings["sampling"]["dose_fraction"] == "0.05"
+
+
+def test_the_dose_of_a_manifest_needs_a_trial(small, weights, tmp_path):
+    with pytest.raises(InputError, match="--dose_fraction manifest: the scan is of no virtual trial"):
+        denoise(small / "scan.npz", weights, tmp_path, "--dose_fraction", "manifest")
+
+
+def test_other_methods_say_that_they_draw_nothing(small, tmp_path, capsys):
+    denoise(small / "scan.npz", small / "small.pt", tmp_path, *DRAWN[:4])
+    expected = "ddpm3d draws no images about a mean; ignored: --dose_fraction --sample"
+    assert expected in capsys.readouterr().err
+
+
+def test_there_are_no_steps_after_which_to_blend(small, weights, tmp_path, capsys):
+    end, each = (
+        written(denoise(small / "scan.npz", weights, tmp_path / fuse, *DRAWN, "--fuse", fuse))
+        for fuse in ("end", "each_step")
+    )
+    assert "local3d_draws answers in one call; ignored: --fuse" in capsys.readouterr().err
+    np.testing.assert_array_equal(each, end)
 
 
 def test_the_seed_and_the_number_name_an_image(denoised):

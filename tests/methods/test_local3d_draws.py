@@ -1,7 +1,5 @@
 """A network that draws of noise: its score, what draws depend on, what follows for doses, its training."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -12,9 +10,9 @@ from torch.nn.functional import avg_pool3d
 from evaluation.measures.ensembles import fair_crps
 from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
+from guided_diffusion.errors import InputError
 from guided_diffusion.interfaces import Examples
-from guided_diffusion.local_draws import FIELDS, LocalDraws, predictive_draws
-from guided_diffusion.local_spread import Reference
+from guided_diffusion.local_draws import FIELDS, LocalDraws, Reference, predictive_draws
 from guided_diffusion.methods.local3d_draws import FAIRNESS, METHOD, almost_fair_crps, draws_losses
 from tests.training_runs import run
 
@@ -111,6 +109,9 @@ def test_draws_for_references_of_thinned_counts_are_as_these_are(dose, share):
     reference = Reference(torch.tensor([dose]).double(), torch.tensor([share]).double())
     mean, draws = predictive_draws(output, low_dose, reference)
     error = target - mean.flatten().numpy()
+    # Given the truth, the error is fresh noise alone.
+    assert error.mean() == pytest.approx(0, abs=0.02 * low.std())
+    assert abs(np.mean(error * (low - 4000))) < 0.03 * np.var(low)
     assert (draws - mean).std().item() == pytest.approx(error.std(), rel=0.03, abs=0.01 * low.std())
     assert draws.std().item() == pytest.approx(target.std(), rel=0.03, abs=0.01 * low.std())
 
@@ -209,9 +210,15 @@ def test_the_process_gives_the_regressions_answer():
     assert torch.equal(output["pred_xstart"], expected.clamp(-1, 1))
 
 
+def regression(folder):
+    """A file of weights to begin with."""
+    path = folder / "local3d.pt"
+    save_checkpoint(path, network().regression.state_dict(), HEADER)
+    return path
+
+
 def test_training_begins_with_a_regression_leaves_it_alone_and_goes_on_with_the_same_bits(data_dir, tmp_path):
-    begun = tmp_path / "local3d.pt"
-    save_checkpoint(begun, network().regression.state_dict(), replace(HEADER, method="local3d"))
+    begun = regression(tmp_path)
     for folder, steps in (("parts", 2), ("parts", 4), ("whole", 4)):
         run(data_dir, tmp_path / folder, **TRAINED, max_steps=steps, resume_checkpoint=str(begun))
     before, after, whole = (
@@ -222,3 +229,13 @@ def test_training_begins_with_a_regression_leaves_it_alone_and_goes_on_with_the_
         assert torch.equal(after[f"regression.{name}"], value)
     assert after["down.0.second.weight"].abs().max() > 0
     assert all(torch.equal(after[name], value) for name, value in whole.items())
+
+
+def test_what_training_lacks_is_said_before_it_begins(data_dir, tmp_path):
+    with pytest.raises(InputError, match="begins with trained weights: name them by --resume_checkpoint"):
+        run(data_dir, tmp_path / "run", **TRAINED, max_steps=1)
+    pairs = tmp_path / "pairs"
+    pairs.mkdir()
+    np.savez(pairs / "a.npz", arr_0=np.ones((2, 8, 8, 8), dtype=np.float32))
+    with pytest.raises(InputError, match="needs every pair's dose"):
+        run(pairs, tmp_path / "run", **TRAINED, max_steps=1, resume_checkpoint=str(regression(tmp_path)))
