@@ -17,7 +17,7 @@ from guided_diffusion.config.inference_flags import MANIFEST_DOSE
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, open_table
-from guided_diffusion.methods.registry import METHODS
+from guided_diffusion.methods.registry import method_named
 from guided_diffusion.pet.trial_manifest import read_cases
 
 # Nothing was trained or chosen on patients of the first seed. Filters are tuned on those of the other.
@@ -114,10 +114,12 @@ def weights_in(folder: Path) -> dict[str, Path]:
 def drawing_flags(weights: Path) -> tuple[str, ...]:
     """Flags for weights that draw images: they estimate the normal dose of each of the trial's scans.
 
-    Raises InputError for a file that holds no weights.
+    Raises InputError for a file that holds no weights, or those of an unknown method.
     """
     header = load_checkpoint(str(weights)).header
-    return ("--dose_fraction", MANIFEST_DOSE) if header and METHODS[header.method].noise_fields else ()
+    if header is None or not method_named(header.method, f"{weights}: the header's method").noise_fields:
+        return ()
+    return "--dose_fraction", MANIFEST_DOSE
 
 
 def columns_of(names: Sequence[str]) -> dict[str, str]:

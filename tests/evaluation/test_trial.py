@@ -88,6 +88,9 @@ def test_weights_that_draw_images_estimate_the_normal_dose(tmp_path):
     for method, flags in {"unet3d": (), "local3d_draws": ("--dose_fraction", "manifest")}.items():
         write_weights(tmp_path / "weights.pt", method)
         assert drawing_flags(tmp_path / "weights.pt") == flags
+    write_weights(tmp_path / "weights.pt", "own")
+    with pytest.raises(InputError, match=r"weights\.pt: the header's method 'own' is unknown: this version knows"):
+        drawing_flags(tmp_path / "weights.pt")
 
 
 def test_only_numbers_of_the_tables_are_kept(tmp_path):
