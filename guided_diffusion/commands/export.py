@@ -18,7 +18,7 @@ from guided_diffusion.config import (
 )
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.errors import InputError
-from guided_diffusion.methods.registry import METHODS
+from guided_diffusion.methods.registry import method_named
 
 _LOCAL = ("local", "local_draws")
 _PATCHES = {"demo": DEMO_PREPROCESSING} | dict.fromkeys(_LOCAL, LOCAL_PREPROCESSING)
@@ -73,5 +73,5 @@ def export_half(checkpoint: str, out: Path, recommended: str | None = None) -> f
 def _recommending(header: Header, grid: PreprocessingConfig) -> Header:
     """The header with a preset's patches, and the demo's sampler if the method samples at all."""
     patches = {"patch_size": grid.patch_size, "overlap": grid.overlap}
-    sampler = DEMO_SAMPLER if METHODS[header.method].sampled else header.sampler
+    sampler = DEMO_SAMPLER if method_named(header.method, "the header's method").sampled else header.sampler
     return replace(header, preprocessing=replace(header.preprocessing, **patches), sampler=sampler)

@@ -17,6 +17,8 @@ from guided_diffusion.methods.local3d import Local3D, LocalRegression
 BLOCKS = {1: 1.0, 2: 1.0, 4: 2.0, 8: 2.0}
 """Sides in voxels of the blocks whose means are scored, and their weights: voxels tell nothing of how noise correlates,
 and an error of a mean is small beside that of a voxel."""
+DIFFERENCES = 1.0
+"""Weight of the differences of neighbours along each axis: means tell little of how fine noise is."""
 FAIRNESS = 0.99
 """Share of the fair score; the rest is that of two draws as they are. Lang et al. take 0.95, with which the best spread
 of two draws from a normal distribution is 5 % too small; with this it is 1 %."""
@@ -57,7 +59,7 @@ def almost_fair_crps(one: Tensor, other: Tensor, reference: Tensor) -> Tensor:
 
 
 def draws_losses(network: nn.Module, examples: Examples) -> dict[str, Tensor]:
-    """Score of two draws, each term [N]: of voxels and of means over blocks, weighed together as "loss", of voxels
+    """Score of two draws, each term [N]: of voxels, means over blocks and differences, weighed as "loss", of voxels
     alone over the regression's mean absolute error as "crps", and "spread", which is 1 where draws are as far from
     each other as from the reference.
 
@@ -72,9 +74,11 @@ def draws_losses(network: nn.Module, examples: Examples) -> dict[str, Tensor]:
     size = mean_flat(local_scale(sub_images(unit * low_dose.float())).noise) / unit
     loss = torch.zeros_like(size)
     for side, weight in BLOCKS.items():
-        loss = (
-            loss + weight * mean_flat(almost_fair_crps(*(_means(each, side) for each in (one, other, target)))) / size
-        )
+        loss = loss + weight * mean_flat(almost_fair_crps(*(_means(each, side) for each in (one, other, target))))
+    for axis in (2, 3, 4):
+        differences = (each.diff(dim=axis) for each in (one, other, target))
+        loss = loss + DIFFERENCES * mean_flat(almost_fair_crps(*differences))
+    loss = loss / size
     voxels = mean_flat(almost_fair_crps(one, other, target))
     apart = mean_flat((one - other).square())
     away = 0.5 * mean_flat((one - target).square() + (other - target).square())

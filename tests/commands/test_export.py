@@ -69,3 +69,9 @@ def test_what_the_local_preset_recommends(tmp_path):
     found = load_checkpoint(str(tmp_path / "half.pt")).header
     assert (found.preprocessing.patch_size, found.preprocessing.overlap) == (96, 24)
     assert found.sampler == SamplerConfig(bfloat16=True)
+
+
+def test_weights_of_an_unknown_method_are_not_recommended_anything(tmp_path):
+    save_checkpoint(tmp_path / "full.pt", {"a": torch.ones(3)}, replace(HEADER, method="of_tomorrow"))
+    with pytest.raises(InputError, match="the header's method 'of_tomorrow' is unknown"):
+        export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt", recommended="demo")

@@ -13,6 +13,8 @@ from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, Prepro
 from guided_diffusion.errors import InputError
 from guided_diffusion.interfaces import Examples
 from guided_diffusion.local_draws import FIELDS, LocalDraws, Reference, predictive_draws
+from guided_diffusion.local_unet import local_scale, sub_images
+from guided_diffusion.methods import local3d_draws
 from guided_diffusion.methods.local3d_draws import FAIRNESS, METHOD, almost_fair_crps, draws_losses
 from tests.training_runs import run
 
@@ -153,6 +155,27 @@ def test_the_loss_is_least_where_draws_scatter_as_references_do_and_spread_says_
     # Of a normal distribution: 1 / sqrt(pi) of its deviation, over sqrt(2 / pi), and half a per cent by the fairness.
     torch.testing.assert_close(right["crps"], torch.full((2,), 0.5**0.5 + 0.005 * 0.5**0.5), atol=0.01, rtol=0)
     assert terms(0.05)["spread"].max() < 0.75
+
+
+def test_differences_of_neighbours_are_scored_along_every_axis(monkeypatch):
+    target = 0.5 + 0.1 * torch.randn(1, 1, 8, 16, 24, generator=torch.Generator().manual_seed(0))
+    low_dose = scan(8, 16, 24)
+    examples = Examples(low_dose, target, target, torch.zeros(1), torch.tensor([[0.1, 0.0]]))
+    losses, output = {}, []
+    network = Scaled(0.1)
+    network.register_forward_hook(lambda _module, _given, result: output.append(result))
+    for weight in (0.0, 1.0):
+        monkeypatch.setattr(local3d_draws, "DIFFERENCES", weight)
+        torch.manual_seed(5)
+        losses[weight] = draws_losses(network, examples)["loss"].item()
+    _, draws = predictive_draws(output[0], low_dose, Reference(*examples.reference.unbind(dim=1)))
+    one, other, reference = draws[0, 0].numpy(), draws[0, 1].numpy(), target[0, 0].numpy()
+    expected = 0.0
+    for axis in range(3):
+        a, b, y = (np.diff(image, axis=axis) for image in (one, other, reference))
+        expected += np.mean(0.5 * (abs(a - y) + abs(b - y)) - (0.25 + 0.25 * 0.99) * abs(a - b))
+    noise = local_scale(sub_images(MODEL.low_res_scale * low_dose)).noise.mean().item() / MODEL.low_res_scale
+    assert losses[1.0] - losses[0.0] == pytest.approx(expected / noise, rel=1e-4)
 
 
 def test_training_finds_the_size_of_noise_about_a_known_answer():
