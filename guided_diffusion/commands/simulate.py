@@ -96,15 +96,17 @@ def simulate_trial(parser: Parser, arguments: Sequence[str] | None = None) -> No
             on_result=lambda *_: progress.update(),
             on_step=lambda: None,
         )
-    on_root(_write_manifest, [row for subject in subjects for row in rows_of(trial, subject)], flags.out)
+    rows = [row for subject in subjects for row in rows_of(trial, subject)]
+    kept = on_root(_without_left_out, rows, flags.out) if isinstance(trial, RandomTrial) else rows
+    on_root(trials.write_manifest, kept, flags.out)
 
 
-def _write_manifest(rows: list[dict[str, object]], out: Path) -> None:
-    """The manifest of the pairs that were written."""
+def _without_left_out(rows: list[dict[str, object]], out: Path) -> list[dict[str, object]]:
+    """The rows whose pairs were written, see `write_random_subject`."""
     written = [row for row in rows if (out / str(row["pair"])).exists()]
     if len(written) < len(rows):
         logger.log(f"notice: {len(rows) - len(written)} of {len(rows)} pairs left out: their counts make no image")
-    trials.write_manifest(written, out)
+    return written
 
 
 def _shares(text: str) -> float | list[float]:

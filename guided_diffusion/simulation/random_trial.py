@@ -109,7 +109,9 @@ def random_manifest_rows(trial: RandomTrial, subject: VirtualSubject) -> list[di
 
 
 def write_random_subject(trial: RandomTrial, subject: VirtualSubject, out: Path) -> None:
-    """Simulate a subject and write its files, unless they are complete already."""
+    """Simulate a subject and write its files, unless they are complete already; pairs whose counts make no image are
+    left out.
+    """
     done = out / subject.name / "subject.json"
     if done.exists():
         return
