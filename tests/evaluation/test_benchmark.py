@@ -112,10 +112,10 @@ def test_the_volume_is_compared_with_float32_whatever_weights_are_stored_in():
 @needs_mpiexec
 def test_ranks_section(small):
     seconds = measure_ranks(str(small / "small.pt"), 8, most_ranks=1, least_seconds=0).values["runs"]["1"]["seconds"]
-    section = measure_ranks(str(small / "small.pt"), 8, most_ranks=2, least_seconds=1.5 * seconds)
+    section = measure_ranks(str(small / "small.pt"), 8, most_ranks=2, least_seconds=4 * seconds)
     values = section.values
     assert values["in_plane"] > 8
-    assert values["runs"]["1"]["seconds"] >= 1.5 * seconds
+    assert values["runs"]["1"]["seconds"] >= 4 * seconds
     one, two = values["runs"]["1"], values["runs"]["2"]
     assert one["efficiency"] == 1
     assert two["efficiency"] == pytest.approx(one["seconds"] / (2 * two["seconds"]))
