@@ -27,6 +27,7 @@ from guided_diffusion.local_unet import (
     INPUTS,
     SUB_IMAGES,
     LocalUNet,
+    continued,
     cropped,
     from_sub_images,
     halved,
@@ -145,7 +146,7 @@ class LocalDraws(nn.Module):
         with torch.no_grad():
             local = self.regression.denoise(padded_sub_images(scan, self.config))
         known = torch.cat([local.features, local.inputs.to(local.features.dtype)], dim=1)
-        h = F.silu(self.know(_continued(known.to(self.dtype), MULTIPLE // 2)))
+        h = F.silu(self.know(continued(known.to(self.dtype), MULTIPLE // 2)))
         levels = [h]
         for _ in WIDTHS[1:]:
             levels.append(halved(levels[-1]))
@@ -178,12 +179,6 @@ class LocalDraws(nn.Module):
             finer = 2 * F.interpolate(self.narrow[level](h), scale_factor=2, mode="trilinear")
             h = self.up[level](finer + skips[level], prepared.hints[level]) * prepared.gates[level]
         return h
-
-
-def _continued(values: Tensor, multiple: int) -> Tensor:
-    """[N, C, Z, X, Y] continued with the last values until all three sizes are multiples."""
-    z, x, y = (-length % multiple for length in values.shape[2:])
-    return F.pad(values, (0, y, 0, x, 0, z), mode="replicate") if z or x or y else values
 
 
 def _repeated(noise: Tensor, multiple: int) -> Tensor:

@@ -86,9 +86,13 @@ class LocalAnswer:
 
 def padded_sub_images(scan: Tensor, config: ModelConfig) -> Tensor:
     """Sub-images of a scan [N, 1, Z, X, Y] that is continued with its last voxels until every level can halve it."""
-    multiple = 2 ** len(config.multipliers)
-    z, x, y = (-length % multiple for length in scan.shape[2:])
-    return sub_images(F.pad(scan, (0, y, 0, x, 0, z), mode="replicate"))
+    return sub_images(continued(scan, 2 ** len(config.multipliers)))
+
+
+def continued(values: Tensor, multiple: int) -> Tensor:
+    """[N, C, Z, X, Y] continued with the last values until all three sizes are multiples."""
+    z, x, y = (-length % multiple for length in values.shape[2:])
+    return F.pad(values, (0, y, 0, x, 0, z), mode="replicate") if z or x or y else values
 
 
 def cropped(volumes: Tensor, like: Tensor) -> Tensor:
