@@ -143,8 +143,9 @@ class CropSource:
     """Random crops of a list of pairs. Several threads may take crops at the same time.
 
     crop_size: [X, Y, Z] in voxels. A volume that is smaller is centred in air. negative: keep values below 0.
-    hot_share: how many of the crops lie about a hot spot of the normal dose, where it has one. with_noise: whether
-    crops come with noise, which takes longer to draw than a crop to cut.
+    hot_share: how many of the crops lie about a hot spot of the normal dose, where it has one. coarse_share: how many
+    take every second voxel along the axes that chance names, so that their noise is less correlated than any in the
+    data. with_noise: whether crops come with noise, which takes longer to draw than a crop to cut.
 
     Every pair is drawn equally often. A crop is centred on a point of the body, since most of a scan's grid is air:
     one half of the centres are drawn evenly from the body, the other half in proportion to its uptake, which favours
@@ -161,6 +162,7 @@ class CropSource:
         *,
         negative: bool = False,
         hot_share: float = 0.0,
+        coarse_share: float = 0.0,
         with_noise: bool = True,
     ):
         if not pairs:
@@ -170,6 +172,7 @@ class CropSource:
         self.suv_max = suv_max
         self.negative = negative
         self.hot_share = hot_share
+        self.coarse_share = coarse_share
         self.with_noise = with_noise
         self.seed = seed
         self._arrays = functools.cache(self._open)
@@ -191,8 +194,9 @@ class CropSource:
         """The crop of a step's item, always the same. Raises InputError for a file that cannot be used."""
         rng = generator(self.seed, Stream.CROP, step, item)
         number = int(rng.integers(len(self.pairs)))
-        start = self._draw_start(number, rng)
-        low_dose, normal_dose = self._cut(number, start, mirrored=rng.random() < 0.5)[:, None]
+        steps = self._draw_steps(number, rng)
+        start = self._draw_start(number, steps, rng)
+        low_dose, normal_dose = self._cut(number, start, steps, mirrored=rng.random() < 0.5)[:, None]
         noise = None
         if self.with_noise:
             noise_rng = generator(self.seed, Stream.NOISE, step, item)
@@ -204,14 +208,22 @@ class CropSource:
     def _open(self, number: int) -> np.ndarray:
         return open_pair(self.pairs[number].path)
 
-    def _draw_start(self, number: int, rng: np.random.Generator) -> tuple[int, ...]:
+    def _draw_steps(self, number: int, rng: np.random.Generator) -> np.ndarray:
+        """Steps in voxels from one sample of a crop to the next along X, Y and Z: 1, or 2 where the volume has room."""
+        # With a share of 0 no number is drawn here or below, so that runs of before are continued on the same crops.
+        if not (self.coarse_share > 0 and rng.random() < self.coarse_share):
+            return np.ones(3, int)
+        has_room = 2 * np.array(self.crop_size) <= self._arrays(number).shape[1:]
+        return np.where(has_room, rng.integers(1, 3, size=3), 1)
+
+    def _draw_start(self, number: int, steps: np.ndarray, rng: np.random.Generator) -> tuple[int, ...]:
         """First voxel of a crop along X, Y and Z; 0 where the volume is smaller than the crop."""
-        # Without hot spots no number is drawn, so that runs of before are continued on the same crops.
+        size = steps * self.crop_size
         is_hot = self.hot_share > 0 and rng.random() < self.hot_share
         spots = self._hot_spots(number) if is_hot else ()
-        centre = self._near_one_of(spots, rng) if len(spots) else self._in_body(number, rng)
-        room = np.subtract(self._arrays(number).shape[1:], self.crop_size).clip(min=0)
-        return tuple(int(first) for first in np.clip(centre - np.array(self.crop_size) // 2, 0, room))
+        centre = self._near_one_of(spots, size, rng) if len(spots) else self._in_body(number, rng)
+        room = np.subtract(self._arrays(number).shape[1:], size).clip(min=0)
+        return tuple(int(first) for first in np.clip(centre - size // 2, 0, room))
 
     def _in_body(self, number: int, rng: np.random.Generator) -> np.ndarray:
         """A voxel of a volume's body, as the class says."""
@@ -219,9 +231,10 @@ class CropSource:
         cell = cells[np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")]
         return cell * CELL + rng.integers(CELL, size=3)
 
-    def _near_one_of(self, spots: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A centre whose crop has one of the voxels [n, 3] in its inner half."""
-        reach = np.array(self.crop_size) // 4
+    @staticmethod
+    def _near_one_of(spots: np.ndarray, size: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A centre whose crop of a size in voxels has one of the voxels [n, 3] in its inner half."""
+        reach = size // 4
         return spots[rng.integers(len(spots))] + rng.integers(-reach, reach + 1)
 
     def _find_hot_spots(self, number: int) -> np.ndarray:
@@ -241,12 +254,15 @@ class CropSource:
         weights = uptake[tuple(cells.T)]
         return cells, np.cumsum(0.5 / len(cells) + 0.5 * weights / weights.sum())
 
-    def _cut(self, number: int, start: tuple[int, ...], *, mirrored: bool) -> np.ndarray:
+    def _cut(self, number: int, start: tuple[int, ...], steps: np.ndarray, *, mirrored: bool) -> np.ndarray:
         """A crop of both images, normalised float32 [2, Z, X, Y], with air around a volume that is smaller.
 
         mirrored: left to right.
         """
-        window = tuple(slice(first, first + size) for first, size in zip(start, self.crop_size, strict=True))
+        window = tuple(
+            slice(first, first + step * size, step)
+            for first, step, size in zip(start, steps.tolist(), self.crop_size, strict=True)
+        )
         part = self._arrays(number)[(slice(None), *window)]
         lacking = [size - length for size, length in zip(self.crop_size, part.shape[1:], strict=True)]
         around = [(gap // 2, gap - gap // 2) for gap in lacking]

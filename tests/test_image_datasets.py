@@ -1,8 +1,10 @@
 """Pairs and crops, compared by value with the arrays they were cut from."""
 
 import csv
+import itertools
 import logging
 import zipfile
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -25,8 +27,8 @@ def write_pair(path, array, **options):
     return path
 
 
-def source_of(path, crop_size, seed=0, hot_share=0.0):
-    return CropSource([Pair(path, "one")], crop_size, SUV_MAX, seed, hot_share=hot_share)
+def source_of(path, crop_size, seed=0, **shares):
+    return CropSource([Pair(path, "one")], crop_size, SUV_MAX, seed, **shares)
 
 
 class TestOpening:
@@ -162,6 +164,45 @@ class TestCrops:
         assert found[0.0] < 10
         assert 50 < found[0.4] < 110
         assert found[1.0] == 200
+
+    def test_a_share_of_the_crops_takes_every_second_voxel_along_some_axes(self, tmp_path):
+        array = numbered((24, 20, 16))
+        path = write_pair(tmp_path / "pair.npz", array)
+        normal = array[1].transpose(2, 0, 1) / SUV_MAX
+        plain, coarse = (source_of(path, (8, 8, 8), coarse_share=share) for share in (0.0, 0.6))
+        found = Counter()
+        for number in range(300):
+            crop = coarse.crop(number, 0)
+            first = np.argwhere(np.isclose(normal, crop.normal_dose[0].min(), rtol=1e-7))[0]
+            steps = tuple(
+                round(float(abs(np.diff(crop.normal_dose[0], axis=axis)).max() * SUV_MAX * 1024 / apart))
+                for axis, apart in enumerate((1, 320, 16))
+            )
+            taken = normal[tuple(slice(f, f + 8 * step, step) for f, step in zip(first, steps, strict=True))]
+            is_mirrored = crop.normal_dose[0, 0, 0, 0] > crop.normal_dose[0, 0, 0, -1]
+            np.testing.assert_allclose(crop.normal_dose[0], taken[..., ::-1] if is_mirrored else taken, rtol=1e-6)
+            np.testing.assert_allclose(crop.low_dose, crop.normal_dose / 2, rtol=1e-6)
+            found[steps] += 1
+        assert set(found) == set(itertools.product((1, 2), repeat=3))
+        assert 0.4 < found[1, 1, 1] / 300 < 0.56  # 0.4 plain ones, and an eighth of the others
+        np.testing.assert_array_equal(plain.crop(3, 1).normal_dose, source_of(path, (8, 8, 8)).crop(3, 1).normal_dose)
+
+    def test_every_second_voxel_is_taken_only_where_there_is_room(self, tmp_path):
+        array = numbered((24, 12, 16))
+        source = source_of(write_pair(tmp_path / "pair.npz", array), (8, 8, 8), coarse_share=1.0)
+        for number in range(30):
+            crop = source.crop(number, 0).normal_dose[0]
+            assert np.allclose(abs(np.diff(crop, axis=2)) * SUV_MAX * 1024, 16)
+            assert (crop > 0).all()
+
+    def test_a_hot_spot_lies_in_the_inner_half_of_coarse_crops_too(self, tmp_path):
+        array = np.ones((2, 96, 96, 96), dtype=np.float32)
+        array[1, 60:64, 20:24, 68:72] = 5.0
+        source = source_of(write_pair(tmp_path / "pair.npz", array), (16, 16, 16), hot_share=1.0, coarse_share=1.0)
+        counts = {
+            (source.crop(number, 0).normal_dose[0, 2:14, 2:14, 2:14] * SUV_MAX == 5).sum() for number in range(60)
+        }
+        assert counts == {8, 16, 32, 64}  # of 4 x 4 x 4 voxels, halved along none to all axes
 
     def test_where_nothing_stands_out_the_share_changes_nothing_but_the_draws(self, tmp_path):
         path = write_pair(tmp_path / "pair.npz", np.ones((2, 24, 24, 24), dtype=np.float32))

@@ -85,7 +85,10 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
     pairs = root_first(find_pairs, settings.data.data_dir, "train", settings.preprocessing.voxel_mm)
     root_first(_check_beginning, pairs, settings)
     with_noise = METHODS[settings.optimisation.method].uses_noise
-    source = _crops(pairs, settings, hot_share=settings.data.hot_crop_share, with_noise=with_noise)
+    data = settings.data
+    source = _crops(
+        pairs, settings, hot_share=data.hot_crop_share, coarse_share=data.coarse_crop_share, with_noise=with_noise
+    )
     _check_pairs(source, settings, loader_threads)
     start = _find_start(settings, folder)
     model = root_first(_create_model, settings, start, place)

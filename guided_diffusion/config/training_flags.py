@@ -134,6 +134,12 @@ class DataFlags:
         "share of the crops that lie about small hot spots of the normal dose, as lesions are; chance hardly meets one",
         Role.TRAINING,
     )
+    coarse_crop_share: float = flag(
+        0.0,
+        "share of the crops that take every second voxel along axes that chance names: neighbours then share less noise"
+        " than in any of the data",
+        Role.TRAINING,
+    )
 
 
 @dataclass(frozen=True)

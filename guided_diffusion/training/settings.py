@@ -122,8 +122,9 @@ def _check(settings: TrainSettings) -> None:
             value = getattr(group, item.name)
             if item.name != "microbatch" and isinstance(value, int | float) and value < 0:
                 raise InputError(f"--{item.name} {value}: must not be negative")
-    if not 0 <= settings.data.hot_crop_share <= 1:
-        raise InputError(f"--hot_crop_share {settings.data.hot_crop_share:g}: from 0 to 1")
+    for name in ("hot_crop_share", "coarse_crop_share"):
+        if not 0 <= getattr(settings.data, name) <= 1:
+            raise InputError(f"--{name} {getattr(settings.data, name):g}: from 0 to 1")
     if settings.optimisation.precision not in TRAINING_PRECISIONS:
         raise InputError(
             f"--precision {settings.optimisation.precision!r} is unknown: choose {' or '.join(TRAINING_PRECISIONS)}"

@@ -69,6 +69,7 @@ OTHER_VALUES = {
     "crop_size": "32,32,32",
     "ema_rate": "0.5",
     "hot_crop_share": 0.5,
+    "coarse_crop_share": 0.5,
 }
 
 

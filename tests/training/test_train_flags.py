@@ -73,6 +73,7 @@ class TestFlags:
             ({"lr": -1.0}, "--lr -1.0: must be positive"),
             ({"max_steps": -1}, "--max_steps -1: must not be negative"),
             ({"hot_crop_share": 1.5}, "--hot_crop_share 1.5: from 0 to 1"),
+            ({"coarse_crop_share": -0.5}, "--coarse_crop_share -0.5: from 0 to 1"),
             ({"precision": "int8"}, "--precision 'int8' is unknown"),
             ({"ema_rate": "0.9,one"}, "--ema_rate 'one'"),
             ({"ema_rate": "1.0"}, "--ema_rate '1.0'"),
