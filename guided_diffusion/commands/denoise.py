@@ -242,7 +242,8 @@ def _write(
     """Write the results and say where they are."""
     model = manifest["checkpoint"]["name"]
     with subject.results_aside() as aside:
-        written = write_volumes(aside, denoised, f"denoised by {model}", flags["suv_basis"])
+        suv_max = manifest["settings"]["preprocessing"]["suv_max"]
+        written = write_volumes(aside, denoised, suv_max, f"denoised by {model}", flags["suv_basis"])
         if flags["write_dicom"]:
             written.append(aside.folder / DICOM_FOLDER)
             save_dicom_series(

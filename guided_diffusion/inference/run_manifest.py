@@ -10,6 +10,7 @@ from guided_diffusion.dist_util import communicator, device
 from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.resume import fingerprint
+from guided_diffusion.inference.subjects import SAMPLES_SUV
 from guided_diffusion.pet.geometry import above_cap
 from guided_diffusion.pet.grid import Volume
 
@@ -47,7 +48,11 @@ def describe_run(
         "checkpoint": {"name": Path(run.flags["model_path"]).name, "sha256": run.loaded.sha256},
         "flags": run.flags,
         "settings": settings.as_dict(),
-        "model_grid": {"shape": list(denoised.samples.shape), "voxel_mm": list(settings.preprocessing.voxel_mm)},
+        "model_grid": {
+            "shape": list(denoised.samples.shape),
+            "voxel_mm": list(settings.preprocessing.voxel_mm),
+            "samples_suv": SAMPLES_SUV,
+        },
         "plan": asdict(denoised.plan),
         "nfe_per_patch_and_realisation": run.loaded.diffusion.num_timesteps,
         "patches": [asdict(timing) for timing in denoised.timings],

@@ -20,6 +20,7 @@ from guided_diffusion.pet.contents import contents_of, names_of
 from guided_diffusion.pet.formats import volume_formats
 from guided_diffusion.pet.geometry import back_to_input_grid
 from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 from guided_diffusion.pet.suv_bases import SUVBasis, ratio_of
 from guided_diffusion.pet.trial_manifest import is_trial, read_cases
 from guided_diffusion.pet.volume import in_suv_basis, save_volume
@@ -29,6 +30,8 @@ MANIFEST_NAME = "run.json"
 UNCERTAINTY_NAME = "uncertainty.nii.gz"
 REPORT_NAME = "report.html"
 DICOM_FOLDER = "denoised_dicom"
+SAMPLES_SUV = DEFAULT_SUV_MAX
+"""The SUV that 1 stands for in the arrays on the model's grid, whatever range the network has."""
 _ARRAY_NAME = re.compile(r"(samples|uncertainty)_\d+x\d+x\d+\.npz")
 
 
@@ -164,17 +167,25 @@ def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
     return [replace(subjects[0], notices=found.notices), *subjects[1:]]
 
 
-def write_volumes(subject: Subject, denoised: Denoised, description: str, suv_basis: SUVBasis) -> list[Path]:
+def write_volumes(
+    subject: Subject, denoised: Denoised, suv_max: float, description: str, suv_basis: SUVBasis
+) -> list[Path]:
     """Write a subject's volumes, and return their paths.
 
-    Always `samples_<X>x<Y>x<Z>.npz` (`arr_0` [X, Y, Z] float32, normalised, on the model's grid), and unless the scan
-    is an array that lies on that grid already, `denoised.nii.gz` (SUV on that basis, on the scan's own grid). After
-    several realisations these are their mean; `uncertainty_<X>x<Y>x<Z>.npz` and `uncertainty.nii.gz` are their standard
-    deviation, in the same units.
+    Always `samples_<X>x<Y>x<Z>.npz` (`arr_0` [X, Y, Z] float32, SUV/16 on the model's grid; cut off at SUV 16 if the
+    network has a larger range), and `denoised.nii.gz` (SUV in the given basis, on the scan's own grid) unless the scan
+    is an array that already lies on the model's grid. After several realisations these are their mean;
+    `uncertainty_<X>x<Y>x<Z>.npz` and `uncertainty.nii.gz` are their standard deviation, in the same units.
+
+    suv_max: the SUV by which the values in `denoised` are divided.
     """
-    arrays = {"samples": denoised.samples, "uncertainty": denoised.samples_sd}
+    scale = np.float32(suv_max / SAMPLES_SUV)
+    samples = denoised.samples * scale
+    arrays = {"samples": np.minimum(samples, 1) if scale > 1 else samples}
+    if denoised.samples_sd is not None:
+        arrays["uncertainty"] = denoised.samples_sd * scale
     volumes = {DENOISED_NAME: denoised.volume, UNCERTAINTY_NAME: denoised.volume_sd}
-    written = [_write_array(subject.folder, name, array) for name, array in arrays.items() if array is not None]
+    written = [_write_array(subject.folder, name, array) for name, array in arrays.items()]
     if not is_bare(denoised):
         for name, volume in volumes.items():
             if volume is not None:
@@ -186,12 +197,14 @@ def write_volumes(subject: Subject, denoised: Denoised, description: str, suv_ba
 def load_results(subject: Subject, scan: Volume, manifest: Mapping[str, Any]) -> tuple[Volume, Volume | None]:
     """A finished subject's denoised volume and its standard deviation, where there is one, in SUV by body weight.
 
-    Of an array on the model's grid, what was denoised is carried to the scan again. Negative samples then count as 0
-    in the mean of several realisations, not in each.
+    Of an array on the model's grid, what was denoised is carried to the scan again; above the largest SUV of the stored
+    samples that is the input. Negative samples then count as 0 in the mean of several realisations, not in each.
     """
     basis = manifest["flags"]["suv_basis"]
     ratio = 1.0 if basis == "bw" else ratio_of(basis, scan.source.get("suv_basis_ratios", {}))
     suv_max = manifest["settings"]["preprocessing"]["suv_max"]
+    # Manifests without this entry are of versions that wrote the network's own values.
+    samples_suv = manifest["model_grid"].get("samples_suv", suv_max)
     shape = "x".join(map(str, manifest["model_grid"]["shape"]))
 
     def load(name: str, factor: float) -> Volume | None:
@@ -200,10 +213,11 @@ def load_results(subject: Subject, scan: Volume, manifest: Mapping[str, Any]) ->
 
     denoised, deviation = load(DENOISED_NAME, 1 / ratio), load(UNCERTAINTY_NAME, 1 / ratio)
     if denoised is None:
-        samples = load(f"samples_{shape}.npz", suv_max)
+        samples = load(f"samples_{shape}.npz", samples_suv)
         positive = replace(samples, data=np.maximum(samples.data, 0))
-        denoised = back_to_input_grid(positive, scan, scan, above_cap=manifest["flags"]["above_cap"], suv_max=suv_max)
-        deviation = load(f"uncertainty_{shape}.npz", suv_max)
+        cap = min(suv_max, samples_suv)
+        denoised = back_to_input_grid(positive, scan, scan, above_cap=manifest["flags"]["above_cap"], suv_max=cap)
+        deviation = load(f"uncertainty_{shape}.npz", samples_suv)
     return denoised, deviation
 
 

@@ -1,0 +1,57 @@
+"""The arrays that `scripts/test.py` leaves on the model's grid are SUV/16, whatever range the network has."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evaluation.compared_files import SubjectFiles, read_pair
+from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
+from guided_diffusion.inference import denoise_volume, load_model
+from guided_diffusion.inference.subjects import find_subjects, load_results
+from guided_diffusion.pet.volume import load_volume
+from tests.denoising import SMALL_HEADER, denoise, samples_in
+
+
+@pytest.fixture(scope="module", params=[8.0, 64.0])
+def denoised(request, small, tmp_path_factory):
+    """A scan with SUV above 16, denoised by a network whose range ends elsewhere: results, scan, mean and SD in SUV."""
+    tmp_path = tmp_path_factory.mktemp("scale")
+    grid = replace(SMALL_HEADER.preprocessing, suv_max=request.param)
+    weights = tmp_path / "weights.pt"
+    header = replace(SMALL_HEADER, preprocessing=grid)
+    save_checkpoint(weights, load_checkpoint(str(small / "small.pt")).state_dict, header)
+    scan = tmp_path / "hot.npz"
+    suv = np.load(small / "scan.npz")["arr_0"][..., :16]  # a single patch
+    np.savez(scan, arr_0=suv * np.float32(20 / suv[0].max()))
+    folder = denoise(scan, weights, tmp_path / "out" / "hot", "--realisations", "2")
+    volume = load_volume(scan, bare_voxel_mm=grid.voxel_mm)
+    result = denoise_volume(volume, load_model(str(weights), {"realisations": 2}))
+    return folder, scan, result.samples * request.param, result.samples_sd * request.param
+
+
+def test_arrays_are_in_units_of_suv_16(denoised):
+    folder, _, suv, deviation = denoised
+    np.testing.assert_allclose(samples_in(folder) * 16, np.minimum(suv, 16), atol=1e-5)
+    (file,) = folder.glob("uncertainty_*.npz")
+    np.testing.assert_allclose(np.load(file)["arr_0"] * 16, deviation, atol=1e-5)
+    assert json.loads((folder / "run.json").read_text())["model_grid"]["samples_suv"] == 16
+
+
+def test_the_evaluation_reads_them_as_it_says(denoised):
+    folder, scan, suv, _ = denoised
+    (file,) = folder.glob("samples_*.npz")
+    _, generated = read_pair(SubjectFiles("hot", scan, file, None), "suv", "normalised")
+    np.testing.assert_allclose(generated, np.clip(suv, 0, 16), atol=1e-5)
+
+
+def test_a_page_made_later_shows_them(denoised):
+    folder, path, suv, deviation = denoised
+    (subject,) = find_subjects(str(path), str(folder))
+    scan = load_volume(path, bare_voxel_mm=SMALL_HEADER.preprocessing.voxel_mm)
+    manifest = subject.read_manifest()
+    image, spread = load_results(subject, scan, manifest)
+    below = scan.data < min(16, manifest["settings"]["preprocessing"]["suv_max"])
+    np.testing.assert_allclose(image.data[below], np.clip(suv, 0, 16)[below], atol=1e-4)
+    np.testing.assert_allclose(spread.data, deviation, atol=1e-4)
