@@ -30,8 +30,11 @@ from guided_diffusion.pet.formats.dicom import (
 )
 from guided_diffusion.pet.formats.dicom_choice import PROGRAM
 from guided_diffusion.pet.grid import Volume, same_grid
-from guided_diffusion.pet.suv import SUVOverrides
-from guided_diffusion.pet.suv.drug import drug_of
+from guided_diffusion.pet.suv import SUVError, SUVOverrides
+from guided_diffusion.pet.suv.drug import drug_of, half_life_s
+from guided_diffusion.pet.suv.scan_start import decay_reference
+from guided_diffusion.pet.suv.slice_times import acquisitions
+from guided_diffusion.pet.suv.start_evidence import restate_start
 from guided_diffusion.pet.text import printable
 
 SERIES_NUMBER_OFFSET = 1000
@@ -178,7 +181,9 @@ def _describe(dataset: Dataset, series_uid: str, model: str, overrides: SUVOverr
     source.ReferencedSOPClassUID = dataset.SOPClassUID
     source.ReferencedSOPInstanceUID = dataset.SOPInstanceUID
     dataset.SourceImageSequence = Sequence([source])
-    dataset.SOPInstanceUID = generate_uid(entropy_srcs=[series_uid, str(source.ReferencedSOPInstanceUID)])
+    # With the place, since some software gives all slices of a series one UID.
+    place = tags.texts(dataset, "ImagePositionPatient")
+    dataset.SOPInstanceUID = generate_uid(entropy_srcs=[series_uid, str(source.ReferencedSOPInstanceUID), *place])
     dataset.SeriesInstanceUID = series_uid
     dataset.SeriesNumber = int(tags.number(dataset, "SeriesNumber") or 0) + SERIES_NUMBER_OFFSET
     original = tags.text(dataset, "SeriesDescription") or ""
@@ -218,6 +223,8 @@ def _set_overrides(dataset: Dataset, overrides: SUVOverrides) -> None:
         if moment is not None:
             dataset.SeriesDate = moment.strftime("%Y%m%d")
         dataset.SeriesTime = moment.strftime("%H%M%S.%f") if moment else overrides.scan_start.replace(":", "")
+        dataset.DecayCorrection = "START"
+        _restate_start(dataset, isotope, overrides)
     if overrides.injection_time is not None:
         moment = tags.parse_date_time(overrides.injection_time)
         if moment is not None:
@@ -227,6 +234,17 @@ def _set_overrides(dataset: Dataset, overrides: SUVOverrides) -> None:
             isotope.RadiopharmaceuticalStartTime = overrides.injection_time.replace(":", "")
             if "RadiopharmaceuticalStartDateTime" in isotope:
                 del isotope.RadiopharmaceuticalStartDateTime
+
+
+def _restate_start(dataset: Dataset, isotope: Dataset, overrides: SUVOverrides) -> None:
+    """Brings what else tells of the scan's start into line with what the user gave, as far as its times are known."""
+    try:
+        half_life = half_life_s(isotope, overrides)
+        (acquired,) = acquisitions([dataset])
+        start = decay_reference([dataset], half_life, overrides)
+    except SUVError:
+        return
+    restate_start(dataset, start.at, acquired.at, half_life)
 
 
 def _set_pixels(dataset: Dataset, values: np.ndarray) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pydicom import Dataset
 
 from guided_diffusion.pet.formats import dicom_tags as tags
+from guided_diffusion.pet.suv import private_tags
 from guided_diffusion.pet.suv.agreement import check_slices_agree
 from guided_diffusion.pet.suv.drug import SEQUENCE, dose_bq, drug_of, half_life_s
 from guided_diffusion.pet.suv.injection import delay_s, doubts, growth
@@ -23,11 +24,15 @@ from guided_diffusion.pet.suv.overrides import (
     refuse_unused,
     suvbw_of_bqml,
 )
-from guided_diffusion.pet.suv.scan_start import GE_CREATOR, GE_SCAN_DATE_TIME, decay_reference
+from guided_diffusion.pet.suv.private_tags import (
+    PHILIPS_BQML_FACTOR,
+    PHILIPS_SUV_FACTOR,
+    PRIVATE_TAGS,
+    PrivateElement,
+)
+from guided_diffusion.pet.suv.scan_start import decay_reference
 from guided_diffusion.pet.suv.slice_times import mean_rate_moments
 
-PHILIPS_SUV_FACTOR = (0x7053, 0x1000)
-PHILIPS_BQML_FACTOR = (0x7053, 0x1009)
 # All that the factor needs of a header.
 SUV_TAGS = [
     "StudyDate",
@@ -47,11 +52,10 @@ SUV_TAGS = [
     "SUVType",
     "DecayCorrection",
     "CorrectedImage",
+    "Manufacturer",
+    "DecayFactor",
     SEQUENCE,
-    GE_CREATOR,
-    GE_SCAN_DATE_TIME,
-    PHILIPS_SUV_FACTOR,
-    PHILIPS_BQML_FACTOR,
+    *PRIVATE_TAGS,
 ]
 
 
@@ -94,22 +98,22 @@ def suv_conversion(
     _check_attenuation_corrected(first)
     if units == "GML":
         return _from_gml(datasets, overrides)
-    if units == "CNTS" and (tags.number(first, PHILIPS_SUV_FACTOR) or 0) > 0:
-        _refuse_all_overrides(first, overrides, f"{tags.name_tag(PHILIPS_SUV_FACTOR)} is the scanner's own SUV factor")
+    if units == "CNTS" and (private_tags.number(first, PHILIPS_SUV_FACTOR) or 0) > 0:
+        _refuse_all_overrides(first, overrides, f"{_name(first, PHILIPS_SUV_FACTOR)} is the scanner's own SUV factor")
         _require_decay_corrected(first)
         factors = tuple(_positive(d, PHILIPS_SUV_FACTOR) for d in datasets)
-        return SUVConversion(factors, f"Philips {tags.name_tag(PHILIPS_SUV_FACTOR)}")
-    if units == "CNTS" and (tags.number(first, PHILIPS_BQML_FACTOR) or 0) > 0:
+        return SUVConversion(factors, f"Philips {_name(first, PHILIPS_SUV_FACTOR)}")
+    if units == "CNTS" and (private_tags.number(first, PHILIPS_BQML_FACTOR) or 0) > 0:
         conversion = _from_activity(datasets, overrides)
         factors = tuple(
             f * _positive(d, PHILIPS_BQML_FACTOR) for f, d in zip(conversion.factors, datasets, strict=True)
         )
-        method = f"Philips {tags.name_tag(PHILIPS_BQML_FACTOR)}; {conversion.method}"
+        method = f"Philips {_name(first, PHILIPS_BQML_FACTOR)}; {conversion.method}"
         return SUVConversion(factors, method, conversion.notices)
     if units == "BQML":
         return _from_activity(datasets, overrides)
     if units == "CNTS":
-        raise refusal(first, "Units", f"counts need Philips' {tags.name_tag(PHILIPS_SUV_FACTOR)}")
+        raise refusal(first, "Units", f"counts need Philips' {_name(first, PHILIPS_SUV_FACTOR)}")
     raise refusal(first, "Units", "only BQML, GML, and CNTS of Philips lead to SUV")
 
 
@@ -183,11 +187,16 @@ def _require_not_decay_corrected(dataset: Dataset) -> None:
         raise refusal(dataset, "CorrectedImage", f"{claim}; export the series again")
 
 
-def _positive(dataset: Dataset, tag: tuple[int, int]) -> float:
-    value = tags.number(dataset, tag)
+def _positive(dataset: Dataset, private: PrivateElement) -> float:
+    value = private_tags.number(dataset, private)
     if value is None or value <= 0:
+        tag = private_tags.tag_of(dataset, private) or private.usual_tag
         raise refusal(dataset, tag, "it must be above zero in each slice")
     return value
+
+
+def _name(dataset: Dataset, private: PrivateElement) -> str:
+    return tags.name_tag(private_tags.tag_of(dataset, private) or private.usual_tag)
 
 
 def _refuse_all_overrides(dataset: Dataset, overrides: SUVOverrides, why: str) -> None:

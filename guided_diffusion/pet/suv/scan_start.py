@@ -1,24 +1,23 @@
 """The scan's start, which DecayCorrection START refers to.
 
-After QIBA's pseudo-code: the series time is the scan's start, unless the series was made later; then GE's private scan
-time, or the frame reference time less the time of the mean count rate within the frame, gives it.
+After QIBA's pseudo-code: the series time is the scan's start, unless the series was made later; then what else the
+headers say of it counts. So it does where they say that the scan began after the series time, which on some scanners is
+when the series was set up.
 """
 
-import datetime
+import math
 from collections.abc import Sequence
 
 from pydicom import Dataset
 
 from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.suv.overrides import SUVError, SUVOverrides
-from guided_diffusion.pet.suv.slice_times import LONGEST_SCAN, SOME_DAY, Moment, acquisitions, mean_rate_s, time_of_day
+from guided_diffusion.pet.suv.slice_times import LONGEST_SCAN, SOME_DAY, Moment, acquisitions, time_of_day
+from guided_diffusion.pet.suv.start_evidence import ROUNDING, start_besides
 from guided_diffusion.pet.text import printable
 
-GE_CREATOR = (0x0009, 0x0010)
-GE_SCAN_DATE_TIME = (0x0009, 0x100D)
-# Clocks in headers are rounded to seconds, and so are bed times.
-ROUNDING = datetime.timedelta(seconds=1)
-AGREEING_STARTS_S = 60.0
+# Two starts are one where the activity at both differs by less: clocks, and decay factors in headers, are rounded.
+SAME_ACTIVITY = 0.005
 
 
 def decay_reference(datasets: Sequence[Dataset], half_life_s: float, overrides: SUVOverrides) -> Moment:
@@ -32,17 +31,25 @@ def decay_reference(datasets: Sequence[Dataset], half_life_s: float, overrides: 
     scanned = acquisitions(datasets)
     earliest = min(scanned, key=lambda moment: moment.at)
     series = _series_time(datasets, earliest)
+    found = start_besides(datasets, scanned, half_life_s)
     rewritten = ""
     if series is not None:
         if -ROUNDING <= earliest.at - series.at <= LONGEST_SCAN:
-            return series
-        rewritten = "; the series time is that of a later step"
-        if series.at < earliest.at:
+            if found is None or not _is_later(found, series, half_life_s):
+                return series
+            rewritten = "; the series time lies before it"
+        elif series.at < earliest.at:
             rewritten = "; the series time lies too long before it"
-    for found in (_ge_start(datasets, earliest), _start_by_reference_time(datasets, scanned, half_life_s)):
-        if found is not None:
-            return Moment(found.at, earliest.dated, found.how + rewritten)
-    return Moment(earliest.at, earliest.dated, f"earliest acquisition time{rewritten}")
+        else:
+            rewritten = "; the series time is that of a later step"
+    if found is None:
+        found = Moment(earliest.at, earliest.dated, "earliest acquisition time")
+    return Moment(found.at, found.dated, found.how + rewritten)
+
+
+def _is_later(one: Moment, other: Moment, half_life_s: float) -> bool:
+    seconds = (one.at - other.at).total_seconds()
+    return seconds > max(2 * ROUNDING.total_seconds(), half_life_s * math.log2(1 + SAME_ACTIVITY))
 
 
 def _series_time(datasets: Sequence[Dataset], earliest: Moment) -> Moment | None:
@@ -68,47 +75,6 @@ def _series_time(datasets: Sequence[Dataset], earliest: Moment) -> Moment | None
     at = earliest.at - time_of_day(earliest.at) + time
     at += tags.DAY * round((earliest.at - at) / tags.DAY)
     return Moment(at, earliest.dated, "series time" if earliest.dated else "series time; the dates were removed")
-
-
-def _ge_start(datasets: Sequence[Dataset], earliest: Moment) -> Moment | None:
-    """GE's own record of the scan's start, which stays when the series is processed again."""
-    starts = set()
-    for dataset in datasets:
-        if not (tags.text(dataset, GE_CREATOR) or "GEMS_PETD_01").startswith("GEMS"):
-            return None
-        offset = tags.text(dataset, "TimezoneOffsetFromUTC")
-        starts.add(tags.parse_date_time(tags.time_text(dataset, GE_SCAN_DATE_TIME), offset))
-    if None in starts or len(starts) != 1:
-        return None
-    at = starts.pop()
-    if not earliest.dated:
-        at = SOME_DAY + time_of_day(at)
-    if not -ROUNDING <= earliest.at - at <= LONGEST_SCAN:
-        return None
-    return Moment(at, earliest.dated, f"GE {tags.name_tag(GE_SCAN_DATE_TIME)}")
-
-
-def _start_by_reference_time(
-    datasets: Sequence[Dataset], scanned: Sequence[Moment], half_life_s: float
-) -> Moment | None:
-    """QIBA's formula: acquisition - (FrameReferenceTime - time of the mean count rate); None where slices disagree.
-
-    It finds the scan's start also where the first beds are missing.
-    """
-    starts = []
-    for dataset, moment in zip(datasets, scanned, strict=True):
-        reference_ms = tags.number(dataset, "FrameReferenceTime")
-        duration_ms = tags.number(dataset, "ActualFrameDuration")
-        if not reference_ms or not duration_ms or reference_ms <= 0 or duration_ms <= 0:
-            return None
-        since_start = reference_ms / 1000 - mean_rate_s(duration_ms / 1000, half_life_s)
-        starts.append(moment.at - datetime.timedelta(seconds=since_start))
-    start, earliest = min(starts), min(moment.at for moment in scanned)
-    if (max(starts) - start).total_seconds() > AGREEING_STARTS_S:
-        return None
-    if not -2 * ROUNDING <= earliest - start <= LONGEST_SCAN:
-        return None
-    return Moment(start, scanned[0].dated, f"scan start by {tags.name_tag('FrameReferenceTime')}")
 
 
 def _given_start(datasets: Sequence[Dataset], text: str) -> Moment:

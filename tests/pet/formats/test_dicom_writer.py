@@ -147,6 +147,40 @@ def test_what_the_user_said_of_the_patient_is_in_the_new_headers(tmp_path):
     assert "weight_kg, injection_time" in _by_position(tmp_path / "out")[0].DerivationDescription
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"DecayCorrection": None},
+        {"SeriesTime": "113000", "DecayFactor": "1.2"},
+        {"SeriesTime": "193000", "AcquisitionTime": "123000"},
+        # all of these say 12:20
+        {"FrameReferenceTime": "600000", "Manufacturer": "GE"},
+        {"FrameReferenceTime": "659000"},
+        {"DecayFactor": "1.07"},
+    ],
+)
+def test_a_scan_start_of_the_user_is_in_all_that_says_one(tmp_path, changes):
+    stored = np.full((4, 5, 3), 9000, np.int16)
+    changes = {"AcquisitionTime": "123000", "ActualFrameDuration": "120000"} | changes
+    write_series(tmp_path / "s", stored, **changes)
+    overrides = SUVOverrides(scan_start="120000")
+    volume = load_volume(tmp_path / "s", overrides=overrides)
+    save_dicom_series(volume, tmp_path / "s", tmp_path / "out", model_description="m", overrides=overrides)
+    again = load_volume(tmp_path / "out")  # without overrides
+    np.testing.assert_allclose(again.data, volume.data, rtol=1e-4)
+    assert volume.data.max() == pytest.approx(9000 * 4e-4, rel=1e-4)
+
+
+def test_slices_that_share_a_uid_get_their_own(tmp_path):
+    write_series(tmp_path / "s", np.full((4, 5, 3), 9000, np.int16))
+    for path in (tmp_path / "s").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.SOPInstanceUID = "1.2.3"
+        dataset.save_as(path)
+    save_dicom_series(load_volume(tmp_path / "s"), tmp_path / "s", tmp_path / "out", model_description="m")
+    assert len({header.SOPInstanceUID for header in _by_position(tmp_path / "out")}) == 3
+
+
 def test_other_units_stay_what_they_are(tmp_path):
     stored = np.random.default_rng(0).integers(0, 30000, (4, 4, 3)).astype(np.int16)
     for path in write_series(tmp_path / "s", stored, Units="CNTS"):
