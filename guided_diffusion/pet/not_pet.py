@@ -1,4 +1,7 @@
-"""Volumes in a folder that are no PET image: masks, CT and MR by their names, their folders or what they hold."""
+"""Volumes in a folder that are no PET image to denoise, by their names, their folders or what they hold.
+
+Masks, CT, MR, maps of attenuation, projections, images without attenuation correction, and a second copy of a scan.
+"""
 
 import json
 import re
@@ -13,9 +16,14 @@ MASK_WORDS = {
     "labelmap", "dseg", "probseg", "roi", "rois", "gtv", "contour", "contours",
 }  # fmt: skip
 OTHER_WORDS = {
-    "ct", "ctac", "ctres", "ldct", "mr", "mri", "mrac", "t1w", "t2w", "flair", "umap", "mumap", "bold", "dwi",
+    "ct", "ctac", "ctres", "ldct", "mr", "mri", "mrac", "t1w", "t2w", "flair", "bold", "dwi",
     "anat", "func", "fmap", "perf", "uncertainty",
 }  # fmt: skip
+MAP_WORDS = {"umap", "mumap", "attmap"}
+MAP_PHRASE = re.compile(r"(?<![a-z])(mu|att(enuation)?)[^a-z0-9]map(?![a-z])")
+PROJECTION_WORDS = {"mip", "mips"}
+# As BIDS calls reconstructions without attenuation correction, and others.
+UNCORRECTED_WORDS = {"nac", "nacstat", "nacdyn", "noac", "nonac"}
 PET_WORDS = {"pet", "suv", "suvbw", "fdg"}
 # Files and folders that BIDS keeps beside the subjects' folders.
 BIDS_DESCRIPTION = "dataset_description.json"
@@ -30,13 +38,21 @@ def why_not_pet(path: Path, stem: str, root: Path) -> str | None:
     """Reason why a volume below `root` is no PET image to denoise; None if there is none.
 
     stem: the file's name without the suffix of its format. What a name says of its own counts before what its folders
-    say, and PET in a name before CT: `pet_ctac` is a PET image with attenuation correction.
+    say, and PET in a name before CT: `pet_ctac` is a PET image with attenuation correction, `pet_umap` none.
     """
     folders = path.relative_to(root).parent.parts
     words, around = _words(stem), set().union(*map(_words, folders))
     channel = _channel(path, stem, root)
     if words & MASK_WORDS or around & MASK_WORDS:
         return "by its name a mask"
+    if words & MAP_WORDS or MAP_PHRASE.search(stem.lower()):
+        return "by its name a map of attenuation"
+    if words & PROJECTION_WORDS:
+        return "by its name a projection"
+    if words & UNCORRECTED_WORDS or (around & UNCORRECTED_WORDS and "ac" not in words | around):
+        return "by its name without attenuation correction"
+    if _is_beside_its_suv(path, stem):
+        return "beside the scan in SUV"
     if channel is not None:
         return None if _words(channel) & PET_WORDS else "by dataset.json no PET channel"
     if not words & PET_WORDS and (words & OTHER_WORDS or (around & OTHER_WORDS and not around & PET_WORDS)):
@@ -47,6 +63,12 @@ def why_not_pet(path: Path, stem: str, root: Path) -> str | None:
 def is_beside_subjects(folder: Path, root: Path) -> bool:
     """Whether a folder of a BIDS data set holds no subjects."""
     return folder.parent == root and folder.name in BIDS_FOLDERS and (root / BIDS_DESCRIPTION).is_file()
+
+
+def _is_beside_its_suv(path: Path, stem: str) -> bool:
+    """Whether it is one of the pairs of autoPET: `PET.nii.gz` is in Bq/mL, `SUV.nii.gz` the same scan in SUV."""
+    suffix = path.name[len(stem) :]
+    return stem.lower() == "pet" and any((path.parent / f"{name}{suffix}").is_file() for name in ("SUV", "suv"))
 
 
 def _words(name: str) -> set[str]:

@@ -159,6 +159,25 @@ def test_nnunet_keeps_its_pet_channel_by_dataset_json(tmp_path):
     ]
 
 
+def test_maps_projections_and_uncorrected_images_are_no_scans_though_called_pet(tmp_path):
+    for name in (
+        "a/PET_AC", "a/PET_NAC", "a/PET_MIP", "a/PET_umap", "a/mu-map", "a/attenuation_map", "b/AC/pet", "b/NAC/pet",
+        "c/SUV", "c/PET", "d/sub-01_rec-acstat_pet", "d/sub-01_rec-nacstat_pet", "e/PET", "f/AC_and_NAC/pet_ac",
+    ):  # fmt: skip
+        nifti(tmp_path / f"{name}.nii.gz")
+    names, notices = scan_names(tmp_path)
+    assert names == ["a", "b", "c", "d", "e", "f"]
+    assert [scan.name for scan in contents_of(tmp_path).scans if scan.parent.name == "c"] == ["SUV.nii.gz"]
+    assert notices == [
+        "left out (by its name a projection): a/PET_MIP.nii.gz",
+        "left out (by its name without attenuation correction): a/PET_NAC.nii.gz, b/NAC/pet.nii.gz,"
+        " d/sub-01_rec-nacstat_pet.nii.gz",
+        "left out (by its name a map of attenuation): a/PET_umap.nii.gz, a/attenuation_map.nii.gz, a/mu-map.nii.gz",
+        "left out (beside the scan in SUV): c/PET.nii.gz",
+    ]
+    np.testing.assert_allclose(load_volume(tmp_path / "a" / "PET_NAC.nii.gz").data, SUV)  # as asked for
+
+
 def test_masks_are_told_by_what_they_hold(tmp_path):
     """By a few whole numbers without a scale, in whatever type; an image in scaled whole numbers is none."""
     nifti(tmp_path / "a" / "tumour.nii.gz", (SUV > 1).astype(np.uint8))

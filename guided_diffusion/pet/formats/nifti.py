@@ -74,9 +74,8 @@ def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarr
         source["whole_numbers"] = True
     if not says_orientation(image):
         source["orientation"] = "assumed: the header has none"
-        source["notices"] = [
-            f"{path}: its header places the voxels nowhere; its first axis is taken to run to the left"
-        ]
+        unplaced = f"{path}: its header places the voxels nowhere; its first axis is taken to run to the left"
+        source["notices"] = [*source.get("notices", []), unplaced]
     return data, affine, unit, source
 
 

@@ -7,7 +7,7 @@ import nibabel as nib
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import stated_units
 from guided_diffusion.pet.suv import SUVError, SUVOverrides, suvbw_of_bqml
-from guided_diffusion.pet.suv.sidecar import sidecar_conversion
+from guided_diffusion.pet.suv.sidecar import check_attenuation_corrected, sidecar_conversion
 
 
 def to_suv(
@@ -21,6 +21,10 @@ def to_suv(
     overrides = overrides or SUVOverrides()
     sidecar = stated_units.sidecar_of(path)
     content = sidecar[1] if sidecar else {}
+    try:
+        check_attenuation_corrected(content)
+    except SUVError as error:
+        raise SUVError(f"{path}: {error}") from None
     where = f"{sidecar[0]}: Units" if sidecar else "its header"
     unit = content.get("Units") or _header_unit(image)
     if not unit:
@@ -43,7 +47,8 @@ def to_suv(
         raise SUVError(f"{path}: {where} is {stated_units.quoted(unit)}; {error}") from None
     factor = conversion.factors[0] * scale
     found = {"stored_units": str(unit)[:24], "suv_factor": factor, "suv": conversion.method}
-    return factor, "SUV", found | {"suv_overrides": overrides.given(), "unit_stated": True}
+    notices = [f"{path}: {notice}" for notice in conversion.notices]
+    return factor, "SUV", found | {"suv_overrides": overrides.given(), "unit_stated": True, "notices": notices}
 
 
 def _header_unit(image: nib.spatialimages.SpatialImage) -> str | None:

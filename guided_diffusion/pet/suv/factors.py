@@ -14,7 +14,7 @@ from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.suv import private_tags
 from guided_diffusion.pet.suv.agreement import check_slices_agree
 from guided_diffusion.pet.suv.drug import SEQUENCE, dose_bq, drug_of, half_life_s
-from guided_diffusion.pet.suv.injection import delay_s, doubts, growth
+from guided_diffusion.pet.suv.injection import contradictions, delay_s, doubts, growth
 from guided_diffusion.pet.suv.overrides import (
     SUVError,
     SUVOverrides,
@@ -33,6 +33,9 @@ from guided_diffusion.pet.suv.private_tags import (
 from guided_diffusion.pet.suv.scan_start import decay_reference
 from guided_diffusion.pet.suv.slice_times import mean_rate_moments
 
+# Newborns have a body mass index of about 13 kg/m2; outside these bounds nobody lives long.
+LEAST_BMI, GREATEST_BMI = 8.0, 100.0
+SHORTEST_M, TALLEST_M = 0.3, 2.5
 # All that the factor needs of a header.
 SUV_TAGS = [
     "StudyDate",
@@ -131,7 +134,9 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
     first = datasets[0]
     drug, remark = drug_of(datasets, overrides)
     remark += overrides.remark
-    at_injection = suvbw_of_bqml(_weight_kg(first, overrides), dose_bq(drug, overrides))
+    weight = _weight_kg(first, overrides)
+    at_injection = suvbw_of_bqml(weight, dose_bq(drug, overrides))
+    doubtful = _doubts_of_weight(first, weight)
     correction = tags.text(first, "DecayCorrection")
     if correction is None and overrides.scan_start is not None:
         correction = "START"
@@ -139,7 +144,8 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
         _require_decay_corrected(first)
         needless = ("injection_time", "half_life_s", "scan_start")
         refuse_unused(overrides, needless, "the image is corrected to the injection already")
-        return SUVConversion((at_injection,) * len(datasets), f"corrected to the injection{remark}")
+        return SUVConversion((at_injection,) * len(datasets), f"corrected to the injection{remark}", doubtful)
+    doubtful += contradictions(first, drug, overrides)
     if correction == "START":
         _require_decay_corrected(first)
         half_life = half_life_s(drug, overrides)
@@ -147,8 +153,8 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
         delay = delay_s(datasets, drug, reference, half_life, overrides)
         factor = at_injection * growth(delay, half_life)
         when = f"{abs(delay):.0f} s {'after' if delay >= 0 else 'before'} the injection"
-        notices = doubts(datasets, drug, reference, delay, overrides)
-        return SUVConversion((factor,) * len(datasets), f"{when}, by {reference.how}{remark}", notices)
+        doubtful += doubts(datasets, drug, reference, delay, overrides)
+        return SUVConversion((factor,) * len(datasets), f"{when}, by {reference.how}{remark}", doubtful)
     if correction == "NONE":
         _require_not_decay_corrected(first)
         refuse_unused(overrides, ("scan_start",), "the image is not decay-corrected to it")
@@ -158,7 +164,8 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
             for dataset, moment in zip(datasets, mean_rate_moments(datasets, half_life), strict=True)
         ]
         factors = tuple(at_injection * growth(delay, half_life) for delay in delays)
-        return SUVConversion(factors, f"not decay-corrected by the scanner: corrected here per slice{remark}")
+        method = f"not decay-corrected by the scanner: corrected here per slice{remark}"
+        return SUVConversion(factors, method, doubtful)
     advice = "; give --scan_start if the image is corrected to that" if correction is None else ""
     raise refusal(first, "DecayCorrection", f"only START, ADMIN and NONE are known{advice}")
 
@@ -169,6 +176,16 @@ def _weight_kg(dataset: Dataset, overrides: SUVOverrides) -> float:
         refuse_override("--weight_kg", overrides.weight_kg)
         raise refusal(dataset, "PatientWeight", "give --weight_kg")
     return weight
+
+
+def _doubts_of_weight(dataset: Dataset, weight_kg: float) -> tuple[str, ...]:
+    """A notice on a weight that nobody of this height has: in another unit, or with a digit too many or too few."""
+    size = tags.number(dataset, "PatientSize") or 0.0
+    height_m = size / 100 if size > TALLEST_M else size
+    if not SHORTEST_M <= height_m <= TALLEST_M or LEAST_BMI <= weight_kg / height_m**2 <= GREATEST_BMI:
+        return ()
+    height = tags.state(dataset, "PatientSize")
+    return (f"a weight of {weight_kg:g} kg is seldom true where {height}; if it is not, give --weight_kg",)
 
 
 def _check_attenuation_corrected(dataset: Dataset) -> None:

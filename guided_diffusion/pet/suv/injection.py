@@ -19,6 +19,8 @@ DATED_HALF_LIFE_S = 12 * 3600.0
 LONGEST_LEAD_S = 600.0
 # An image that begins so soon after the injection is rare.
 EARLY_IMAGE_S = 60.0
+# A date-time and a time that were entered one after the other.
+SAME_TIME_S = 60.0
 
 
 def growth(delay_s: float, half_life_s: float) -> float:
@@ -73,6 +75,22 @@ def doubts(
     if tags.text(drug, "RadiopharmaceuticalStartDateTime") is not None:
         keyword = "RadiopharmaceuticalStartDateTime"
     return (f"{tags.state(drug, keyword)}, when the image begins; if that is not true, give --injection_time",)
+
+
+def contradictions(dataset: Dataset, drug: Dataset, overrides: SUVOverrides) -> tuple[str, ...]:
+    """A notice where the injection's date-time, which counts, and its time differ."""
+    if overrides.injection_time is not None:
+        return ()
+    offset = tags.text(dataset, "TimezoneOffsetFromUTC")
+    counting = tags.parse_date_time(tags.time_text(drug, "RadiopharmaceuticalStartDateTime"), offset)
+    time = tags.parse_time(tags.time_text(drug, "RadiopharmaceuticalStartTime"))
+    if counting is None or time is None:
+        return ()
+    apart = abs((time_of_day(counting) - time).total_seconds())
+    if min(apart, 86400 - apart) <= SAME_TIME_S:
+        return ()
+    stated = [tags.state(drug, f"RadiopharmaceuticalStart{kind}") for kind in ("DateTime", "Time")]
+    return (f"{stated[0]}, which counts, but {stated[1]}; if the latter is true, give --injection_time",)
 
 
 def _is_plausible(

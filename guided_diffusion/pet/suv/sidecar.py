@@ -8,7 +8,22 @@ from guided_diffusion.pet.suv import injection, nuclides
 from guided_diffusion.pet.suv.factors import SUVConversion
 from guided_diffusion.pet.suv.overrides import SUVError, SUVOverrides, suvbw_of_bqml
 
+# How sidecars say no: BIDS has a truth value and a free text, some software writes the one as the other.
+NO = {"false", "no", "none", "0", "nac", "not applied", "no attenuation correction"}
 NAMES_OF_TRACERS = ("TracerRadionuclide", "TracerName", "Radiopharmaceutical")
+
+
+def check_attenuation_corrected(content: Mapping[str, object]) -> None:
+    """Refuses an image of whose attenuation the sidecar says that it is not corrected.
+
+    Raises:
+        SUVError: names the key.
+    """
+    for key in ("AttenuationCorrection", "AttenuationCorrectionMethod"):
+        if _says_no(content.get(key)):
+            raise SUVError(
+                f"no SUV: by the sidecar's {key} the image is not corrected for attenuation; give the corrected image"
+            )
 
 
 def sidecar_conversion(content: Mapping[str, object], overrides: SUVOverrides) -> SUVConversion:
@@ -30,7 +45,8 @@ def sidecar_conversion(content: Mapping[str, object], overrides: SUVOverrides) -
     if delay and not -injection.LONGEST_LEAD_S <= delay <= injection.MAX_DELAY_HALF_LIVES * half_life:
         raise SUVError(f"no SUV: by the sidecar the image is corrected to {delay:g} s after the injection; repair it")
     when = f"corrected to {delay:g} s after the injection" if delay else "corrected to the injection"
-    return SUVConversion((at_injection * injection.growth(delay, half_life),), f"sidecar: {when}{overrides.remark}")
+    factor = at_injection * injection.growth(delay, half_life)
+    return SUVConversion((factor,), f"sidecar: {when}{overrides.remark}", _doubts(content))
 
 
 def _dose_bq(content: Mapping[str, object]) -> float:
@@ -49,9 +65,8 @@ def _dose_bq(content: Mapping[str, object]) -> float:
 
 def _delay_s(content: Mapping[str, object], overrides: SUVOverrides) -> float:
     """Seconds from the injection to what the image is decay-corrected to."""
-    corrected = content.get("ImageDecayCorrected")
     kind = content.get("DecayCorrection")  # as dcm2niix copies it from DICOM
-    if corrected is False or kind == "NONE":
+    if _says_no(content.get("ImageDecayCorrected")) or kind == "NONE":
         raise SUVError("no SUV: by the sidecar the image is not decay-corrected; give the DICOM series")
     if kind == "ADMIN":
         return 0.0
@@ -66,6 +81,19 @@ def _delay_s(content: Mapping[str, object], overrides: SUVOverrides) -> float:
     raise SUVError(
         f"no SUV: the sidecar has no {missing}; give --weight_kg and --dose_bq if the image is corrected to the"
         " injection"
+    )
+
+
+def _doubts(content: Mapping[str, object]) -> tuple[str, ...]:
+    """A notice where the image begins with the injection: converters put 0 for both where they know neither."""
+    frames, injected = content.get("FrameTimesStart"), _number(content, "InjectionStart")
+    first = {"ScanStart": frames[0]} if isinstance(frames, list) and frames else content
+    begins = _number(first, "ScanStart")
+    if begins is None or injected is None or begins - injected > injection.EARLY_IMAGE_S:
+        return ()
+    return (
+        f"by the sidecar the image begins {begins - injected:g} s after the injection; if that is not true, correct"
+        " InjectionStart or give the DICOM series",
     )
 
 
@@ -91,6 +119,10 @@ def _number(content: Mapping[str, object], *keys: str) -> float | None:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
     return None
+
+
+def _says_no(value: object) -> bool:
+    return value is not None and str(value).strip().lower() in NO
 
 
 def _text(content: Mapping[str, object], key: str) -> str | None:

@@ -66,6 +66,8 @@ def without(*keys, **changes):
             {"TracerRadionuclide": "C11", "TracerName": "choline", "ImageDecayCorrectionTime": 1221.7},
             0.5e-3 / AT_INJECTION,
         ),
+        ({"AttenuationCorrection": "measured,AC-CT"}, 1e-3 / AT_INJECTION),
+        ({"AttenuationCorrection": ""}, 1e-3 / AT_INJECTION),
         ({"InjectedRadioactivity": 0.35, "InjectedRadioactivityUnits": "GBq"}, 1e-3 / AT_INJECTION),
         ({"InjectedRadioactivity": 350000, "InjectedRadioactivityUnits": "kBq"}, 1e-3 / AT_INJECTION),
     ],
@@ -121,6 +123,10 @@ def test_what_the_sidecar_lacks_the_user_may_say(tmp_path, suv, sidecar, said, p
         (without("InjectionStart"), {}, r"no InjectionStart; give --weight_kg and --dose_bq if"),
         (without("ImageDecayCorrectionTime"), {}, r"no ImageDecayCorrectionTime; give --weight_kg and"),
         (without(ImageDecayCorrected=False), {}, r"is not decay-corrected; give the DICOM series"),
+        (without(ImageDecayCorrected="false"), {}, r"is not decay-corrected; give the DICOM series"),
+        (without(ImageDecayCorrected=0), {}, r"is not decay-corrected; give the DICOM series"),
+        (without(AttenuationCorrection="None"), {}, r"by the sidecar's AttenuationCorrection the .* for attenuation"),
+        (without(AttenuationCorrectionMethod="NONE", Units="SUV"), {}, r"AttenuationCorrectionMethod the image is not"),
         (
             without("TracerRadionuclide", "TracerName", InjectionStart=-60),
             {},
@@ -142,6 +148,26 @@ def test_what_leads_to_no_suv_is_said(tmp_path, suv, sidecar, said, message):
     with pytest.raises(InputError, match=rf"pet\.nii\.gz: .*{message}") as caught:
         load_volume(path, overrides=SUVOverrides(**said))
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("changes", "noticed"),
+    [
+        ({"ScanStart": 0}, True),
+        ({"FrameTimesStart": [30.0]}, True),
+        ({"ScanStart": 0, "FrameTimesStart": [3000]}, False),
+        ({"ScanStart": 0, "InjectionStart": -3600}, False),
+        ({"ScanStart": None}, False),
+        ({"ScanStart": "11:38:59", "FrameTimesStart": []}, False),
+    ],
+)
+def test_an_image_that_begins_with_the_injection_is_told_of(tmp_path, suv, changes, noticed):
+    """Converters put 0 where they know neither the injection's time nor the scan's."""
+    path = saved(tmp_path / "pet.nii.gz", suv, SIDECAR | {"Units": "kBq/mL"} | changes)
+    notices = load_volume(path).source["notices"]
+    beginning = [notice for notice in notices if "by the sidecar the image begins" in notice]
+    assert len(beginning) == noticed
+    assert all(notice.startswith(f"{path}: ") and "correct InjectionStart" in notice for notice in beginning)
 
 
 def test_a_sidecar_that_says_nothing_of_units_changes_nothing_and_a_broken_one_is_named(tmp_path, suv):
