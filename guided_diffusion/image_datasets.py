@@ -139,13 +139,24 @@ def open_pair(path: str | Path) -> np.ndarray:
     return array
 
 
+@dataclass(frozen=True)
+class CropShares:
+    """Shares (0 to 1) of crops that are drawn in a special way.
+
+    hot: near a hot spot of the normal dose, if it has one. coarse: with every second voxel along randomly chosen axes,
+    so that their noise is less correlated between neighbours than any in the data.
+    """
+
+    hot: float = 0.0
+    coarse: float = 0.0
+
+
 class CropSource:
     """Random crops of a list of pairs. Several threads may take crops at the same time.
 
-    crop_size: [X, Y, Z] in voxels. A volume that is smaller is centred in air. negative: keep values below 0.
-    hot_share: how many of the crops lie about a hot spot of the normal dose, where it has one. coarse_share: how many
-    take every second voxel along the axes that chance names, so that their noise is less correlated than any in the
-    data. with_noise: whether crops come with noise, which takes longer to draw than a crop to cut.
+    crop_size: [X, Y, Z] in voxels. A volume that is smaller is centred in air. negative: keep values below 0. shares:
+    of the crops that are drawn in a special way. with_noise: whether crops come with noise, which takes longer to draw
+    than a crop to cut.
 
     Every pair is drawn equally often. A crop is centred on a point of the body, since most of a scan's grid is air:
     one half of the centres are drawn evenly from the body, the other half in proportion to its uptake, which favours
@@ -161,8 +172,7 @@ class CropSource:
         seed: int,
         *,
         negative: bool = False,
-        hot_share: float = 0.0,
-        coarse_share: float = 0.0,
+        shares: CropShares = CropShares(),
         with_noise: bool = True,
     ):
         if not pairs:
@@ -171,8 +181,7 @@ class CropSource:
         self.crop_size = tuple(crop_size)
         self.suv_max = suv_max
         self.negative = negative
-        self.hot_share = hot_share
-        self.coarse_share = coarse_share
+        self.shares = shares
         self.with_noise = with_noise
         self.seed = seed
         self._arrays = functools.cache(self._open)
@@ -211,7 +220,7 @@ class CropSource:
     def _draw_steps(self, number: int, rng: np.random.Generator) -> np.ndarray:
         """Steps in voxels from one sample of a crop to the next along X, Y and Z: 1, or 2 where the volume has room."""
         # With a share of 0 no number is drawn here or below, so that runs of before are continued on the same crops.
-        if not (self.coarse_share > 0 and rng.random() < self.coarse_share):
+        if not (self.shares.coarse > 0 and rng.random() < self.shares.coarse):
             return np.ones(3, int)
         has_room = 2 * np.array(self.crop_size) <= self._arrays(number).shape[1:]
         return np.where(has_room, rng.integers(1, 3, size=3), 1)
@@ -219,7 +228,7 @@ class CropSource:
     def _draw_start(self, number: int, steps: np.ndarray, rng: np.random.Generator) -> tuple[int, ...]:
         """First voxel of a crop along X, Y and Z; 0 where the volume is smaller than the crop."""
         size = steps * self.crop_size
-        is_hot = self.hot_share > 0 and rng.random() < self.hot_share
+        is_hot = self.shares.hot > 0 and rng.random() < self.shares.hot
         spots = self._hot_spots(number) if is_hot else ()
         centre = self._near_one_of(spots, size, rng) if len(spots) else self._in_body(number, rng)
         room = np.subtract(self._arrays(number).shape[1:], size).clip(min=0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.image_datasets import CropSource, Pair, find_pairs, open_pair
+from guided_diffusion.image_datasets import CropShares, CropSource, Pair, find_pairs, open_pair
 from guided_diffusion.pet.grid import centred_affine
 
 SUV_MAX = 16.0
@@ -28,7 +28,7 @@ def write_pair(path, array, **options):
 
 
 def source_of(path, crop_size, seed=0, **shares):
-    return CropSource([Pair(path, "one")], crop_size, SUV_MAX, seed, **shares)
+    return CropSource([Pair(path, "one")], crop_size, SUV_MAX, seed, shares=CropShares(**shares))
 
 
 class TestOpening:
@@ -158,7 +158,7 @@ class TestCrops:
         path = write_pair(tmp_path / "pair.npz", array)
         found = {}
         for share in (0.0, 0.4, 1.0):
-            source = source_of(path, (16, 16, 16), hot_share=share)
+            source = source_of(path, (16, 16, 16), hot=share)
             crops = [source.crop(step, 0).normal_dose[0] * SUV_MAX for step in range(200)]
             found[share] = sum((crop[2:14, 2:14, 2:14] == 5).sum() == 64 for crop in crops)
         assert found[0.0] < 10
@@ -169,7 +169,7 @@ class TestCrops:
         array = numbered((24, 20, 16))
         path = write_pair(tmp_path / "pair.npz", array)
         normal = array[1].transpose(2, 0, 1) / SUV_MAX
-        plain, coarse = (source_of(path, (8, 8, 8), coarse_share=share) for share in (0.0, 0.6))
+        plain, coarse = (source_of(path, (8, 8, 8), coarse=share) for share in (0.0, 0.6))
         found = Counter()
         for number in range(300):
             crop = coarse.crop(number, 0)
@@ -189,7 +189,7 @@ class TestCrops:
 
     def test_every_second_voxel_is_taken_only_where_there_is_room(self, tmp_path):
         array = numbered((24, 12, 16))
-        source = source_of(write_pair(tmp_path / "pair.npz", array), (8, 8, 8), coarse_share=1.0)
+        source = source_of(write_pair(tmp_path / "pair.npz", array), (8, 8, 8), coarse=1.0)
         for number in range(30):
             crop = source.crop(number, 0).normal_dose[0]
             assert np.allclose(abs(np.diff(crop, axis=2)) * SUV_MAX * 1024, 16)
@@ -198,14 +198,14 @@ class TestCrops:
     def test_a_hot_spot_lies_in_the_inner_half_of_coarse_crops_too(self, tmp_path):
         array = np.ones((2, 96, 96, 96), dtype=np.float32)
         array[1, 60:64, 20:24, 68:72] = 5.0
-        source = source_of(write_pair(tmp_path / "pair.npz", array), (16, 16, 16), hot_share=1.0, coarse_share=1.0)
+        source = source_of(write_pair(tmp_path / "pair.npz", array), (16, 16, 16), hot=1.0, coarse=1.0)
         inner = (source.crop(number, 0).normal_dose[0, 2:14, 2:14, 2:14] * SUV_MAX for number in range(60))
         counts = {(crop == 5).sum() for crop in inner}
         assert counts == {8, 16, 32, 64}  # of 4 x 4 x 4 voxels, halved along none to all axes
 
     def test_where_nothing_stands_out_the_share_changes_nothing_but_the_draws(self, tmp_path):
         path = write_pair(tmp_path / "pair.npz", np.ones((2, 24, 24, 24), dtype=np.float32))
-        assert source_of(path, (8, 8, 8), hot_share=1.0).crop(0, 0).normal_dose.shape == (1, 8, 8, 8)
+        assert source_of(path, (8, 8, 8), hot=1.0).crop(0, 0).normal_dose.shape == (1, 8, 8, 8)
 
     def test_crops_are_centred_on_the_body(self, tmp_path):
         array = np.zeros((2, 96, 96, 96), dtype=np.float32)

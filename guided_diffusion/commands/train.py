@@ -33,7 +33,7 @@ from guided_diffusion.dist_util import (
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import check_space, writable_folder
 from guided_diffusion.folder_lock import one_writer
-from guided_diffusion.image_datasets import CropSource, Pair, find_pairs
+from guided_diffusion.image_datasets import CropShares, CropSource, Pair, find_pairs
 from guided_diffusion.interfaces import Method
 from guided_diffusion.memory import keep_freed_memory
 from guided_diffusion.methods.registry import METHODS
@@ -85,10 +85,8 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
     pairs = root_first(find_pairs, settings.data.data_dir, "train", settings.preprocessing.voxel_mm)
     root_first(_check_beginning, pairs, settings)
     with_noise = METHODS[settings.optimisation.method].uses_noise
-    data = settings.data
-    source = _crops(
-        pairs, settings, hot_share=data.hot_crop_share, coarse_share=data.coarse_crop_share, with_noise=with_noise
-    )
+    shares = CropShares(settings.data.hot_crop_share, settings.data.coarse_crop_share)
+    source = _crops(pairs, settings, shares=shares, with_noise=with_noise)
     _check_pairs(source, settings, loader_threads)
     start = _find_start(settings, folder)
     model = root_first(_create_model, settings, start, place)
