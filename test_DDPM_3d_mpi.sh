@@ -11,7 +11,12 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 BASE_SAMPLES=${BASE_SAMPLES:-$(echo "$HERE"/results/demo/trial/sub-*/low_dose_1-20.nii.gz)}
 MODEL_PATH=${MODEL_PATH:-$HERE/checkpoint/demo_ddpm3d.pt}
 SAVE_DIR=${SAVE_DIR:-results/ddpm3d}
-GPUS=$(nvidia-smi --list-gpus 2>/dev/null | wc -l || true)
+# Of the GPUs there are, those that this process may use.
+if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+  GPUS=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -cE '^ *([0-9]+|(GPU|MIG)-.*)$' || true)
+else
+  GPUS=$(nvidia-smi --list-gpus 2>/dev/null | wc -l || true)
+fi
 RANKS=${RANKS:-$((GPUS > 0 ? GPUS : 2))}
 
 # The published network. A checkpoint with a header, like the demo's, knows its own and says which flags it ignores.

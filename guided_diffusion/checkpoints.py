@@ -24,7 +24,7 @@ from guided_diffusion.config import Header, ModelConfig
 from guided_diffusion.config.header_checks import check_header
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
-from guided_diffusion.gate import check_memory, check_zip, open_regular
+from guided_diffusion.gate import check_memory, check_zip, open_regular, pointer_remark
 from guided_diffusion.pet.text import printable
 from guided_diffusion.wrapped_weights import StateDict, find_weights, has_weights
 
@@ -78,6 +78,7 @@ def parse_plain(content: bytes, path: str, map_location: torch.device | str = "c
 
     Raises InputError for a truncated or foreign file, and for one that its own checksums say is damaged.
     """
+    _check_kind(content, path)
     if content.startswith(b"PK"):
         damaged = "not a readable PyTorch checkpoint (its checksums do not fit)"
         check_zip(io.BytesIO(content), len(content), path, damaged)
@@ -92,6 +93,19 @@ def parse_plain(content: bytes, path: str, map_location: torch.device | str = "c
     if not isinstance(plain, dict):
         raise InputError(f"{path}: holds a {type(plain).__name__}, not a state dict")
     return plain
+
+
+def _check_kind(content: bytes, path: str) -> None:
+    """Raises InputError for what often stands in a checkpoint's place, with a way out."""
+    pointer = pointer_remark(content)
+    if pointer is not None:
+        raise InputError(f"{path}: {pointer}")
+    if not content:
+        raise InputError(f"{path}: not a readable PyTorch checkpoint: it is empty; copy or download it again")
+    if content[8:9] == b"{" and int.from_bytes(content[:8], "little") <= len(content) - 8:
+        raise InputError(f"{path}: is in the safetensors format; save its tensors with torch.save")
+    if content.lstrip()[:1] == b"<":
+        raise InputError(f"{path}: not a readable PyTorch checkpoint but a web page; download the file itself")
 
 
 def read_plain(path: str) -> dict:

@@ -70,9 +70,13 @@ def device() -> torch.device:
 
 
 def ranks_per_device() -> int:
-    """Largest number of ranks that share this rank's GPU, or its node's memory. All ranks call this together."""
-    ranks = node_communicator().size
-    return -(-ranks // torch.cuda.device_count()) if torch.cuda.is_available() else ranks
+    """Number of ranks that share this rank's GPU, or its node's memory. All ranks call this together.
+
+    Where a batch system shows each rank a GPU of its own, all of them are the first that their rank sees.
+    """
+    place = device()
+    own = str(torch.cuda.get_device_properties(place).uuid) if place.type == "cuda" else ""
+    return node_communicator().allgather(own).count(own)
 
 
 def share_cores(threads: int = 0) -> int:

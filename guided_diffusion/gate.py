@@ -57,6 +57,15 @@ def read_small(path: str | Path, limit: int = 2**24) -> bytes:
     return content
 
 
+def pointer_remark(head: bytes) -> str | None:
+    """What to do about a file that begins so, if it only points to what Git or DataLad have not fetched; else None."""
+    if head.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS to a file that was not fetched; run git lfs pull"
+    if head.startswith((b"/annex/objects/", b"../.git/annex/")):
+        return "is a pointer of git-annex to a file that was not fetched; run datalad get or git annex get"
+    return None
+
+
 def admit(path: str | Path, name: object = None) -> int:
     """Checks a file and returns how many bytes it unpacks to: those of a zip's members, of a gzip's stream, its own.
 

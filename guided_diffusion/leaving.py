@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -11,19 +12,19 @@ from guided_diffusion.communicator import LaunchError, communicator, meet
 from guided_diffusion.errors import InputError
 from guided_diffusion.failing_together import SharedError, SharedFailure, told
 
-INTERRUPTED = 130  # the exit code of a process that was interrupted, as shells have it
+# Exit codes of a process that was interrupted, and of one whose output nobody reads any more, as shells have them.
+INTERRUPTED, READER_GONE = 130, 141
 _LEAVING_SECONDS = 3  # time for the first of several processes without MPI to print its line
 
 
 def run_main(main: Callable[[], None]) -> None:
     """Run a script's `main` and end all ranks together.
 
-    Exit code 2 and one line for an InputError, 1 and a traceback for a failure of the program, 130 for an interrupt.
-    A name that the terminal cannot show, as of a folder in Latin-1, is printed with escapes.
+    Exit code 2 and one line for an InputError, 1 and a traceback for a failure of the program, 130 for an interrupt,
+    141 and nothing where the reader of the output has gone, as `head` does. A name that the terminal cannot show, as of
+    a folder in Latin-1, is printed with escapes.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
         main()
         meet()
@@ -41,6 +42,16 @@ def run_main(main: Callable[[], None]) -> None:
         end_all(error)
 
 
+def _prepare_streams() -> None:
+    """Names that the terminal cannot show get escapes; a stream that was closed before the start takes all and says
+    nothing."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def end_all(error: BaseException) -> NoReturn:
     """Say why this rank cannot go on, and end with it all others, which may be waiting for it."""
     if isinstance(error, LaunchError) and error.rank:
@@ -49,9 +60,22 @@ def end_all(error: BaseException) -> NoReturn:
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr, flush=True)
         _leave(INTERRUPTED)
+    if isinstance(error, BrokenPipeError) and _reader_has_gone():
+        _leave(READER_GONE)
     message = str(error) if isinstance(error, InputError) else told(error)
     print(f"error: {message}", file=sys.stderr, flush=True)
     _leave(2 if isinstance(error, InputError) else 1)
+
+
+def _reader_has_gone() -> bool:
+    """Whether stdout is a pipe without a reader; if so, what is left for it goes nowhere."""
+    descriptor = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return gone
 
 
 def abort(code: int) -> NoReturn:

@@ -86,7 +86,16 @@ def test_pickled_code_does_not_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(b"", "not a readable"), (b"PK\x03\x04 nonsense", "not a readable"), (b"text", "not")]
+    ("content", "words"),
+    [
+        (b"", "not a readable PyTorch checkpoint: it is empty"),
+        (b"PK\x03\x04 nonsense", "not a readable"),
+        (b"text", "not"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "pointer of Git LFS .* run git lfs pull"),
+        (b"/annex/objects/MD5E-s10--1.pt\n", "pointer of git-annex .* run datalad get"),
+        (b"\n<!DOCTYPE html>\n<html>", "a web page; download the file itself"),
+        (len(b"{}").to_bytes(8, "little") + b"{}", "in the safetensors format; save its tensors with torch.save"),
+    ],
 )
 def test_files_that_are_no_checkpoints(content, words, tmp_path):
     (tmp_path / "model.pt").write_bytes(content)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.gate import pointer_remark
 from guided_diffusion.pet.formats import arrays, nifti
 from guided_diffusion.pet.formats.declaration import Format, Request, StoredArray
 from guided_diffusion.pet.formats.dicom_files import is_dicom
@@ -64,6 +65,9 @@ def read(path: Path, request: Request = Request()) -> StoredArray:  # noqa: B008
         InputError: no format that is known, or as its reader says.
     """
     known = format_of(path)
+    pointer = pointer_remark(head_of(path))
+    if pointer is not None:
+        raise InputError(f"{path}: {pointer}")
     if known is None and is_dicom(head_of(path)):
         raise InputError(f"{path}: is one DICOM file; give the folder of its series")
     if known is None:

@@ -96,3 +96,17 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path, name):
     os.mkfifo(tmp_path / name)
     with pytest.raises(InputError, match=rf"{name}: is a named pipe, not a file"):
         load_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["pet.nii.gz", "pet.npz", "pet.v", "pet"])
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\nsize 9\n", "git lfs pull"),
+        ("/annex/objects/MD5E-s9", "datalad get"),
+    ],
+)
+def test_what_was_not_fetched_is_told_with_the_command_that_does(tmp_path, name, content, remedy):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=rf"{name}: is a pointer of .* to a file that was not fetched; run {remedy}"):
+        load_volume(tmp_path / name)
