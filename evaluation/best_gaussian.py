@@ -1,4 +1,4 @@
-"""The Gaussian filter that brings a low dose nearest to its normal dose: a baseline that no clinic can have."""
+"""The Gaussian filter that brings a low dose closest to its normal dose: a baseline that needs the answer."""
 
 from collections.abc import Sequence
 

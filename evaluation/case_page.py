@@ -1,4 +1,4 @@
-"""The page about one scan of a comparison: all images side by side, their numbers, and plots over the doses."""
+"""The HTML page on one scan of a comparison: all images side by side, their numbers, and plots against dose."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The files to compare: one reference, one generated volume and, if wanted, one unclipped scan per subject."""
+"""The files that `get_ssim_psnr.py` compares: a reference, a generated volume and optionally the unclipped scan."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The scans under comparison, of a virtual trial or of a user's folders, and their images."""
+"""The scans of a comparison, from a virtual trial or from a user's folders, and their images."""
 
 import csv
 import io

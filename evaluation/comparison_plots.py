@@ -1,4 +1,4 @@
-"""Plots of a comparison: numbers against dose with their intervals, and SUVpeak of lesions by Bland and Altman."""
+"""Plots of a comparison: numbers against dose with intervals, and Bland-Altman plots of lesions' SUVpeak."""
 
 import math
 from collections.abc import Mapping, Sequence

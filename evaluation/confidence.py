@@ -1,4 +1,4 @@
-"""Confidence intervals of a mean over subjects: percentile bootstrap, subjects resampled whole."""
+"""Confidence intervals of a mean over subjects: percentile bootstrap that resamples whole subjects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The work of `scripts/demo.py`: one patient simulated, denoised and measured, command by command."""
+"""The implementation of `scripts/demo.py`: simulates, denoises and measures one patient, command by command."""
 
 import csv
 import sys

@@ -1,4 +1,4 @@
-"""The report of the demo: the effect of denoising in numbers and in one picture."""
+"""The report of the demo: the effect of denoising as numbers and as one picture."""
 
 import json
 from collections.abc import Sequence

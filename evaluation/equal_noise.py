@@ -1,4 +1,4 @@
-"""A baseline for a denoiser: the Gaussian filter that leaves as much noise as it does.
+"""The Gaussian filter that leaves as much noise as a denoiser, as a baseline for it.
 
 PSNR against a noisy reference alone favours methods that keep noise; at equal noise the better one keeps more signal.
 """

@@ -1,4 +1,4 @@
-"""Filters to compare with, each with one parameter, which is tuned on other subjects than the tested."""
+"""Reference filters, each with one parameter, which is tuned on subjects other than those tested."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

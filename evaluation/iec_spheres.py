@@ -1,4 +1,4 @@
-"""The spheres of a NEMA IEC phantom in a scan: their places, and what is measured in them and around.
+"""Locating the spheres of a NEMA IEC phantom in a scan, and measuring them and the background.
 
 Axes [X, Y, Z] are posterior, left, superior (`pet.orientation.turned`), values in any unit that is linear in activity.
 """

@@ -1,4 +1,4 @@
-"""Results that wait on the disk for a run that goes on: each under a key that names all that it depends on."""
+"""Results kept on disk for a continued run, each under a key that covers everything it depends on."""
 
 import hashlib
 import json

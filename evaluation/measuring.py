@@ -1,4 +1,4 @@
-"""Measuring every image of every scan under comparison, over ranks, and taking over what earlier runs have measured."""
+"""Measures every image of every scan of a comparison over MPI ranks, reusing results of earlier runs."""
 
 import csv
 import hashlib

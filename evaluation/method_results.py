@@ -1,4 +1,4 @@
-"""The images that methods made of the scans under comparison: where they lie, and how they are read."""
+"""The images that methods made of the compared scans: where they lie and how they are read."""
 
 import hashlib
 import json

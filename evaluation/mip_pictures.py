@@ -1,4 +1,4 @@
-"""Coronal maximum intensity projections side by side, in the display that is usual in nuclear medicine."""
+"""Coronal maximum intensity projections side by side, displayed as usual in nuclear medicine."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

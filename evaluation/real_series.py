@@ -1,9 +1,9 @@
-"""Denoise a real series without a low-dose partner, and check by rule what that did to it.
+"""Denoise a real series that has no low-dose partner, and check the effect by fixed rules.
 
     mpiexec -n 2 python evaluation/real_series.py --series SERIES --model_path checkpoint/demo_ddpm3d.pt --out OUT
 
-Noise and means in uniform tissue, foci lost or appearing, and whether the series comes back from added noise.
-OUT receives report.json, report.md, the volumes, and with --neck_mm a picture of what lies below the neck.
+Reports noise and means in uniform tissue, foci lost or appearing, and whether denoising undoes added noise. OUT
+receives report.json, report.md, the volumes, and with --neck_mm a picture of what lies below the neck.
 """
 
 import json

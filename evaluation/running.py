@@ -1,4 +1,4 @@
-"""Running the commands of a user in turn, for the scripts that do so."""
+"""Running user commands one after another, for the scripts that do so."""
 
 import shlex
 import shutil

@@ -1,4 +1,4 @@
-"""Whether methods differ: paired tests over subjects, corrected for how many a table shows.
+"""Paired tests between methods over subjects, corrected for the number of tests in a table.
 
 Tests are paired because subjects differ from one another by more than methods do.
 """

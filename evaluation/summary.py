@@ -1,4 +1,4 @@
-"""From numbers per scan to means over subjects with confidence intervals, and tests between methods."""
+"""Means over subjects with confidence intervals, and tests between methods, from the numbers of each scan."""
 
 import math
 from collections.abc import Collection, Iterator, Sequence

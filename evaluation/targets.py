@@ -1,4 +1,4 @@
-"""Aims for a method on a virtual trial, and which of them it reaches on average over the subjects."""
+"""Targets for a method on a virtual trial, and which of them it reaches on average over the subjects."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

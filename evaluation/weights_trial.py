@@ -1,4 +1,4 @@
-"""The work of `scripts/trial.py`: the weights of a folder compared on a virtual trial, command by command."""
+"""The implementation of `scripts/trial.py`: compares all weights of a folder on a virtual trial, command by command."""
 
 import csv
 import sys

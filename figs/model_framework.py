@@ -1,4 +1,4 @@
-"""Draw figs/model_framework.png: training of the conditional 3D diffusion model, and the way of a volume through it.
+"""Draw figs/model_framework.png: training of the conditional 3D diffusion model, and how it denoises a volume.
 
 All images are of one virtual patient; the noisy ones come from the process itself, the denoised one from the weights in
 checkpoint/. Run from the repository's root: python figs/model_framework.py (about two minutes).

@@ -1,8 +1,8 @@
-"""Loading weights without executing anything, saving them atomically, and saying what would fit where they do not.
+"""Loading weights without executing code, saving them atomically, and suggesting flags for weights that do not fit.
 
-A file is checked before anything is made from it: its checksums, the kinds of its tensors, its header.
+A file is checked before anything is built from it: its checksums, the kinds of its tensors, its header.
 
-A checkpoint is either a plain state dict (the published layout) or a dictionary of "header" and "state_dict".
+A checkpoint is either a plain state dict (the published layout) or a dictionary with "header" and "state_dict".
 """
 
 import hashlib

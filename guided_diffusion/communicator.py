@@ -1,6 +1,7 @@
 """The communicator of the ranks: mpi4py's world or, without an MPI library, a world of one rank.
 
-All MPI calls go through `communicator()`. Waiting for others goes through `wait_until`, which leaves the cores to them.
+All MPI calls go through `communicator()`. Code that waits for other ranks uses `wait_until`, which does not occupy a
+core that they may need.
 """
 
 import functools

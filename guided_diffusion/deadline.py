@@ -1,7 +1,7 @@
-"""Ends a process that does not get past a point in time, even one that runs no Python code meanwhile.
+"""Kills a process that misses a deadline, even while it runs no Python code.
 
-MPI waits for every rank when it begins and when it ends, and no thread of Python runs while it does. So another process
-keeps the time. Only the standard library is imported here, since that process runs this file alone.
+MPI waits for every rank when it starts and when it ends, and no Python thread runs meanwhile, so a second process keeps
+the time. Only the standard library is imported here, since that process runs this file alone.
 """
 
 import os

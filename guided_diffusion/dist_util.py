@@ -1,7 +1,7 @@
-"""Ranks, their devices and cores, PyTorch's process group over them, and what rank 0 reads for all.
+"""Ranks, their devices and cores, PyTorch's process group over them, and files that rank 0 reads for all.
 
-The interface to all of it: what is not defined here lies in `communicator`, `failing_together` and `leaving`.
-`setup_dist`, `dev` and `load_state_dict` are what scripts written for the published implementation call.
+Other modules use this one: what is not defined here is re-exported from `communicator`, `failing_together` and
+`leaving`. Scripts written for the published implementation call `setup_dist`, `dev` and `load_state_dict`.
 """
 
 import atexit

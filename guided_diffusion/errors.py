@@ -1,4 +1,4 @@
-"""Exceptions whose message is for the user, and texts made safe for a terminal."""
+"""Exceptions whose message is for the user, and text made safe for a terminal."""
 
 import unicodedata
 

@@ -1,6 +1,6 @@
-"""Failing together: a mistake of one rank is raised on every rank, so that none waits for one that has ended.
+"""An error on one rank is raised on every rank, so that none waits for a rank that has ended.
 
-All leave with the same exit code, and one line is printed.
+All ranks exit with the same code, and one line is printed.
 """
 
 import traceback

@@ -1,4 +1,4 @@
-"""Writing a file so that no part of it ever stands under its final name, and nothing outside its folder changes."""
+"""Writing files so that no partial file ever has the final name, and nothing outside the folder changes."""
 
 import errno
 import os

@@ -1,7 +1,7 @@
-"""One writer per folder: a second run that would write into it is refused, the lock of a run that has ended taken over.
+"""One writer per folder: a second run is refused; the lock of a run that has ended is taken over.
 
-The lock is a lease in a hidden file of the folder, which names host, process and its start. Its holder renews it from a
-thread. So it works where hosts share a file system without locks of its own, and with clocks that differ.
+The lock is a lease in a hidden file of the folder that names host, process and start time; its holder renews it from a
+thread. So it also works if hosts share a file system without locks of its own, and if their clocks differ.
 """
 
 import os

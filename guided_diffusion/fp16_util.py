@@ -1,4 +1,4 @@
-"""A door for scripts written for the published code: its helpers for half precision.
+"""Half-precision helpers under their published names, for scripts written for the published code.
 
 Training in half precision is `scripts/train.py --use_fp16 True`.
 """

@@ -1,7 +1,7 @@
-"""Checks of files from outside: only regular files are opened, and unpacking is bounded while it runs.
+"""Checks of untrusted files: only regular files are opened, and unpacking is bounded while it runs.
 
-Every reader has its file admitted here first. A few kilobytes can unpack to gigabytes, a named pipe makes its reader
-wait for ever, and the checksums in zip and gzip files help only readers that compare them.
+Every reader passes its file through here first. A few kilobytes can unpack to gigabytes, reading a named pipe can block
+for ever, and the checksums in zip and gzip files help only readers that compare them.
 """
 
 import gzip

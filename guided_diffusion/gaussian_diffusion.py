@@ -1,8 +1,8 @@
 """The forward diffusion process, its posterior, and the training losses.
 
 Notation of Ho et al., Denoising Diffusion Probabilistic Models (2020), "DDPM", and Nichol and Dhariwal, Improved
-Denoising Diffusion Probabilistic Models (2021), "IDDPM". Tables are float64; values are gathered to float32.
-Images are normalised tensors [N, 1, (Z,) X, Y]; t is int64 [N] and counts the steps of this process, 0 being the least
+Denoising Diffusion Probabilistic Models (2021), "IDDPM". Tables are float64; values gathered from them are float32.
+Images are normalised tensors [N, 1, (Z,) X, Y]; t is int64 [N] and numbers the steps of this process, 0 being the least
 noisy.
 """
 

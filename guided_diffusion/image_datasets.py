@@ -1,11 +1,11 @@
-"""Pairs of low-dose and normal-dose volumes, and the random crops of them that training uses.
+"""Pairs of low-dose and normal-dose volumes, and the random crops of them used for training.
 
 A subject file is an `.npz` whose `arr_0` is [2, X, Y, Z] in SUV: channel 0 low dose, channel 1 normal dose, on the
 model's grid (X anterior to posterior, Y right to left, Z towards superior). A data set is a folder of such files, or a
-folder with the `manifest.csv` of a virtual trial, which says which pair belongs to which split.
+folder with the `manifest.csv` of a virtual trial, which assigns the pairs to splits.
 
-What crop number (step, item) holds follows from the seed and these two numbers alone, so a run that is killed and
-continued uses the same data without a stored random state.
+The content of crop number (step, item) depends only on the seed and these two numbers, so a run that is killed and
+continued uses the same data without storing a random state.
 """
 
 import functools

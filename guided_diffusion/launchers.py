@@ -1,7 +1,7 @@
-"""The launcher that started this process as one of several, found by its environment variables.
+"""Recognising the launcher that started this process as one of several, by its environment variables.
 
-A launcher counts as recognised where it states a size and a rank of its own that are numbers; of MPI launchers, whose
-variables no other program sets, the size suffices. What is empty, no number, or stated by half is a leftover.
+A launcher is recognised if it states both a size and a rank as numbers. For MPI launchers, whose variables no other
+program sets, the size suffices. Values that are empty, not numbers or incomplete are treated as leftovers.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Leaving: every script's `main` runs in `run_main`, which ends all ranks together and says why."""
+"""Ending a run: every script's `main` runs in `run_main`, which ends all ranks together and prints the reason."""
 
 import io
 import os

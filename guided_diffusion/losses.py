@@ -1,4 +1,4 @@
-"""Divergences and likelihoods of normal distributions, in nats, element by element; how examples are weighed."""
+"""Divergences and likelihoods of normal distributions, in nats per element, and weights of training examples."""
 
 import math
 

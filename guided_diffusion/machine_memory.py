@@ -1,4 +1,4 @@
-"""Free memory of the machine, or of this process's container."""
+"""Free memory of the machine, or of the container that this process runs in."""
 
 import ctypes
 import re

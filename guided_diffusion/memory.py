@@ -1,4 +1,4 @@
-"""Memory of the process and of its device."""
+"""Memory of the process and of its device: keeping freed memory, detecting shortage, and what is free."""
 
 import ctypes
 import re

@@ -1,8 +1,8 @@
-"""MPICH's files of shared memory, which it leaves in /dev/shm where a rank is killed.
+"""Removes the names of MPICH's shared-memory files in /dev/shm, which stay behind if a rank is killed.
 
-They take a megabyte per run for ever. Worse, without a launcher their name follows from the process's number alone, and
-a process that is given the number of a killed one waits in MPI's start for ever. Once all ranks have mapped a file, its
-name serves nothing, so it is removed then, and nothing is left whatever ends the run.
+They would occupy a megabyte per run for ever. Worse, without a launcher their name depends only on the process number,
+and a process that gets the number of a killed one would wait for ever while MPI starts. Once all ranks have mapped a
+file its name is no longer needed, so it is removed then, and nothing stays behind however the run ends.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Estimate of the memory that a network needs for inference, made from its layers before it runs.
+"""Estimate of the memory that a network needs for inference, computed from its layers before it runs.
 
-At any time it holds the skip connections between the encoder and the decoder, and what the block at work needs: so many
-times its input and so many times its output, for normed copies, sums of convolutions and what the allocator cannot use
-again at once. The two factors are measured (see `tests/test_network_memory.py`); everything else is counted.
+At any time memory holds the skip connections between encoder and decoder, and what the current block needs: multiples
+of its input and of its output, for normed copies, sums of convolutions and fragments that the allocator cannot reuse at
+once. The two multiples are measured (see `tests/test_network_memory.py`); everything else is counted.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,8 +1,8 @@
-"""Random numbers by name: what a draw is for, not when it is made, decides what is drawn.
+"""Random numbers identified by name: they depend on what they are for, not on when they are drawn.
 
-The noise of (seed, realisation, step, axial slice) is one and the same wherever it is asked for: patches that overlap
-get equal noise in the overlap, and nothing depends on patch size, batch or rank count. Philox is counter-based (Salmon
-et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011), so the name is the counter and nothing is drawn in order.
+The noise of (seed, realisation, step, axial slice) is always the same: overlapping patches get equal noise in the
+overlap, and nothing depends on patch size, batch or number of ranks. Philox is counter-based (Salmon et al., Parallel
+random numbers: as easy as 1, 2, 3, SC 2011), so the name is used as the counter and nothing is drawn in sequence.
 """
 
 from enum import IntEnum

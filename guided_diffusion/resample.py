@@ -1,6 +1,6 @@
-"""Samplers of the timesteps that training draws.
+"""Samplers of the timesteps drawn in training.
 
-Each sampler gives int64 timesteps [N] and float32 weights [N] that keep the mean loss unbiased.
+Each returns int64 timesteps [N] and float32 weights [N] that keep the mean loss unbiased.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Shortened processes: the original timesteps that they keep, and their betas."""
+"""Shortened diffusion processes: which original timesteps they keep, and their betas."""
 
 import numpy as np
 

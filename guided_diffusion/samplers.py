@@ -1,9 +1,9 @@
-"""Ways to walk the diffusion process back from noise to an image.
+"""Samplers: ways to go back through the diffusion process from noise to an image.
 
-A sampler is a function of (predictor, start, noise source, callback). The noise source is asked for the standard
-normal noise of a step by number; `START` names the noise that the walk starts from. The callback is given x after
-every step, and the walk goes on from what it returns. Every step costs one network call. `SAMPLERS` and `STARTS` name
-what can be chosen. Coefficients are worked out in float64.
+A sampler is a function of (predictor, start, noise source, callback). The noise source returns the standard normal
+noise of a step, given its number; `START` is the number of the noise that sampling starts from. The callback receives x
+after every step, and sampling continues from what it returns. Every step costs one network call. `SAMPLERS` and
+`STARTS` list the choices. Coefficients are computed in float64.
 """
 
 import math

@@ -1,9 +1,9 @@
-"""Ends the job where a rank makes no progress: the others would wait for it for ever.
+"""Ends the job if a rank makes no progress, since the others would wait for it for ever.
 
-A thread of every rank sends signs of life, the other ranks' to rank 0 and rank 0's to all of them. A stopped process
-sends none; a process whose main thread hangs states in them for how long nothing was finished. While MPI starts and
-ends, no thread runs: a `Deadline` stands for them. Where the MPI library does not support threads, no rank watches, and
-a single rank, for which nobody waits, is not watched either.
+A thread on every rank sends heartbeats: the other ranks' to rank 0, and rank 0's to all of them. A stopped process
+sends none; the heartbeats of a process whose main thread hangs state how long ago it last finished a step. No thread
+runs while MPI starts and ends, so a `Deadline` replaces the thread then. If the MPI library does not support threads,
+no rank is monitored; nor is a single rank, for which nobody waits.
 """
 
 import argparse

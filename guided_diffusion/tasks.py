@@ -1,8 +1,8 @@
-"""Tasks over MPI ranks: rank 0 hands them out in order, takes the results as they come, and is informed of every step.
+"""Distributes tasks over MPI ranks: rank 0 hands them out in order and collects results and progress as they arrive.
 
-No rank computes a task twice, a rank is given its next task before it has finished the last, and no rank keeps a core
-busy while waiting. Tasks are made as they are handed out, and none is handed out that lies further than `window` behind
-the oldest unfinished one: however many there are, rank 0 holds only so many at a time.
+No task is computed twice, every rank receives its next task before it has finished the current one, and no rank keeps a
+core busy while waiting. Tasks are created as they are handed out, and never more than `window` tasks beyond the oldest
+unfinished one, so rank 0 holds only that many at a time however many there are.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""A door for scripts written for the published code: names of checkpoints, and where training is.
+"""Published helpers for names of checkpoints and the log folder, for scripts written for the published code.
 
 Training itself is `scripts/train.py`, whose flags have the published names.
 """

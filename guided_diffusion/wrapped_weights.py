@@ -1,8 +1,8 @@
-"""Weights taken out of what training programs wrap them in.
+"""Extracts weights from the structures that training programs wrap them in.
 
-DistributedDataParallel and torch.compile put "module." and "_orig_mod." into names, programs save a dictionary whose
-entry "model", "state_dict" or "ema" holds the weights, and a module around the network puts its attribute's name before
-them. The entry or prefix is found by the names of the network's own parameters, not from a list.
+DistributedDataParallel and torch.compile add "module." and "_orig_mod." to names, programs save a dictionary whose
+entry "model", "state_dict" or "ema" holds the weights, and a module around the network prefixes the name of its
+attribute. The entry or prefix is found by the names of the network's own parameters, not from a list.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The product in one command: simulate a patient at 1/20 of the dose, denoise the scan on two ranks, evaluate it.
+"""The whole pipeline in one command: simulate a patient at 1/20 of the dose, denoise it on two ranks, evaluate it.
 
     python scripts/demo.py --out_dir results/demo
 

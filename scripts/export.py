@@ -1,4 +1,4 @@
-"""Write the weights of a checkpoint with its header in float16, half the size, to be shipped.
+"""Write the weights of a training checkpoint with their header in float16, half the size, for distribution.
 
 python scripts/export.py --preset demo --checkpoint runs/demo/ema_0.995_best.pt --out checkpoint/demo_ddpm3d.pt
 """

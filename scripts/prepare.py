@@ -1,4 +1,4 @@
-"""Any PET image (DICOM series, NIfTI, .npz, .mat ...) -> the model's grid in SUV, or a table of what the image is.
+"""Resample any PET image (DICOM series, NIfTI, .npz, .mat ...) to the model's grid in SUV, or describe it.
 
 python scripts/prepare.py --input SERIES_FOLDER --info
 python scripts/prepare.py --input SERIES_FOLDER --output subject.npz

@@ -1,4 +1,4 @@
-"""Denoise low-dose PET volumes with a trained diffusion model, over MPI ranks.
+"""Denoise low-dose PET volumes with a trained model, on one rank or over MPI ranks.
 
     python scripts/test.py --base_samples scan.nii.gz --save_dir out
     mpiexec -n 4 python scripts/test.py --base_samples scan.nii.gz --model_path checkpoint/demo_ddpm3d.pt --save_dir out

@@ -1,7 +1,7 @@
 """`scripts/test.py` for volumes of 192 x 304 x 612 voxels, for which the published implementation had its own script.
 
-No shape needs one any more: the plan of patches follows from the volume. This stays as an example of how to fix flags
-for a scanner of one's own. 612 slices take the 7 patches that `--num_samples` checks.
+No image size needs its own script here, since the patches are planned from the volume. This one is kept as an example
+of how to fix flags for your own scanner. 612 slices take the 7 patches that `--num_samples` checks.
 
     mpiexec -n 7 python scripts/test_192_304_612.py --base_samples subject.npz --model_path model.pt --save_dir out
 """

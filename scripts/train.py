@@ -1,4 +1,4 @@
-"""Train a diffusion model on pairs of low-dose and normal-dose volumes.
+"""Train a model on pairs of low-dose and normal-dose volumes.
 
     python scripts/train.py --preset demo --data_dir data/trial --save_dir runs/demo --max_minutes 60
 

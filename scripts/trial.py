@@ -1,4 +1,4 @@
-"""Compare all weights of a folder on a virtual trial: simulate, denoise, measure, draw. What is done is not done again.
+"""Compare all weights of a folder on a virtual trial: simulate, denoise, measure, draw. Finished steps are skipped.
 
     python scripts/trial.py --out_dir results/trial
     python scripts/trial.py --out_dir results/trial --size full

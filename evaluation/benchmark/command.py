@@ -1,4 +1,4 @@
-"""The work of `scripts/benchmark.py`: the chosen sections in turn, a Markdown report and JSON."""
+"""The implementation of `scripts/benchmark.py`: runs the chosen sections, writes a Markdown report and JSON."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Section `gpu`: the released network on a full patch, where there is a CUDA device."""
+"""Section `gpu`: the released network on a full patch, if there is a CUDA device."""
 
 import time
 from collections.abc import Callable

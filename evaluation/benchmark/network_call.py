@@ -1,4 +1,4 @@
-"""Section `network`: one call, as plain PyTorch in float32 and as inference makes it."""
+"""Section `network`: one network call in plain float32 PyTorch and in the form used for inference."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""Sections `ranks` and `startup`: the real command under the real mpiexec."""
+"""Sections `ranks` and `startup`: the actual command, run under mpiexec."""
 
 import json
 import os

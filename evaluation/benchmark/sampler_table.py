@@ -1,4 +1,4 @@
-"""Section `samplers`: image quality by sampler and number of steps, on lesions of a validation trial."""
+"""Section `samplers`: image quality by sampler and number of steps, on slabs around lesions of a validation trial."""
 
 import time
 from collections.abc import Iterator

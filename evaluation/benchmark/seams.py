@@ -1,4 +1,4 @@
-"""Section `seams`: agreement of neighbouring patches, by their noise and by when they are blended."""
+"""Section `seams`: visibility of patch borders, by the patches' noise and by when they are blended."""
 
 import time
 from dataclasses import replace

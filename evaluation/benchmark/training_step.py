@@ -1,6 +1,6 @@
-"""Speed of training: a step of the shipped recipe beside the same step in plain float32, and the memory it takes.
+"""Section `training`: a training step of the shipped recipe compared with plain float32, and the memory it takes.
 
-Both train the demo network on the same random crops, in turns, so that other load on the machine slows both.
+Both train the demo network on the same random crops, in alternation, so that other load on the machine slows both.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Section `volume`: a volume end to end, against the published chain of 1000 float32 steps."""
+"""Section `volume`: a whole volume compared with the published chain of 1000 float32 steps."""
 
 import time
 from pathlib import Path

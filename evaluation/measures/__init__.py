@@ -1,6 +1,6 @@
-"""Numbers that say how good an image is, one file per subject, and the table of all of them.
+"""Metrics of image quality, one file per topic, and the table of their definitions.
 
-`measure` takes them of an image, `measure_ensemble` of the realisations of one; `METRICS` says what each means.
+`measure` computes those of one image, `measure_ensemble` those of several realisations; `METRICS` defines each.
 """
 
 from evaluation.measures.definitions import METRICS

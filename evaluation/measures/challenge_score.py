@@ -1,9 +1,9 @@
-"""One number per method over parts of the body and doses, with the weights of the Ultra-low Dose PET Imaging Challenge.
+"""One score per method over parts of the body and doses, weighted as in the Ultra-low Dose PET Imaging Challenge.
 
-The challenge (udpet-challenge.github.io) weighs the whole image 30 %, organs 35 % and lesions 35 %, and the doses 1/4
-to 1/100 from 5 to 35 %. Its code was not at hand. Participants' public scripts take NRMSE, PSNR and SSIM of the image,
-and SUVmean, SUVmax and total uptake of organs and lesions, so these are taken here; how they become one number is our
-own. So these scores compare methods on the same scans, and are not those of the challenge's tables.
+The challenge (udpet-challenge.github.io) weights the whole image 30 %, organs 35 % and lesions 35 %, and the doses 1/4
+to 1/100 from 5 to 35 %. Its code was not available. Participants' public scripts compute NRMSE, PSNR and SSIM of the
+image, and SUVmean, SUVmax and total uptake of organs and lesions, so these are used here; how they become one number is
+our own choice. The scores compare methods on the same scans, and are not comparable with the challenge's own tables.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """Every metric by name: title, unit, which values are good, definition and source.
 
-A number that is measured against a reference has two names: it ends in `_normal` against the normal-dose image and in
-`_truth` against the true activity, blurred to the scan's resolution.
+A metric that needs a reference has two names: one ending in `_normal` (against the normal-dose image) and one ending in
+`_truth` (against the true activity, blurred to the scan's resolution).
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What is known of one scan, and the regions of it that are measured."""
+"""The images and labels of one scan, and the regions in which it is measured."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""Closeness of an image to its reference, voxel by voxel: PSNR, SSIM, NRMSE and NMAE.
+"""Voxelwise agreement of an image with its reference: PSNR, SSIM, NRMSE and NMAE.
 
-Every volume is [X, Y, Z] in SUV and is compared in float32, as the published evaluation does.
+Every volume is [X, Y, Z] in SUV and is compared in float32, as in the published evaluation.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Every number of one image of an examination that can be taken with what is known of it."""
+"""All metrics of one image that an examination's references and labels allow."""
 
 from collections.abc import Callable, Iterator, Mapping
 

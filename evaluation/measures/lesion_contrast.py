@@ -1,4 +1,4 @@
-"""Lesions against what is around them: contrast to noise, and how much of the contrast an image keeps."""
+"""Contrast of lesions: contrast-to-noise ratio, and how much of the contrast an image keeps."""
 
 from collections.abc import Sequence
 

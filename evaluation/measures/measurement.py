@@ -1,4 +1,4 @@
-"""A measured number, and what is known of the metric behind it."""
+"""A measured number, and the definition of a metric."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Noise where the tracer is nearly uniform, as in the liver: how strong it is, and over what length it is correlated.
+"""Noise in tissue with nearly uniform uptake, such as the liver: its amplitude and its correlation length.
 
 Images are [X, Y, Z]; regions are boolean arrays of their shape; voxel sizes in mm.
 """

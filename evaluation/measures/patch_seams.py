@@ -1,4 +1,4 @@
-"""Whether an image shows where its patches meet."""
+"""Visibility of the borders between patches."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Values that are read from a PET image: where organs and lesions are measured, their uptake, and its bias."""
+"""Where organs and lesions are measured, their uptake, and its bias."""
 
 from collections.abc import Sequence
 

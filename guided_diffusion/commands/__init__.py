@@ -1,1 +1,1 @@
-"""The work of each script: flags in, files out."""
+"""The implementation of each script."""

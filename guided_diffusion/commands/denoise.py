@@ -1,4 +1,4 @@
-"""The work of `scripts/test.py`: flags in, denoised subjects out."""
+"""The implementation of `scripts/test.py`: loads the model once and denoises every subject."""
 
 import argparse
 import time

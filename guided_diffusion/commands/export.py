@@ -1,4 +1,4 @@
-"""The work of `scripts/export.py`: a checkpoint of training in, weights of half the size out."""
+"""The implementation of `scripts/export.py`: writes a training checkpoint in float16, half the size."""
 
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, replace

@@ -1,4 +1,4 @@
-"""The work of `scripts/prepare.py`: an image in, SUV on the model's grid or a table of what the image is out."""
+"""The implementation of `scripts/prepare.py`: resamples an image to the model's grid, or describes it."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The page about each denoised scan that `scripts/test.py` writes with `--report True`."""
+"""The HTML report on each denoised scan that `scripts/test.py --report True` writes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace

@@ -1,4 +1,4 @@
-"""The weights that stand in where a command line names none."""
+"""The default weights, used if a command line names none."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The work of `scripts/simulate.py`: a seed in, a virtual trial out."""
+"""The implementation of `scripts/simulate.py`: writes a virtual trial."""
 
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass

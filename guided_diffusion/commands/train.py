@@ -1,4 +1,4 @@
-"""The work of `scripts/train.py`: flags in, a run of training out."""
+"""The implementation of `scripts/train.py`: checks the data, prepares the network and trains it."""
 
 import itertools
 import logging

@@ -1,6 +1,6 @@
-"""Descriptions of models, processes and grids, and the one declaration of every flag.
+"""Settings of models, processes and grids, and the single declaration of every flag.
 
-A flag is a field of a frozen dataclass here, or beside the command that alone has it.
+A flag is a field of a frozen dataclass here, or beside the only command that has it.
 """
 
 from guided_diffusion.config.flags import Role, field_names, flag, flags_of, flags_with

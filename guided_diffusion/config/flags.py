@@ -1,6 +1,6 @@
 """Declarations of command-line flags: a field of a frozen dataclass with its default, help, choices and role.
 
-Parsers, presets, keys of finished work and what headers compare and remember are worked out from these declarations.
+Parsers, presets, the keys of finished work, and what headers compare and record are derived from these declarations.
 """
 
 import dataclasses

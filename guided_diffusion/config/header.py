@@ -1,4 +1,4 @@
-"""Header of our own checkpoints, with the recommended way to sample the model."""
+"""The header of our own checkpoints, including how the model should be sampled."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any

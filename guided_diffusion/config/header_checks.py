@@ -1,7 +1,7 @@
 """Checks that a checkpoint's header is plausible, made before anything is built from it.
 
-A network of a million blocks takes minutes to build before its weights are found not to fit, and a scale of SUV that
-no image has makes every result wrong without an error.
+Without them a network of a million blocks would be built for minutes before its weights are found not to fit, and an
+impossible SUV scale would make every result wrong without an error.
 """
 
 from dataclasses import MISSING, fields

@@ -1,4 +1,4 @@
-"""The flags of inference. Those of the network and its process are declared in `model`, and patches with its grid."""
+"""The flags of inference. Those of network, process, grid and patches are declared in `config.model`."""
 
 import math
 import typing

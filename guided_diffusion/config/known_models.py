@@ -1,4 +1,4 @@
-"""The published network, the network that is shipped, and what is recommended for sampling them."""
+"""The published network, the shipped networks, and the recommended samplers for them."""
 
 from dataclasses import replace
 

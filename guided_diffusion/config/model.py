@@ -1,4 +1,4 @@
-"""Descriptions of a network, its diffusion process and its images."""
+"""Settings of a network, its diffusion process and the grid of its images."""
 
 from dataclasses import dataclass
 from math import inf

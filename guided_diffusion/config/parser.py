@@ -1,4 +1,4 @@
-"""Command lines from declared flags, and declared flags from command lines."""
+"""Command-line parsers built from declared flags, and settings read from parsed flags."""
 
 import argparse
 import typing

@@ -1,4 +1,4 @@
-"""The flags of training, and its presets. Those of the network and its process are declared in `model`."""
+"""The flags of training, and its presets. Those of network and process are declared in `config.model`."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

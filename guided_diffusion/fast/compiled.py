@@ -1,4 +1,4 @@
-"""Norms compiled by torch.compile: what convolutions, which come from libraries, leave to be gained."""
+"""Norms compiled with torch.compile; the convolutions are library calls, which it cannot speed up."""
 
 import functools
 import os

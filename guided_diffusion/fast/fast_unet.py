@@ -1,8 +1,8 @@
-"""3D networks for inference: the function of `unet.SuperResModel` and similar ones, made from their trained layers.
+"""3D networks for inference: they compute the same function as the trained `UNetModel`s they are made from.
 
-What is different is the cost. Weights are put into the kernels' order once; all projections of a timestep are one
-product, kept for its next use; the halves of a decoder's input are never put side by side; an upsampled map is never
-convolved at full size; a skip connection is freed by the block that uses it. There is no way to train it.
+What differs is the cost. Weights are packed for the kernels once; all timestep projections are computed as one product
+and cached; the two inputs of a decoder block are never concatenated; convolutions after upsampling run at the low
+resolution; a skip connection is freed by the block that uses it. These networks cannot be trained.
 """
 
 import copy

@@ -1,7 +1,7 @@
-"""Layers for inference: the same functions as in `nn`, arranged for speed and little memory.
+"""Layers for inference: the same functions as in `nn`, arranged for speed and low memory.
 
-Feature maps are [1, C, Z, X, Y] in torch.channels_last_3d, the layout in which convolutions need no reordering, and in
-the network's precision. Statistics of norms are float32. On a CPU no bit depends on the number of threads.
+Feature maps are [1, C, Z, X, Y] in torch.channels_last_3d, the layout that convolutions use without reordering, in the
+precision of the network. Norm statistics are float32. On a CPU, no bit depends on the number of threads.
 """
 
 from collections.abc import Callable, Iterator

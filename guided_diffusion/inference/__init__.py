@@ -1,4 +1,4 @@
-"""From a low-dose volume to a denoised one: patches, ranks, blending, and the files of a subject."""
+"""Denoising a low-dose volume: patches, ranks, blending, and the files of a subject."""
 
 from guided_diffusion.inference.denoising import Denoised, denoise_volume
 from guided_diffusion.inference.loading import LoadedModel, load_model

@@ -1,4 +1,4 @@
-"""Batches of patches become realisations of the volume, which leave in order."""
+"""Stitches batches of patches into realisations of the volume, and passes these on in order."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""Patches sampled each by itself, as tasks over the MPI ranks."""
+"""Samples each patch independently, as tasks distributed over the MPI ranks, and blends the finished patches."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,7 +1,7 @@
-"""A volume sampled as one: all its patches take every step together and agree after it.
+"""Samples a volume as a whole: all patches take each step together and are blended after it.
 
-Every rank holds a contiguous block of patches and walks them in lockstep with the other ranks; realisations follow one
-another. A rank that has none waits without work.
+Every rank holds a contiguous block of patches and advances in lockstep with the other ranks; realisations are sampled
+one after another. A rank without patches waits.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,6 @@
-"""From a low-dose volume to a denoised one: patches, ranks, and back to one volume.
+"""The Python interface to denoising: `denoise_volume`, which `scripts/test.py` uses too.
 
-`denoise_volume` is the Python interface; `scripts/test.py` uses it too. Volumes on the model's grid are arrays
-[X, Y, Z] = (anterior-posterior, left-right, axial); tensors are [N, C, Z, X, Y].
+Volumes on the model's grid are arrays [X, Y, Z] = (anterior-posterior, left-right, axial); tensors are [N, C, Z, X, Y].
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A checkpoint made ready to run: the network in the right precision on the right device, and how to sample it."""
+"""Loading a checkpoint for inference: the network in its precision on its device, and the sampling settings."""
 
 import time
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
-"""Neighbouring patches exchange their overlap of x_t after a step and go on from the blended state.
+"""Neighbouring patches exchange their overlap of x_t after a step and continue from the blended state.
 
-Patches are [Z, X, Y] here, Z being the axial axis along which they overlap. The blending weights are the plan's, those
-by which finished patches are stitched, so that afterwards a slice is the same in every patch that has it.
+Patches are [Z, X, Y] here, where Z is the axial axis along which they overlap. The blending weights are those of the
+plan, with which finished patches are stitched, so that afterwards a slice is the same in every patch that contains it.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Sampling one batch of patches on one rank: noise, network, walk.
+"""Sampling one batch of patches on one rank: noise, network calls and the sampler's steps.
 
 Volumes on the model's grid are arrays [X, Y, Z] = (anterior-posterior, left-right, axial); tensors are [N, C, Z, X, Y].
 """

@@ -1,7 +1,7 @@
-"""Before anything is computed: the volume on the model's grid, its patches, and whether they fit the memory.
+"""Before denoising: the volume on the model's grid, its patches, and whether they fit into memory.
 
-Only a noise field lets patches be shortened where memory is short. What it gives is then the result of a run with that
-`--patch_size`: the same noise everywhere, with the borders between patches in other places.
+Patches can be shortened only if the noise is a field. The result is then that of a run with that `--patch_size`: the
+same noise everywhere, with the borders between patches in other places.
 """
 
 import math

@@ -1,6 +1,6 @@
-"""Settings of a run of inference, from the preset, the checkpoint's header and the flags, in this order.
+"""Settings of an inference run: from the preset, then the checkpoint's header, then the flags.
 
-`paper` is the published protocol to the letter; `fast` is what the checkpoint's header recommends. Every flag that is
+`paper` follows the published protocol exactly; `fast` uses what the checkpoint's header recommends. Every flag that is
 given overrides its preset. A header describes its network: flags that contradict it are reported and ignored, so that a
 launcher with the published flags also runs other checkpoints.
 """

@@ -1,4 +1,4 @@
-"""What becomes of a volume's realisations, or of images drawn about a mean: the result on the scan's own grid."""
+"""Combines realisations, or images drawn around a mean, into the result on the scan's own grid."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace

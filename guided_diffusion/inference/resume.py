@@ -1,7 +1,7 @@
-"""Continuing an interrupted run: finished patches wait on disk, under a key that names all that they depend on.
+"""Continuing an interrupted run: finished patches are kept on disk, under a key that covers all they depend on.
 
-What lies on a disk may be damaged, cut off or another's: before each array stands the digest of its bytes and of its
-place in the run, and what does not fit it is computed again.
+Files on disk may be damaged, truncated or from another run: each array is preceded by a digest of its bytes and of its
+place in the run, and an array that does not match is computed again.
 """
 
 import hashlib

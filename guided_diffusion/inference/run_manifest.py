@@ -1,4 +1,4 @@
-"""`run.json`: what a run was given, what it did, and how long it took."""
+"""The content of `run.json`: input, settings, what was done, and how long it took."""
 
 import platform
 from dataclasses import asdict, dataclass

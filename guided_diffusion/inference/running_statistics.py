@@ -1,4 +1,4 @@
-"""Mean and standard deviation of arrays that are seen once, one after another.
+"""Mean and standard deviation of arrays that arrive one after another and are not kept.
 
 Welford, Note on a method for calculating corrected sums of squares and products, Technometrics 4 (1962) 419.
 """

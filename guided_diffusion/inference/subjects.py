@@ -1,4 +1,4 @@
-"""Subjects: which scans a path holds, and the files that a denoised scan becomes."""
+"""Subjects: the scans at a path, and the files written for each denoised scan."""
 
 import hashlib
 import json

@@ -1,1 +1,1 @@
-"""The methods that can be trained and run: a file each, found by the registry."""
+"""The methods that can be trained and run: one file each, found by the registry."""

@@ -1,7 +1,7 @@
-"""The paper's 2D yardstick: the diffusion model on axial slices, each conditioned on the low dose of its slice.
+"""The 2D diffusion model that the paper compares with: axial slices, each conditioned on its own low dose.
 
-With `--neighbours n` a slice's network is also shown the low dose of the n slices on either side ("2.5D"). Volumes are
-walked as one, so that patches, ranks and noise work as for 3D methods: only the network takes them apart into slices.
+With `--neighbours n` the network also sees the low dose of the n slices on either side of a slice ("2.5D"). Volumes are
+sampled as a whole, so patches, ranks and noise work as for 3D methods; only the network splits them into slices.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
-"""The paper's 3D GAN: the regression network as generator, and a 3D patch discriminator that knows the low dose.
+"""The paper's 3D GAN: the regression network as generator, and a 3D patch discriminator that also sees the low dose.
 
-Isola et al., Image-to-image translation with conditional adversarial networks (CVPR 2017), "pix2pix", with the least
-squares of Mao et al., Least squares generative adversarial networks (ICCV 2017), in the place of its cross-entropy.
-Only the generator is kept in checkpoints, as `unet3d`'s network is; the discriminator lives in the optimiser's files.
+Isola et al., Image-to-image translation with conditional adversarial networks (CVPR 2017), "pix2pix", with the
+least-squares loss of Mao et al., Least squares generative adversarial networks (ICCV 2017), instead of cross-entropy.
+Checkpoints contain only the generator, like those of `unet3d`; the discriminator is stored with the optimiser.
 """
 
 import torch

@@ -1,7 +1,7 @@
-"""The kinds of denoisers that can be trained and run, by the name that a checkpoint's header gives.
+"""The methods that can be trained and run, by the name in a checkpoint's header.
 
 A method is a file of this folder whose `METHOD` is an `interfaces.Method`. Training and inference do not depend on
-which one they work for.
+which method they run.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The paper's 3D UNet: the backbone of the diffusion model as plain regression from low dose to normal dose."""
+"""The paper's 3D UNet: the network of the diffusion model, trained as plain regression from low to normal dose."""
 
 from collections.abc import Callable
 from typing import Any

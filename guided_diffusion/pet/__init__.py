@@ -1,1 +1,1 @@
-"""PET images and their physics. Nothing in here depends on networks."""
+"""PET images and their physics. Nothing here depends on networks."""

@@ -1,4 +1,4 @@
-"""Gaussian blurs in mm: a file of its own, because resampling, simulated scanners and reference filters share it."""
+"""Gaussian blurs in mm, shared by resampling, simulated scanners and reference filters."""
 
 from collections.abc import Sequence
 

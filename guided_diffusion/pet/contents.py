@@ -1,6 +1,7 @@
-"""Contents of a path: a volume, a series or study, or subjects. Decided here for all commands.
+"""What a path contains: a volume, a series or study, or subjects. All commands decide this here.
 
-DICOM counts before volumes: what lies beside the slices of a scan was made from them. What does not count is named.
+If a folder holds DICOM slices and volumes, only the DICOM counts, since the volumes were presumably made from it.
+Everything that is left out is reported.
 """
 
 import zipfile

@@ -1,4 +1,4 @@
-"""Damaged files end as one line, whatever the library that reads them raises."""
+"""Turns whatever a library raises on a damaged file into a one-line error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Foci by rule: where a volume has a hot spot of a lesion's size, and which of them another volume lacks."""
+"""Foci, defined by a fixed rule: hot spots of a lesion's size, and which of them another volume lacks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

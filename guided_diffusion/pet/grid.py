@@ -1,4 +1,4 @@
-"""A PET volume and its place in space, and the grids that arrays without one are given. No input or output."""
+"""A PET volume and its position in space, and default grids for arrays without one. No input or output."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

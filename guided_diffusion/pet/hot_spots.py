@@ -1,4 +1,4 @@
-"""Small hot places of an image, which training would hardly meet by chance: they fill little of a body."""
+"""Small hot spots of an image, which random crops would rarely contain because they fill little of a body."""
 
 import numpy as np
 from scipy.ndimage import maximum_filter, uniform_filter

@@ -1,4 +1,4 @@
-"""Closeness of an image to its reference: PSNR and SSIM, for validation in training and for the evaluation."""
+"""PSNR and SSIM of an image against its reference, for validation during training and for the evaluation."""
 
 import numpy as np
 from skimage.metrics import structural_similarity

@@ -1,4 +1,4 @@
-"""Limits in SUV of air and of the network's input, and scaling of SUV for the network in training and inference."""
+"""SUV limits of air and of the network's input, and the scaling of SUV used in training and inference."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Turning a volume so that its axes run as a reader expects, without interpolating."""
+"""Permutes and flips the axes of a volume to given directions, without interpolating."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Whether a training pair is what training takes it for: two images in SUV by body weight on the model's grid."""
+"""Checks that a training pair is two images in SUV by body weight on the model's grid."""
 
 from collections.abc import Sequence
 from pathlib import Path

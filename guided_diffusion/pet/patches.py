@@ -1,6 +1,6 @@
-"""Axial patches: which slabs of a volume are computed, and how they blend into one volume again.
+"""Axial patches: into which slabs a volume is cut, and how these are blended into one volume again.
 
-Volumes are [X, Y, Z]. Patches share X and Y with the volume; neighbours overlap along Z.
+Volumes are [X, Y, Z]. Patches cover the volume's whole X and Y; neighbours overlap along Z.
 """
 
 from dataclasses import dataclass

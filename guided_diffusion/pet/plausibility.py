@@ -1,4 +1,4 @@
-"""Whether values can be SUV by body weight: the one rule for scans, training pairs and evaluated volumes."""
+"""Whether values can be SUV by body weight: one rule for scans, training pairs and evaluated volumes."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Any PET image -> the model's grid, as a file to train or test on; and a table of what an image is."""
+"""Resamples any PET image to the model's grid, as a file for training or testing, and describes images."""
 
 import json
 from collections.abc import Iterable, Sequence

@@ -1,6 +1,6 @@
-"""Remote paths: fetched through blobfile into a temporary folder.
+"""Remote paths, fetched with blobfile into a temporary folder.
 
-It is imported where a path is remote: it takes a fifth of a second.
+blobfile is imported only if a path is remote, because that takes a fifth of a second.
 """
 
 import re

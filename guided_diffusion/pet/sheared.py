@@ -1,4 +1,4 @@
-"""Volumes whose axes are not at right angles (tilted gantry): trilinear resampling across their axes."""
+"""Volumes whose axes are not perpendicular (tilted gantry): trilinear resampling across their axes."""
 
 import nibabel as nib
 import numpy as np

@@ -1,4 +1,4 @@
-"""Spheres of voxels: in a volume, by themselves, and as the weights of a mean.
+"""Spheres of voxels: as regions of a volume, as small arrays, and as the weights of a mean.
 
 Regions are boolean arrays [X, Y, Z], voxel sizes in mm along these axes.
 """

@@ -1,4 +1,4 @@
-"""Texts of files, made safe to print."""
+"""Text from files, made safe to print."""
 
 
 def printable(value: object, length: int = 64) -> str:

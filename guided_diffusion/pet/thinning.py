@@ -1,7 +1,7 @@
-"""A scan as if its dose were smaller: the noise of its uniform tissue is measured, and more of it is added.
+"""Simulates a lower dose by noise: measures the noise in a scan's uniform tissue and adds more of it.
 
-What that leaves out: noise of a lower dose is not only stronger but, in OSEM images, skewed and differently correlated;
-here it is Gaussian with the correlation of the scan's own, and follows the local activity by one factor.
+Limits: noise of a lower dose is not only stronger but, in OSEM images, skewed and differently correlated; here it is
+Gaussian, has the correlation of the scan's own noise, and is proportional to the local activity.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Noise where a scan shows uniform tissue: spheres of one uptake, found by rule."""
+"""Noise in uniform tissue: the most uniform spheres of a scan, found by a fixed rule."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A PET volume with its place in space: loading one from any supported file, saving one."""
+"""Loading a PET volume and its position in space from any supported file, and saving it."""
 
 from dataclasses import replace
 from pathlib import Path

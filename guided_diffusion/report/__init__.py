@@ -1,1 +1,1 @@
-"""Pages about one run: projections, a viewer of the volumes, and numbers, in one HTML file that needs no network."""
+"""HTML reports on a run: projections, a viewer of the volumes, and numbers, in one file that works offline."""

@@ -1,6 +1,6 @@
-"""A run's input and settings in words for a page: chosen entries of the manifest, none of which names a patient.
+"""Input and settings of a run as text for the report: selected entries of the manifest, none of which names a patient.
 
-Left out on purpose: names and paths of files and folders, overrides' values (times, weights) and the command line.
+Left out on purpose: names and paths of files and folders, values of overrides (times, weights) and the command line.
 """
 
 from collections.abc import Mapping, Sequence

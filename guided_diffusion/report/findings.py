@@ -1,4 +1,4 @@
-"""Effects of denoising on a scan, found by rule: noise and means of uniform tissue, foci kept, lost and new."""
+"""Effects of denoising on a scan, by fixed rules: noise and means in uniform tissue, foci kept, lost and new."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The volumes of a page, turned upright, and what the page shows of them: projections, rotating views, viewer."""
+"""The upright volumes of a report and their views: projections, rotating views, viewer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

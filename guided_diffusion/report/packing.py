@@ -1,7 +1,7 @@
-"""Volumes as text in a page: quantised, compressed, and unpacked again by `static/volumes.js`.
+"""Volumes as text in a report: quantised, compressed, and unpacked again by `static/volumes.js`.
 
-A value v becomes the whole number nearest to asinh(v / KNEE) / step. It comes back with an error of at most
-step / 2 x sqrt(v^2 + KNEE^2): constant for small values, in proportion to large ones, whatever the largest is.
+A value v is stored as the whole number nearest to asinh(v / KNEE) / step, with an error of at most
+step / 2 x sqrt(v^2 + KNEE^2): constant for small values and proportional to large ones, however large the maximum is.
 Each number is stored as its difference from the one before along Z, zigzag-coded so that small differences of both
 signs are small numbers, low bytes before high bytes, in zlib's format, as base64.
 """

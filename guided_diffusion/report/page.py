@@ -1,4 +1,4 @@
-"""Putting a page together from templates, so that every text from outside is escaped and nothing is loaded."""
+"""Renders reports from templates; all text from outside is escaped, and nothing is loaded from a network."""
 
 from functools import cache
 from importlib.resources import files

@@ -1,4 +1,4 @@
-"""Images as `data:` addresses, so that a page carries them in itself, and the windows that they are shown in."""
+"""Images as `data:` addresses, which embed them in a report, and the display windows for them."""
 
 import base64
 import io

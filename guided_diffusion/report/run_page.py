@@ -1,4 +1,4 @@
-"""The page about one denoised scan."""
+"""The HTML report on one denoised scan."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""Virtual patients on virtual scanners: phantom, counts, reconstruction, and the trial that they make on disk."""
+"""Virtual patients on virtual scanners: phantom, counts, reconstruction, and the trial written to disk."""

@@ -1,4 +1,4 @@
-"""The NEMA NU 2 image quality (IEC) phantom: its shapes, and scans of it at drawn settings and a wanted noise."""
+"""The NEMA NU 2 image quality (IEC) phantom: its shapes, and simulated scans of it with a given noise level."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

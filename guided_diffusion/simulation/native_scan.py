@@ -1,7 +1,7 @@
-"""Scans on a scanner's own grid: bins, slices and voxels of their own sizes, several images of one measurement.
+"""Scans on a scanner's own grid, with its own bins, slices and voxels, and several reconstructions of one measurement.
 
-The model of the counts is that of `acquisition`; the patient is given on fine cubic voxels, which the scanner's slices
-average along the axis.
+Counts are modelled as in `acquisition`; the patient is given on fine cubic voxels, which are averaged axially over the
+scanner's slices.
 """
 
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Scanners and reconstructions at random, within the published ranges of acquisitions.csv, and those held out."""
+"""Random scanners and reconstructions within the published ranges of acquisitions.csv, and held-out families."""
 
 import csv
 from collections.abc import Callable

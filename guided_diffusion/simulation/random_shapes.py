@@ -1,4 +1,4 @@
-"""Volumes of random shapes and textures with PET's contrasts, so that a network does not memorise anatomy."""
+"""Volumes of random shapes and textures with PET-like contrasts, so that a network does not memorise anatomy."""
 
 from dataclasses import dataclass
 

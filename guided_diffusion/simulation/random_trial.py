@@ -1,8 +1,8 @@
-"""Subjects of `simulate.py --scanners random`: a scanner and reconstructions of their own, images on their own grid.
+"""Subjects of `simulate.py --scanners random`: each has its own scanner, grid and reconstructions.
 
-Every reconstruction is a case: `sub-0000-1` is the first of subject 0. Its pairs come from the scanner's grid to the
-model's as a user's scan does (`pet.geometry`). Of the subjects of `random` one in four is no patient but random shapes;
-those of `random-spheres` are columns with hot spheres.
+Every reconstruction is a case: `sub-0000-1` is the first of subject 0. Its pairs are resampled from the scanner's grid
+to the model's like a user's scan (`pet.geometry`). With `random`, one subject in four consists of random shapes instead
+of a patient; with `random-spheres`, all subjects are columns with hot spheres.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Scanner profiles: the axial field of view, the number of beds, and the usual reconstruction of its images."""
+"""Scanner profiles: field of view, sensitivity, resolution, beds, and the usual reconstruction."""
 
 import csv
 from dataclasses import dataclass

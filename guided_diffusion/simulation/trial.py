@@ -1,8 +1,8 @@
-"""A virtual trial on disk: which subjects there are, and their files.
+"""A virtual trial on disk: its subjects and their files.
 
-DIR/manifest.csv has a row per subject and dose, DIR/labels.json the label values, DIR/trial.json the settings that made
-the data, and DIR/sub-0000/ the files of a subject; its subject.json is written last, so one that has it is complete.
-Everything of a subject follows from the trial's seed and the subject's number.
+DIR/manifest.csv has a row per subject and dose, DIR/labels.json the label values, DIR/trial.json the settings of the
+simulation, and DIR/sub-0000/ the files of a subject. Its subject.json is written last, so a subject that has one is
+complete. Everything about a subject follows from the trial's seed and the subject's number.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""The batches of a run, prepared ahead by threads."""
+"""The batches of a run, prepared in advance by threads."""
 
 import itertools
 from collections import deque

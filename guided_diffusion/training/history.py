@@ -1,7 +1,7 @@
-"""Flags with which a run was trained, each from a step on: the part of a header's provenance that records changes.
+"""The flags that a run was trained with, and the steps at which they changed, as recorded in headers.
 
-A history is a list of entries {"from_step": int, "flags": dict}, plain values only. The first entry has all flags that
-decide the weights, each later one those that were changed before that step.
+A history is a list of entries {"from_step": int, "flags": dict} of plain values. The first entry has all flags that
+determine the weights, each later one those that were changed before that step.
 """
 
 from pathlib import Path

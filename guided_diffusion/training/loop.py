@@ -1,7 +1,7 @@
-"""Training: one step after the other, with everything that makes a run repeatable, resumable and observable.
+"""The training loop, with everything that makes a run reproducible, resumable and observable.
 
-Crops, noise and timesteps are named by (seed, step, item), so a run that was killed and continued ends with the same
-weights as one that was not. On several ranks all of them train, and rank 0 alone averages, validates and writes.
+Crops, noise and timesteps are identified by (seed, step, item), so a run that was killed and continued ends with the
+same weights as one that was not. All ranks train; only rank 0 averages, validates and writes.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""A network that an objective trains: its optimiser, its loss scale, and its gradients over micro-batches and ranks."""
+"""A network that an objective trains: its optimiser, loss scale, and gradients over micro-batches and ranks."""
 
 import math
 from collections import defaultdict

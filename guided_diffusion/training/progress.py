@@ -1,4 +1,4 @@
-"""Progress of a run of training: rows of its tables, and the progress bar."""
+"""Progress of a training run: rows of its tables, and the progress bar."""
 
 import time
 from collections import defaultdict

@@ -1,7 +1,7 @@
-"""Ranks that train one network together: PyTorch's process group, made from the MPI ranks.
+"""Ranks that train one network together: PyTorch's process group, created from the MPI ranks.
 
-MPI starts the ranks, finds out where they are and spreads mistakes; gradients go through PyTorch, which overlaps their
-sum with the backward pass and uses the GPUs' own links.
+MPI starts the ranks, determines where they run and distributes errors. Gradients go through PyTorch, which overlaps
+their reduction with the backward pass and uses the GPUs' own links.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The start of a run of training, and the tables in its folder."""
+"""What a training run starts from, and the tables in its folder."""
 
 import csv
 import hashlib

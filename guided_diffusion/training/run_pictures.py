@@ -1,4 +1,4 @@
-"""Two pictures of a run, drawn again at every validation: its curves, and what it makes of one slice."""
+"""Two pictures of a run, redrawn at every validation: its curves, and one slice before and after denoising."""
 
 from collections.abc import Sequence
 from pathlib import Path

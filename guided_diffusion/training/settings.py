@@ -1,4 +1,4 @@
-"""Settings of a run of training, as they follow from its flags."""
+"""Settings of a training run, derived from its flags."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace

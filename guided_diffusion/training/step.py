@@ -1,8 +1,8 @@
-"""One step of training: timesteps, gradients over micro-batches and ranks, and the optimiser.
+"""One training step: timesteps, gradients over micro-batches and ranks, and the optimiser.
 
-Timesteps and dropout are named by (seed, step, item), items being numbered over all ranks. So N ranks compute the
-gradient that one rank computes from the N-fold batch, up to rounding, and up to dropout and the noise that a loss makes
-itself, which are drawn per rank.
+Timesteps and dropout are identified by (seed, step, item), where items are numbered over all ranks. So N ranks compute
+the gradient that one rank computes from the N-fold batch, up to rounding, dropout, and noise that a loss draws itself;
+the latter two are drawn per rank.
 """
 
 import math

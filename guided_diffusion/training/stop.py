@@ -1,4 +1,4 @@
-"""Ending a run when the process is asked to."""
+"""Ending a run on a signal."""
 
 import signal
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
-"""Estimate of the GPU memory that training takes, made without a GPU and without taking the memory.
+"""Estimate of the GPU memory that training takes, made without a GPU and without allocating the memory.
 
-One forward and backward pass runs on PyTorch's fake tensors, which have shapes and no contents, while every storage
-that comes and goes is counted. The estimate leaves out the workspace of convolution kernels, fragmentation, and the
-GPU's own context.
+One forward and backward pass runs on PyTorch's fake tensors, which have shapes but no data, while the size of every
+storage is counted. The estimate leaves out the workspace of convolution kernels, fragmentation, and the GPU's own
+context.
 """
 
 import weakref

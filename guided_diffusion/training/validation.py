@@ -1,4 +1,4 @@
-"""Validation of the moving average on fixed crops of subjects that it is not trained on."""
+"""Validation of the moving average on fixed crops of subjects not used for training."""
 
 from dataclasses import dataclass
 

@@ -1,1 +1,1 @@
-"""Files of PET images: a reader or writer each."""
+"""Files of PET images: one reader or writer per file."""

@@ -1,4 +1,4 @@
-"""Bare arrays in files: the published `.npz`, MATLAB's `.mat`. Nothing that is loaded executes."""
+"""Plain arrays in files: the published `.npz` and MATLAB's `.mat`. Nothing that is loaded is executed."""
 
 import math
 import zipfile

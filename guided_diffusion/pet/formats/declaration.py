@@ -1,4 +1,4 @@
-"""Declarations of a reader: its formats, each with a name, suffixes, first bytes and a function that reads it."""
+"""How a reader declares its formats: name, suffixes, signature and the function that reads a file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""DICOM files whose data set is deflated as a whole: pydicom unpacks it at once, so its size is found out before."""
+"""DICOM files whose whole data set is deflated: their size is checked before pydicom unpacks them at once."""
 
 import struct
 import zlib

@@ -1,6 +1,6 @@
-"""The DICOM files of a folder or zip: each is read, or named with the reason why not; none is left out silently.
+"""The DICOM files of a folder or zip: each is read or reported with a reason; none is skipped silently.
 
-Nothing here puts a patient's name or birth date into a message.
+No message contains a patient's name or birth date.
 """
 
 import re

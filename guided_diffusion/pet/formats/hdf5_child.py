@@ -1,6 +1,6 @@
-"""An array of an HDF5 file, read by a process of its own whose memory is bounded.
+"""Reads an array of an HDF5 file in a separate process with bounded memory.
 
-A few damaged bytes make the library ask for hundreds of megabytes before it looks at the file's length. The other
+A few damaged bytes make the library request hundreds of megabytes before it looks at the file's length. The other
 process writes a line of JSON and then the numbers to its stdout.
 """
 

@@ -1,8 +1,8 @@
-"""MATLAB's `.mat`: the array `suv` of version 5 (`-v6`, `-v7`) or, as HDF5, of version 7.3.
+"""MATLAB's `.mat`: the array `suv` in version 5 (`-v6`, `-v7`) or version 7.3 (HDF5).
 
-Version 5 is read here rather than by SciPy, whose reader crashes the process on some damaged files. The layout is that
-of "MAT-File Format" (The MathWorks): a header of 128 bytes, then elements of a tag (type, bytes) and their content,
-each variable an element of its own or packed with zlib inside one.
+Version 5 is read here rather than with SciPy, whose reader crashes the process on some damaged files. The layout is
+that of "MAT-File Format" (The MathWorks): a header of 128 bytes, then elements consisting of a tag (type, bytes) and
+content; each variable is one element, or one element packed with zlib.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Units that files name in words: of a BIDS sidecar, of ECAT's header, of the description in our own NIfTI."""
+"""Units that files state in words: in a BIDS sidecar, ECAT's header, or the description in our own NIfTI."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""From a slice's stored values to the numbers that its header says they are."""
+"""Converts a slice's stored values to the numbers that its header defines."""
 
 import numpy as np
 from pydicom import Dataset

@@ -1,4 +1,4 @@
-"""Every format of volumes, once: which files are volumes, which format a file has, and how it is read."""
+"""The registry of volume formats: which files are volumes, which format a file has, and how it is read."""
 
 from collections.abc import Iterable
 from pathlib import Path

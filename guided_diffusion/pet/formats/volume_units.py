@@ -1,4 +1,4 @@
-"""Conversion of a volume file's values to SUV, by the unit that it or its sidecar states, or by the user's values."""
+"""Converts a volume file's values to SUV, by the unit stated in it or its sidecar, or by the user's values."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Whether the slices of a series say the same."""
+"""Checks that the slices of a series agree on what SUV depends on."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""SUV of a volume in Bq/mL whose BIDS sidecar says what was injected, and when."""
+"""SUV of a volume in Bq/mL whose BIDS sidecar describes the injection."""
 
 import math
 from collections.abc import Mapping
