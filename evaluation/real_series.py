@@ -11,10 +11,12 @@ from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import t as student
 
 from evaluation.equal_noise import gaussian_of_equal_noise
 from evaluation.measures.image_fidelity import clip_suv, psnr
 from evaluation.mip_pictures import save_coronal_mips
+from guided_diffusion.checkpoints import load_checkpoint
 from guided_diffusion.commands import denoise_flags
 from guided_diffusion.commands.denoise import denoise_subjects
 from guided_diffusion.config import Role, flag
@@ -22,20 +24,22 @@ from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
-from guided_diffusion.inference.subjects import DENOISED_NAME
+from guided_diffusion.inference.subjects import DENOISED_NAME, UNCERTAINTY_NAME
+from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
-from guided_diffusion.pet.thinning import measure_noise
+from guided_diffusion.pet.thinning import fraction_of, measure_noise
 from guided_diffusion.pet.thinning import thinned as thinned_scan
 from guided_diffusion.pet.uniform_tissue import most_uniform_spheres, sphere_statistics
 from guided_diffusion.pet.volume import load_volume, save_volume
 from guided_diffusion.report.findings import find
 from guided_diffusion.report.images import position_mm
 
-THINNED_DOSE = 1 / 4
 NOISE_SEED = 0
 LESS_NOISE_PERCENT = 30.0
 SAME_MEAN_PERCENT = 2.0
+BODY_SUV = 0.3
+LEVEL, LEAST_COVERAGE_PERCENT, MOST_COVERAGE_PERCENT = 0.95, 90.0, 99.0
 PICTURE_WINDOW = (0.0, 6.0)
 
 Report = dict[str, object]
@@ -54,16 +58,47 @@ class SeriesFlags:
         Role.IMAGES,
         metavar="MM",
     )
+    thin: str = flag("1/4", "dose fraction of the noisier version that is made of the series", Role.IMAGES)
+    realisations: int = flag(
+        1, "2 or more, with weights that draw images: as many are drawn of the noisier version for the series itself",
+        Role.STEPS, metavar="K",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.realisations < 1:
+            raise InputError(f"--realisations {self.realisations}: at least 1")
+        self.dose  # noqa: B018 (checked)
+
+    @property
+    def dose(self) -> float:
+        """The number that `thin` says. Raises InputError for one that is no share of a dose."""
+        return fraction_of("--thin", self.thin)
 
 
 def main() -> None:
-    args = communicator().bcast(on_root(create_parser().parse_args))
-    thinned = args.out / "thinned.nii.gz"
-    on_root(write_thinned, args.series, thinned)
-    for scan, folder in ((args.series, "denoised"), (thinned, "denoised_thinned")):
-        arguments = ["--base_samples", scan, "--model_path", args.model_path, "--save_dir", args.out / folder]
-        denoise_subjects(denoise_flags.create_parser(""), [*map(str, arguments), "--resume", "True"])
-    on_root(write_report, args.series, args.out, args.neck_mm)
+    flags = communicator().bcast(on_root(read_command_line))
+    thinned = flags.out / "thinned.nii.gz"
+    on_root(write_thinned, flags.series, flags.dose, thinned)
+    denoise(flags, flags.series, "denoised")
+    denoise(flags, thinned, "denoised_thinned")
+    if flags.realisations > 1:
+        denoise(flags, thinned, "predicted", "--realisations", flags.realisations, "--dose_fraction", flags.thin)
+    on_root(write_report, flags)
+
+
+def read_command_line() -> SeriesFlags:
+    """The flags. Raises InputError for weights that cannot do what they ask for."""
+    flags = SeriesFlags(**vars(create_parser().parse_args()))
+    header = load_checkpoint(str(flags.model_path)).header
+    if flags.realisations > 1 and (header is None or not METHODS[header.method].noise_fields):
+        raise InputError(f"--realisations {flags.realisations}: {flags.model_path} draws no images of a stated dose")
+    return flags
+
+
+def denoise(flags: SeriesFlags, scan: Path, folder: str, *further: object) -> None:
+    """Denoise a scan into a folder of the results, unless it is there already; all ranks call this together."""
+    arguments = ["--base_samples", scan, "--model_path", flags.model_path, "--save_dir", flags.out / folder, *further]
+    denoise_subjects(denoise_flags.create_parser(""), [*map(str, arguments), "--resume", "True"])
 
 
 def create_parser() -> Parser:
@@ -72,29 +107,35 @@ def create_parser() -> Parser:
     return parser
 
 
-def write_thinned(series: Path, path: Path) -> None:
-    """The series as if at 1/4 dose: its own noise is measured in uniform tissue, and three times that is added."""
+def write_thinned(series: Path, dose: float, path: Path) -> None:
+    """The series as if at a fraction of its dose: its own noise is measured in uniform tissue, and more is added."""
     writable_folder(path.parent)
     scan = turned(load_volume(series))
-    noisy = thinned_scan(scan, measure_noise(scan, series), THINNED_DOSE, NOISE_SEED)
+    noisy = thinned_scan(scan, measure_noise(scan, series), dose, NOISE_SEED)
     save_volume(Volume(noisy.data, scan.affine), path)
 
 
-def write_report(series: Path, out: Path, neck_mm: float | None) -> None:
+def write_report(flags: SeriesFlags) -> None:
     """report.json, report.md and the picture from the series and the volumes in `out`."""
+    out = flags.out
     of_thinned = (out / "thinned.nii.gz", out / "denoised_thinned" / DENOISED_NAME)
-    paths = (series, out / "denoised" / DENOISED_NAME, *of_thinned)
+    paths = (flags.series, out / "denoised" / DENOISED_NAME, *of_thinned)
     scan, denoised, thinned, restored = (turned(load_volume(path)) for path in paths)
-    report = measure(scan, denoised) | {"thinned_psnr": compare_thinned(scan, thinned, restored)}
+    report = measure(scan, denoised)
+    report |= {"thinned_to": flags.thin, "thinned_psnr": compare_thinned(scan, thinned, restored)}
+    if flags.realisations > 1:
+        mean, bar = (turned(load_volume(out / "predicted" / name)) for name in (DENOISED_NAME, UNCERTAINTY_NAME))
+        report["error_bar"] = check_error_bar(scan.data, mean.data, bar.data, flags.realisations)
     with atomic_write(out / "report.json") as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     text = format_report(report)
     with atomic_write(out / "report.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(text, end="")
-    if neck_mm is not None:
-        shown = {"input": scan, "denoised": denoised, "1/4 dose": thinned, "1/4 dose, denoised": restored}
-        save_mips(out / "coronal_mips.png", shown, neck_mm)
+    if flags.neck_mm is not None:
+        low = f"{flags.thin} dose"
+        shown = {"input": scan, "denoised": denoised, low: thinned, f"{low}, denoised": restored}
+        save_mips(out / "coronal_mips.png", shown, flags.neck_mm)
 
 
 def compare_thinned(scan: Volume, thinned: Volume, restored: Volume) -> dict[str, float]:
@@ -115,6 +156,22 @@ def compare_thinned(scan: Volume, thinned: Volume, restored: Volume) -> dict[str
     noise = {"noise": 100 * noise_of(restored.data), "gaussian_noise": 100 * noise_of(filtered)}
     psnrs = {name: psnr(reference, clip_suv(data)) for name, data in numbers.items()}
     return psnrs | noise | {"gaussian_mm": sigma_mm}
+
+
+def check_error_bar(scan: np.ndarray, mean: np.ndarray, bar: np.ndarray, number: int) -> dict[str, float]:
+    """Whether a scan lies as far from what was predicted of its thinned version as the error bar says.
+
+    scan, mean, bar: float32 [X, Y, Z] in SUV; the bar is the standard deviation of `number` images. In the voxels whose
+    mean is above 0.3 SUV: the share that lies within the 95 % interval (%), by the quantile of Student's distribution
+    for so many images, and the root mean square of the bar over that of the error (1 is right).
+    """
+    body = mean > BODY_SUV
+    error, deviation = (scan - mean)[body].astype(float), bar[body].astype(float)
+    inside = np.abs(error) <= student.ppf((1 + LEVEL) / 2, number - 1) * deviation
+    return {
+        "coverage_percent": float(100 * inside.mean()),
+        "spread_over_error": float(np.sqrt((deviation**2).mean() / (error**2).mean())),
+    }
 
 
 def measure(scan: Volume, denoised: Volume) -> Report:
@@ -160,12 +217,20 @@ def format_report(report: Report) -> str:
         ("their means, largest change", f"{largest:+.1f} %", abs(largest) <= SAME_MEAN_PERCENT),
         ("foci lost", f"{len(foci['lost'])} of {foci['before']}", not foci["lost"]),
         ("foci appearing", f"{len(foci['appearing'])} of {foci['after']}", not foci["appearing"]),
-        ("PSNR of the series thinned to 1/4", f"{thinned['before']:.2f} to {thinned['after']:.2f} dB",
-         thinned["after"] > thinned["before"]),
+        (f"PSNR of the series thinned to {report['thinned_to']}",
+         f"{thinned['before']:.2f} to {thinned['after']:.2f} dB", thinned["after"] > thinned["before"]),
         (f"the same over a Gaussian of equal noise (sigma {thinned['gaussian_mm']:.1f} mm, COV"
          f" {thinned['gaussian_noise']:.1f} %, the model's {thinned['noise']:.1f} %)",
          f"{thinned['after'] - thinned['gaussian']:+.2f} dB", thinned["after"] > thinned["gaussian"]),
     ]  # fmt: skip
+    if "error_bar" in report:
+        bar = report["error_bar"]
+        covered, spread = bar["coverage_percent"], bar["spread_over_error"]
+        rows.append((
+            "voxels within the 95 % intervals that the thinned series predicts",
+            f"{covered:.1f} % (error bar over error {spread:.2f})",
+            LEAST_COVERAGE_PERCENT <= covered <= MOST_COVERAGE_PERCENT,
+        ))  # fmt: skip
     lines = ["| | measured | as it should be |", "|---|---|---|"]
     lines += [f"| {what} | {measured} | {'yes' if good else '**no**'} |" for what, measured, good in rows]
     if thinned["after"] <= thinned["gaussian"]:

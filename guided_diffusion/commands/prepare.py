@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
-from fractions import Fraction
 
 from guided_diffusion.commands.input_flags import add_input_flags, overrides_from
 from guided_diffusion.config import (
@@ -28,7 +27,7 @@ from guided_diffusion.pet.preparation import (
     table,
     times,
 )
-from guided_diffusion.pet.thinning import measure_noise, thinned
+from guided_diffusion.pet.thinning import fraction_of, measure_noise, thinned
 
 # One pass of the released network over a patch of 96 x 192 x 288 voxels takes 118.1 TFLOP; it has convolutions only, so
 # the work goes with the number of voxels.
@@ -117,15 +116,7 @@ def _doses(flags: PreparationFlags) -> dict[str, float]:
         raise InputError("--thin writes pairs: give an --output that ends in .npz")
     if flags.thin_seed < 0:
         raise InputError(f"--thin_seed {flags.thin_seed}: must be 0 or more")
-    doses = {}
-    for text in flags.thin.split(","):
-        try:
-            doses[text.strip()] = float(Fraction(text))
-        except (ValueError, ZeroDivisionError):
-            raise InputError(f"--thin {flags.thin!r}: give a comma list of fractions such as 1/4,1/20") from None
-        if not 0 < doses[text.strip()] < 1:
-            raise InputError(f"--thin {text.strip()}: a share of the dose lies between 0 and 1")
-    return doses
+    return {text.strip(): fraction_of("--thin", text) for text in flags.thin.split(",")}
 
 
 def _write_thinned(volume: Volume, doses: dict[str, float], flags: PreparationFlags, grid: ModelGrid) -> None:

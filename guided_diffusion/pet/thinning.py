@@ -6,6 +6,7 @@ Gaussian, has the correlation of the scan's own noise, and is proportional to th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -14,6 +15,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet.blur import gaussian_blur
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.spheres import ball
+from guided_diffusion.pet.text import printable
 from guided_diffusion.pet.uniform_tissue import SPHERE_MM, most_uniform_spheres, sphere_statistics
 
 LOCAL_MEAN_MM = 10.0  # sigma of the activity that the added noise follows
@@ -25,6 +27,17 @@ class ScanNoise:
 
     cov: float
     sigmas: tuple[float, ...]
+
+
+def fraction_of(flag: str, text: str) -> float:
+    """The dose fraction of a text such as 1/4. Raises InputError, with the name of the `flag`, unless it is 0 to 1."""
+    try:
+        dose = float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"{flag} '{printable(text)}': give a fraction such as 1/4") from None
+    if not 0 < dose < 1:
+        raise InputError(f"{flag} {text.strip()}: a share of the dose lies between 0 and 1")
+    return dose
 
 
 def measure_noise(scan: Volume, name: object) -> ScanNoise:

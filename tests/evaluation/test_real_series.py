@@ -2,16 +2,19 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
 from evaluation import real_series
-from evaluation.real_series import format_report, main, measure, save_mips
+from evaluation.real_series import check_error_bar, format_report, main, measure, save_mips
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.orientation import turned
 from guided_diffusion.pet.thinning import noise_sigmas, thin_by_noise
+from guided_diffusion.pet.volume import load_volume
 
 VOXEL_MM = (4.0, 5.0, 3.0)
 AFFINE = np.diag([-4.0, -5.0, 3.0, 1.0])
@@ -52,6 +55,7 @@ def test_added_noise_has_the_variance_of_the_lower_dose(noise):
 def report_of(before, after, psnr_after=35.0):
     report = measure(Volume(before, AFFINE), Volume(after, AFFINE))
     return report | {
+        "thinned_to": "1/4",
         "thinned_psnr": {
             "before": 30.0,
             "after": psnr_after,
@@ -59,7 +63,7 @@ def report_of(before, after, psnr_after=35.0):
             "gaussian_mm": 4.0,
             "noise": 5,
             "gaussian_noise": 5,
-        }
+        },
     }
 
 
@@ -94,6 +98,42 @@ def test_every_failure_is_told():
     assert "- appearing: SUVpeak" in text
 
 
+def test_an_error_bar_is_checked_in_the_body(noise):
+    mean = np.where(np.arange(44)[:, None, None] < 30, 2, 0.2).astype(np.float32) * np.ones(noise.shape, np.float32)
+    scan = (mean + 0.1 * noise).astype(np.float32)
+    scan[30:] += 100  # air is not looked at
+    found = check_error_bar(scan, mean, np.full(noise.shape, 0.05, np.float32), 10)
+    # 0.05 times Student's 2.262 for ten images: 1.131 deviations of the error.
+    assert found["coverage_percent"] == pytest.approx(74.2, abs=0.6)
+    assert found["spread_over_error"] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(("covered", "verdict"), [(89.9, "**no**"), (90.1, "yes"), (98.9, "yes"), (99.1, "**no**")])
+def test_error_bars_are_judged(noise, covered, verdict):
+    image = (with_spot((20, 20, 30)) + 0.1 * noise).astype(np.float32)
+    text = format_report(
+        report_of(image, image) | {"error_bar": {"coverage_percent": covered, "spread_over_error": 1.04}}
+    )
+    assert f"| {covered:.1f} % (error bar over error 1.04) | {verdict} |" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--thin", "1/4,1/10"], "--thin '1/4,1/10': give a fraction such as 1/4"),
+        (["--thin", "2"], "--thin 2: a share of the dose lies between 0 and 1"),
+        (["--realisations", "0"], "--realisations 0: at least 1"),
+        (["--realisations", "3"], "--realisations 3: .*small.pt draws no images of a stated dose"),
+    ],
+)
+def test_flags_that_cannot_be_served(small, tmp_path, monkeypatch, flags, complaint):
+    required = ["--series", str(small / "scan.nii.gz"), "--model_path", str(small / "small.pt"), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["real_series.py", *required, *flags])
+    with pytest.raises(InputError, match=complaint):
+        main()
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_picture_leaves_out_all_that_lies_above_the_neck(tmp_path, monkeypatch):
     """Slices are 3 mm high: of 10 mm, the fourth slice is left out whole."""
     shown = []
@@ -119,3 +159,20 @@ def test_the_command(small, tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match="--neck_mm 5000: the scan is"):
         main()
     assert (tmp_path / "denoised" / "run.json").stat().st_mtime_ns == kept  # taken over, not computed again
+
+
+def test_the_command_with_weights_that_draw(small, tmp_path, monkeypatch):
+    weights = Path(__file__).parents[2] / "checkpoint" / "local3d_draws.pt"
+    arguments = ["--series", small / "scan.nii.gz", "--model_path", weights, "--out", tmp_path]
+    arguments += ["--thin", "1/10", "--realisations", "3"]
+    monkeypatch.setattr(sys, "argv", ["real_series.py", *map(str, arguments)])
+    main()
+    report = json.loads((tmp_path / "report.json").read_text())
+    predicted = tmp_path / "predicted"
+    paths = (small / "scan.nii.gz", predicted / "denoised.nii.gz", predicted / "uncertainty.nii.gz")
+    expected = check_error_bar(*(turned(load_volume(path)).data for path in paths), 3)
+    assert report["error_bar"] == pytest.approx(expected)
+    assert 0.1 < report["error_bar"]["spread_over_error"] < 10
+    run = json.loads((predicted / "run.json").read_text())
+    assert run["settings"]["sampling"]["dose_fraction"] == "1/10"
+    assert "PSNR of the series thinned to 1/10" in (tmp_path / "report.md").read_text()
