@@ -43,10 +43,10 @@ def run_main(main: Callable[[], None]) -> None:
 
 
 def _prepare_streams() -> None:
-    """Names that the terminal cannot show get escapes; a stream that was closed before the start takes all and says
-    nothing."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")
-    sys.stderr = sys.stderr or open(os.devnull, "w")
+    """Names that the terminal cannot show get escapes; what is written to a stream that was closed goes nowhere."""
+    if sys.stdout is None or sys.stderr is None:
+        nowhere = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
