@@ -7,21 +7,11 @@ from pathlib import Path
 import torch
 
 from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
-from guided_diffusion.config import (
-    DEMO_PREPROCESSING,
-    DEMO_SAMPLER,
-    LOCAL_PREPROCESSING,
-    Header,
-    PreprocessingConfig,
-    Role,
-    flag,
-)
+from guided_diffusion.config import Header, Role, flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
+from guided_diffusion.config.training_flags import RECOMMENDED_PATCHES, RECOMMENDED_SAMPLERS
 from guided_diffusion.errors import InputError
 from guided_diffusion.methods.registry import method_named
-
-_LOCAL = ("local", "local_draws")
-_PATCHES = {"demo": DEMO_PREPROCESSING} | dict.fromkeys(_LOCAL, LOCAL_PREPROCESSING)
 
 
 @dataclass(frozen=True)
@@ -31,7 +21,7 @@ class ExportFlags:
     checkpoint: str = flag(MISSING, "an ema_<rate>_######.pt or model######.pt of training", Role.FILES, metavar="FILE")
     out: Path = flag(MISSING, "the file to write", Role.FILES, metavar="FILE")
     preset: str | None = flag(
-        None, "recommend this preset's patches and sampler", Role.SAMPLING, choices=tuple(_PATCHES)
+        None, "recommend this preset's patches and sampler", Role.SAMPLING, choices=tuple(RECOMMENDED_PATCHES)
     )
 
 
@@ -63,15 +53,17 @@ def export_half(checkpoint: str, out: Path, recommended: str | None = None) -> f
     beyond = [name for name, value in halves.items() if not value.isfinite().all()]
     if beyond:
         raise InputError(f"{checkpoint}: {beyond[0]} has weights beyond the range of float16")
-    save_checkpoint(out, halves, _recommending(loaded.header, _PATCHES[recommended]) if recommended else loaded.header)
+    save_checkpoint(out, halves, _recommending(loaded.header, recommended) if recommended else loaded.header)
     return max(
         ((halves[name].float() - value).abs().max() / value.abs().max().clamp(min=1e-30)).item()
         for name, value in loaded.state_dict.items()
     )
 
 
-def _recommending(header: Header, grid: PreprocessingConfig) -> Header:
-    """The header with a preset's patches, and the demo's sampler if the method samples at all."""
-    patches = {"patch_size": grid.patch_size, "overlap": grid.overlap}
-    sampler = DEMO_SAMPLER if method_named(header.method, "the header's method").sampled else header.sampler
+def _recommending(header: Header, preset: str) -> Header:
+    """The header with a preset's patches, and its sampler if the method samples at all."""
+    method, grid = method_named(header.method, "the header's method"), RECOMMENDED_PATCHES[preset]
+    # A slice is whole wherever a patch ends.
+    patches = {"patch_size": grid.patch_size, "overlap": 0 if method.dims == 2 else grid.overlap}
+    sampler = RECOMMENDED_SAMPLERS.get(preset, header.sampler) if method.sampled else header.sampler
     return replace(header, preprocessing=replace(header.preprocessing, **patches), sampler=sampler)

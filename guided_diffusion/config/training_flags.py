@@ -8,6 +8,7 @@ from guided_diffusion.config.known_models import (
     DEMO_DIFFUSION,
     DEMO_MODEL,
     DEMO_PREPROCESSING,
+    DEMO_SAMPLER,
     LOCAL_MODEL,
     LOCAL_PREPROCESSING,
     RELEASED_DIFFUSION,
@@ -95,6 +96,14 @@ TRAINING_PRESETS["local_draws"] = TRAINING_PRESETS["local"] | {
     "lr": 1e-3,
     "ema_rate": "0.99",
 }
+
+_LIKE_DEMO = ("demo", "small_ddpm2d", "small_ddpm3d", "small_gan3d", "small_unet3d")
+RECOMMENDED_PATCHES = dict.fromkeys(_LIKE_DEMO, DEMO_PREPROCESSING) | dict.fromkeys(
+    ("local", "local_draws"), LOCAL_PREPROCESSING
+)
+"""Per preset the patches that headers recommend for inference; other presets have those of `PreprocessingConfig`."""
+RECOMMENDED_SAMPLERS = dict.fromkeys(_LIKE_DEMO, DEMO_SAMPLER)
+"""Per preset the sampler that headers recommend for networks that are called in a chain of steps."""
 
 
 @dataclass(frozen=True)

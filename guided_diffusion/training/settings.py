@@ -5,10 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from guided_diffusion.config import (
-    DEMO_PREPROCESSING,
-    DEMO_SAMPLER,
     FAST_SAMPLER,
-    LOCAL_PREPROCESSING,
     DiffusionConfig,
     ModelConfig,
     PreprocessingConfig,
@@ -18,6 +15,8 @@ from guided_diffusion.config import (
 )
 from guided_diffusion.config.parser import read_flags
 from guided_diffusion.config.training_flags import (
+    RECOMMENDED_PATCHES,
+    RECOMMENDED_SAMPLERS,
     TRAINING_PRECISIONS,
     TRAINING_PRESETS,
     DataFlags,
@@ -29,11 +28,6 @@ from guided_diffusion.losses import WEIGHTINGS
 from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.script_util import configs_from_flags
 
-# Recommended samplers of checkpoints of a chain of steps, where they differ from the common one.
-_SMALL = ("small_ddpm2d", "small_ddpm3d", "small_gan3d", "small_unet3d")
-_LOCAL = ("local", "local_draws")
-_RECOMMENDED_SAMPLERS = dict.fromkeys(("demo", *_SMALL), DEMO_SAMPLER)
-_RECOMMENDED_PATCHES = dict.fromkeys(_LOCAL, LOCAL_PREPROCESSING) | dict.fromkeys(("demo", *_SMALL), DEMO_PREPROCESSING)
 _ONE_CALL = SamplerConfig(bfloat16=True)
 
 
@@ -60,7 +54,7 @@ def training_settings(given: dict[str, Any]) -> TrainSettings:
     data, optimisation, run = (read_flags(kind, flags) for kind in (DataFlags, OptimisationFlags, RunFlags))
     model, diffusion = configs_from_flags(flags)
     method = method_named(optimisation.method, "--method")
-    preprocessing = _preprocessing(_RECOMMENDED_PATCHES.get(preset, PreprocessingConfig()), flags)
+    preprocessing = _preprocessing(RECOMMENDED_PATCHES.get(preset, PreprocessingConfig()), flags)
     if method.dims == 2:
         preprocessing = replace(preprocessing, overlap=0)  # a slice is whole wherever a patch ends
     settings = TrainSettings(
@@ -70,7 +64,7 @@ def training_settings(given: dict[str, Any]) -> TrainSettings:
         model=method.model_config(model),
         diffusion=diffusion,
         preprocessing=preprocessing,
-        sampler=_RECOMMENDED_SAMPLERS.get(preset, FAST_SAMPLER) if method.sampled else _ONE_CALL,
+        sampler=RECOMMENDED_SAMPLERS.get(preset, FAST_SAMPLER) if method.sampled else _ONE_CALL,
         crop_size=_three(data.crop_size, int, "crop_size"),
         ema_rates=tuple(rate.strip() for rate in optimisation.ema_rate.split(",")),
         given=given,

@@ -12,6 +12,7 @@ from guided_diffusion.config import (
     DEMO_MODEL,
     DEMO_PREPROCESSING,
     DEMO_SAMPLER,
+    FAST_SAMPLER,
     LOCAL_MODEL,
     DiffusionConfig,
     Header,
@@ -20,6 +21,7 @@ from guided_diffusion.config import (
 )
 from guided_diffusion.errors import InputError
 from guided_diffusion.methods.registry import METHODS
+from guided_diffusion.training.settings import training_settings
 
 HEADER = Header("ddpm3d", DEMO_MODEL, DEMO_DIFFUSION, DEMO_PREPROCESSING, DEMO_SAMPLER, {"step": 3})
 
@@ -69,6 +71,22 @@ def test_what_the_local_preset_recommends(tmp_path):
     found = load_checkpoint(str(tmp_path / "half.pt")).header
     assert (found.preprocessing.patch_size, found.preprocessing.overlap) == (96, 24)
     assert found.sampler == SamplerConfig(bfloat16=True)
+
+
+@pytest.mark.parametrize(("method", "overlap"), [("ddpm3d", DEMO_PREPROCESSING.overlap), ("ddpm2d", 0)])
+def test_what_a_small_preset_recommends_is_what_training_writes(tmp_path, method, overlap):
+    model = replace(DEMO_MODEL, dims=2) if method == "ddpm2d" else DEMO_MODEL
+    header = replace(HEADER, method=method, model=model, preprocessing=PreprocessingConfig(), sampler=FAST_SAMPLER)
+    save_checkpoint(tmp_path / "full.pt", {"a": torch.ones(3)}, header)
+    export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt", recommended=f"small_{method}")
+    found = load_checkpoint(str(tmp_path / "half.pt")).header
+    trained = training_settings({"preset": f"small_{method}", "data_dir": "pairs"})
+    assert (found.preprocessing.patch_size, found.preprocessing.overlap) == (DEMO_PREPROCESSING.patch_size, overlap)
+    assert (trained.preprocessing.patch_size, trained.preprocessing.overlap) == (
+        DEMO_PREPROCESSING.patch_size,
+        overlap,
+    )
+    assert found.sampler == trained.sampler == DEMO_SAMPLER
 
 
 def test_weights_of_an_unknown_method_are_not_recommended_anything(tmp_path):
