@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from evaluation.compared_scans import ComparedScan, dose_text, open_examination
 from evaluation.comparison_plots import label_doses
-from evaluation.measures import METRICS, Examination
+from evaluation.measures import LESIONS, METRICS, Examination, pooled_region
 from evaluation.measuring import Compared, Row
 from evaluation.tables import COLUMNS, heading_of
 from guided_diffusion.pet.orientation import turned
@@ -20,8 +20,7 @@ from guided_diffusion.report.page import write_page
 from guided_diffusion.report.pictures import svg_address
 
 NORMAL_DOSE = "normal dose"
-LESION = "lesion_"  # how the names of lesions begin
-PLOTS = (("psnr_normal", "volume"), ("suv_peak_bias_normal", LESION))
+PLOTS = (("psnr_normal", "volume"), ("suv_peak_bias_normal", LESIONS))
 
 
 def write_case_page(path: Path, scan: ComparedScan, compared: Compared) -> None:
@@ -97,7 +96,7 @@ def _plots(rows: Sequence[Row]) -> list[dict[str, str]]:
     plots = []
     for metric, region in PLOTS:
         label = METRICS[metric].heading if region == "volume" else f"mean of the lesions: {METRICS[metric].heading}"
-        lines = _lines([row for row in rows if row.metric == metric and row.region.startswith(region)])
+        lines = _lines([row for row in rows if row.metric == metric and pooled_region(row.region) == region])
         if lines:
             figure = _draw(lines, label)
             names = ", ".join(_title(method) for method in lines)

@@ -15,8 +15,6 @@ from guided_diffusion.pet.grid import same_grid
 from guided_diffusion.pet.plausibility import check_normalised, check_suv
 
 UNCERTAINTY_PREFIX = "uncertainty"
-# Arrays on the model's grid; every other format places its voxels in space.
-BARE_FORMATS = ("npz", "mat")
 UNITS = ("normalised", "suv")
 
 
@@ -163,5 +161,4 @@ def _volumes_in(folder: Path) -> list[Path]:
 
 def _is_bare(path: Path) -> bool:
     """Whether the file holds an array, whose place in space is that of the model's grid."""
-    known = volume_formats.format_by_name(path.name)
-    return known is not None and known.name in BARE_FORMATS
+    return volume_formats.names_array(path.name)

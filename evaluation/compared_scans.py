@@ -31,7 +31,6 @@ from guided_diffusion.pet.text import printable
 from guided_diffusion.pet.trial_manifest import Case, read_cases
 from guided_diffusion.pet.volume import load_volume
 
-BARE_FORMATS = ("npz", "mat")  # arrays, which need not say their unit or place
 UNITS = ("suv", "normalised")
 
 
@@ -199,8 +198,7 @@ def load_image(path: Path, arrays: Arrays, request: Request = Request()) -> Volu
 
     Raises InputError where it cannot be read, is in another unit, or contradicts what `arrays` says.
     """
-    known = volume_formats.format_by_name(path.name) if path.is_file() else None
-    is_array = known is not None and known.name in BARE_FORMATS
+    is_array = path.is_file() and volume_formats.names_array(path.name)
     volume = _load_array(path, arrays, request) if is_array else load_volume(path)
     if volume.unit != "SUV":
         raise InputError(f"{path}: is in {volume.unit}; denoise with --suv_basis bw to compare")

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from evaluation.compared_scans import dose_text
+from evaluation.measures import LESIONS, pooled_region
 from evaluation.measuring import LOW_DOSE, Row
-from evaluation.summary import EVERYONE, LESIONS, Summary
+from evaluation.summary import EVERYONE, Summary
 from evaluation.tables import heading_of
 from guided_diffusion.files import atomic_write
 
@@ -108,7 +109,7 @@ def peak_pairs(rows: Sequence[Row]) -> dict[str, list[tuple[float | None, float,
     peaks = {(*row[:5], row.region): row.value for row in rows if row.metric == "suv_peak"}
     pairs: dict[str, list[tuple[float | None, float, float]]] = {}
     for row in rows:
-        if row.metric == "suv_peak_bias_normal" and row.region.startswith("lesion_"):
+        if row.metric == "suv_peak_bias_normal" and pooled_region(row.region) == LESIONS:
             peak = peaks[(*row[:5], row.region)]
             pairs.setdefault(row.method, []).append((row.dose, peak, peak / (1 + row.value / 100)))
     if set(pairs) == {LOW_DOSE}:

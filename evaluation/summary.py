@@ -5,12 +5,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from evaluation.confidence import Interval, bootstrap_mean
-from evaluation.measures import METRICS
+from evaluation.measures import METRICS, pooled_region
 from evaluation.measuring import Row
 from evaluation.significance import benjamini_hochberg, paired_wilcoxon
 
 EVERYONE = "all subjects"
-LESIONS = "lesions"  # all of them together
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
     """
     values: dict[tuple, dict[str, list[float]]] = {}
     for row in rows:
-        region = LESIONS if row.region.startswith("lesion_") else row.region
+        region = pooled_region(row.region)
         for group in _groups(row):
             place = (group, row.dose, row.method, row.metric, region)
             values.setdefault(place, {}).setdefault(row.subject, []).append(row.value)

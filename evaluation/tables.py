@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from evaluation.compared_scans import dose_text
 from evaluation.confidence import Interval
-from evaluation.measures import METRICS
-from evaluation.summary import EVERYONE, LESIONS, Summary
+from evaluation.measures import LESIONS, METRICS
+from evaluation.summary import EVERYONE, Summary
 
 COLUMNS = (
     ("psnr_normal", "volume"),

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from evaluation.compared_scans import dose_text
 from evaluation.confidence import Interval, bootstrap_mean
 from evaluation.filters import FILTERS
-from evaluation.measures import METRICS
+from evaluation.measures import LESIONS, METRICS, pooled_region
 from evaluation.measuring import LOW_DOSE, Row
-from evaluation.summary import LESIONS
 from evaluation.tables import interval_text, table_head
 
 FILTER = "the best filter on the subject"
@@ -74,7 +73,7 @@ class _Numbers:
         self.doses = sorted({row.dose for row in rows if row.dose is not None}, reverse=True)
         self._values: dict[tuple, dict[str, list[float]]] = {}
         for row in rows:
-            region = LESIONS if row.region.startswith("lesion_") else row.region
+            region = pooled_region(row.region)
             if (row.metric, region) in wanted:
                 place = (row.metric, region, row.method, row.dose)
                 self._values.setdefault(place, {}).setdefault(row.subject, []).append(row.value)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.compared_scans import dose_text
+from evaluation.measures import pooled_region
 from evaluation.measuring import Row
 from evaluation.running import launcher, run_command
-from evaluation.summary import LESIONS
 from evaluation.tables import COLUMNS
 from guided_diffusion.checkpoints import load_checkpoint
 from guided_diffusion.config import Role, flag
@@ -143,6 +143,5 @@ def write_shown_numbers(numbers: Path, path: Path) -> None:
             writer = csv.DictWriter(shown, Row._fields, lineterminator="\n")
             writer.writeheader()
             for row in rows:
-                region = LESIONS if row["region"].startswith("lesion_") else row["region"]
-                if (row["metric"], region) in COLUMNS:
+                if (row["metric"], pooled_region(row["region"])) in COLUMNS:
                     writer.writerow(row)

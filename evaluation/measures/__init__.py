@@ -7,6 +7,15 @@ from evaluation.measures.definitions import METRICS
 from evaluation.measures.ensemble_measurements import measure_ensemble
 from evaluation.measures.examination import Examination
 from evaluation.measures.image_measurements import measure
-from evaluation.measures.measurement import Measurement, Metric
+from evaluation.measures.measurement import LESIONS, Measurement, Metric, pooled_region
 
-__all__ = ["METRICS", "Examination", "Measurement", "Metric", "measure", "measure_ensemble"]
+__all__ = [
+    "LESIONS",
+    "METRICS",
+    "Examination",
+    "Measurement",
+    "Metric",
+    "measure",
+    "measure_ensemble",
+    "pooled_region",
+]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from evaluation.measures.examination import ORGANS
+from evaluation.measures.measurement import LESIONS, pooled_region
 
 PART_WEIGHTS = {"image": 0.30, "organs": 0.35, "lesions": 0.35}
 DOSE_WEIGHTS = {1 / 4: 0.05, 1 / 10: 0.15, 1 / 20: 0.20, 1 / 50: 0.25, 1 / 100: 0.35}
@@ -82,7 +83,7 @@ def _part_of(row: Row) -> str | None:
         return "image"
     if row.region in ORGANS and row.metric in OF_ORGANS:
         return "organs"
-    return "lesions" if row.region.startswith("lesion_") and row.metric in OF_LESIONS else None
+    return "lesions" if pooled_region(row.region) == LESIONS and row.metric in OF_LESIONS else None
 
 
 def _score(

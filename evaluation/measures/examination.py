@@ -8,6 +8,7 @@ import numpy as np
 
 from evaluation.measures.image_fidelity import clip_suv
 from evaluation.measures.lesion_contrast import surroundings_of
+from evaluation.measures.measurement import LESION_PREFIX
 from evaluation.measures.organ_noise import CORRELATION_SPHERE_MM, LIVER_SPHERE_MM, deepest_point
 from evaluation.measures.uptake import SMALLEST_LESION_MM, lesions_over, organ_core
 from guided_diffusion.pet.blur import gaussian_blur
@@ -154,4 +155,4 @@ class Examination:
 
 def lesion_name(label: int) -> str:
     """Name of a lesion's label, "lesion_01" for the first; as in a trial's labels.json."""
-    return f"lesion_{label - FIRST_LESION_LABEL + 1:02d}"
+    return f"{LESION_PREFIX}{label - FIRST_LESION_LABEL + 1:02d}"

@@ -6,6 +6,15 @@ from typing import Literal
 
 Better = Literal["higher", "lower", "target"]
 
+LESIONS = "lesions"
+"""The region of all lesions of a subject pooled."""
+LESION_PREFIX = "lesion_"
+
+
+def pooled_region(region: str) -> str:
+    """`LESIONS` for a single lesion such as "lesion_01", any other region as it is."""
+    return LESIONS if region.startswith(LESION_PREFIX) else region
+
 
 @dataclass(frozen=True)
 class Measurement:

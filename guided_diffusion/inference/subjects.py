@@ -17,7 +17,7 @@ from guided_diffusion.files import atomic_write, disk_failure, remove_whatever, 
 from guided_diffusion.gate import open_regular, read_small
 from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.pet.contents import contents_of, names_of
-from guided_diffusion.pet.formats import volume_formats
+from guided_diffusion.pet.formats import arrays, volume_formats
 from guided_diffusion.pet.geometry import back_to_input_grid
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
@@ -242,6 +242,4 @@ def write_manifest(subject: Subject, manifest: dict[str, Any], written: list[Pat
 
 def is_bare(denoised: Denoised) -> bool:
     """Whether a scan is an array on the model's grid, with no other grid to go back to."""
-    return (
-        denoised.volume.source.get("format") in ("npz", "mat") and denoised.volume.data.shape == denoised.samples.shape
-    )
+    return denoised.volume.source.get("format") in arrays.NAMES and denoised.volume.data.shape == denoised.samples.shape

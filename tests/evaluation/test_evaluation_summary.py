@@ -7,8 +7,9 @@ import pytest
 
 from evaluation.challenge_table import format_challenge
 from evaluation.comparison_plots import agreement, peak_pairs, save_bland_altman, save_dose_plots
+from evaluation.measures import LESIONS
 from evaluation.measuring import Row
-from evaluation.summary import EVERYONE, LESIONS, as_line, summarise, with_tests
+from evaluation.summary import EVERYONE, as_line, summarise, with_tests
 from evaluation.tables import format_latex, format_markdown, mark_of
 from evaluation.targets import format_targets
 

@@ -232,3 +232,5 @@ FORMATS = (
     Format("npz", (".npz",), _is_npz, _npz_as_requested),
     Format("mat", (".mat",), _is_mat, _mat_as_requested),
 )
+NAMES = tuple(known.name for known in FORMATS)
+"""Names of the formats that hold an array and need not say its unit or its place in space."""

@@ -33,6 +33,12 @@ def format_by_name(name: str) -> Format | None:
     return next((known for known in FORMATS if suffix in known.suffixes), None)
 
 
+def names_array(name: str) -> bool:
+    """Whether a file's name claims an array, `.npz` or `.mat`; every other format places its voxels in space."""
+    known = format_by_name(name)
+    return known is not None and known.name in arrays.NAMES
+
+
 def suffix_of(name: str) -> str:
     """The suffix of a volume's name in lower case, `.nii.gz` whole; "" where it has none that is known."""
     return next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
