@@ -1,6 +1,7 @@
 """Writing files so that no partial file ever has the final name, and nothing outside the folder changes."""
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -70,6 +71,12 @@ def check_space(folder: Path, needed: int) -> None:
             f"{folder}: about {needed / 2**20:.0f} MiB will be written, and {free / 2**20:.0f} MiB are free;"
             " make room, or choose another folder"
         )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_table(path: Path) -> TextIO:

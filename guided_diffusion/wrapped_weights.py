@@ -15,7 +15,8 @@ from guided_diffusion.errors import InputError
 
 StateDict = dict[str, Tensor]
 
-# A parameter of every network here, whatever its flags.
+# A parameter of every network that is told a timestep, the published one among them. The local networks have none:
+# their weights are files of this program, which are read as they are.
 _LANDMARK = "time_embed.0.weight"
 
 # Parts of names that wrappers put in and no network has.

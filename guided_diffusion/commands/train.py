@@ -145,7 +145,7 @@ def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
 
     def find() -> Start | None:
         start = find_start(folder, settings.run.resume_checkpoint, settings.ema_rates)
-        if start is not None and _is_other_method(start, METHODS[settings.optimisation.method]):
+        if start is not None and _is_of_preceding_method(start, METHODS[settings.optimisation.method]):
             start = replace(start, averages={}, optimiser=None)
         check_same_network(settings, start)
         return start
@@ -156,8 +156,8 @@ def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
     return start if comm.rank == 0 or path is None else read_start(path, ())
 
 
-def _is_other_method(start: Start, method: Method) -> bool:
-    """Whether weights are of the method that this one begins with."""
+def _is_of_preceding_method(start: Start, method: Method) -> bool:
+    """Whether the weights are of the method whose trained network `method` begins with."""
     header = start.weights.header
     return header is not None and header.method == method.begins_with
 
@@ -170,8 +170,7 @@ def _create_model(settings: TrainSettings, start: Start | None, place: torch.dev
     torch.manual_seed(settings.optimisation.seed)
     model = method.create_model(settings.model, settings.diffusion)
     if start is not None:
-        method = METHODS[settings.optimisation.method]
-        part = method.begun_part(model) if _is_other_method(start, method) else model
+        part = method.begun_part(model) if _is_of_preceding_method(start, method) else model
         load_weights(part, start.weights.state_dict, str(start.weights_path))
     return model.to(device=place, dtype=torch.float32)
 
@@ -222,14 +221,14 @@ def check_same_network(settings: TrainSettings, start: Start | None) -> None:
     method = settings.optimisation.method
     if header.method not in (method, METHODS[method].begins_with):
         raise InputError(f"{start.weights_path}: trained as {header.method}, but --method is {method}")
-    ours = (settings.model, settings.diffusion, settings.preprocessing)
-    theirs = (header.model, header.diffusion, header.preprocessing)
-    for mine, its in zip(ours, theirs, strict=True):
-        for name in flags_with(kept, type(mine)):
-            value = getattr(mine, name)
-            if getattr(its, name) != value:
+    given = (settings.model, settings.diffusion, settings.preprocessing)
+    trained = (header.model, header.diffusion, header.preprocessing)
+    for ours, theirs in zip(given, trained, strict=True):
+        for name in flags_with(kept, type(ours)):
+            value = getattr(ours, name)
+            if getattr(theirs, name) != value:
                 raise InputError(
-                    f"{start.weights_path}: trained with {name} {getattr(its, name)!r}, but the flags say {value!r};"
+                    f"{start.weights_path}: trained with {name} {getattr(theirs, name)!r}, but the flags say {value!r};"
                     " give the same flags, or another --save_dir"
                 )
 

@@ -92,8 +92,7 @@ def find(scan: Volume, denoised: Volume) -> Findings:
 
 def foci_of(scan: Volume) -> list[tuple[int, int, int]]:
     """Voxel indices of the foci of a scan in SUV, in the order of `Findings.before`."""
-    own = contrast_map(scan.data, scan.voxel_mm)
-    return [focus.voxel for focus in foci(own, own)]
+    return list(contrast_map(scan.data, scan.voxel_mm).places)
 
 
 def peaks_near(volume: np.ndarray, places: Sequence[Sequence[int]], voxel_mm: Sequence[float]) -> np.ndarray:

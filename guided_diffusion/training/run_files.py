@@ -1,7 +1,6 @@
 """What a training run starts from, and the tables in its folder."""
 
 import csv
-import hashlib
 import io
 import itertools
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from typing import Any
 from guided_diffusion import logger
 from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, read_plain
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write
+from guided_diffusion.files import atomic_write, sha256_of
 from guided_diffusion.training.saved_sets import (
     check_set,
     ema_path,
@@ -79,7 +78,7 @@ def read_start(path: Path, rates: Iterable[str]) -> Start:
     step = step_of(path)
     if step is None or not optimiser_path(path.parent, step).exists():
         weights = load_checkpoint(str(path))
-        return Start(path, weights, {}, None, _digest(path))
+        return Start(path, weights, {}, None, sha256_of(path))
     weights = load_checkpoint(str(path))
     optimiser = read_plain(str(optimiser_path(path.parent, step)))
     if "step" not in optimiser:
@@ -109,16 +108,11 @@ def _newest_intact(folder: Path, rates: Iterable[str]) -> Start:
 def _check_same_beginning(path: Path, start: Start, folder: Path) -> None:
     """Raises InputError where a run was begun from other weights than those that its command names now."""
     begun = start.optimiser.get("began_from") if start.optimiser else None
-    if begun is not None and path.exists() and _digest(path) != begun:
+    if begun is not None and path.exists() and sha256_of(path) != begun:
         what = "other weights" if begun else "no weights"
         raise InputError(
             f"--resume_checkpoint {path}: the run in {folder} was begun from {what}; choose another --save_dir"
         )
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ProgressTable:

@@ -5,13 +5,12 @@ the SHA-256 of its files, so that complete, damaged and unfinished sets can be t
 have no such file.
 """
 
-import hashlib
 import json
 import re
 from pathlib import Path
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write
+from guided_diffusion.files import atomic_write, sha256_of
 
 _STEP = re.compile(r"(?:model|opt)(\d{6,})\.pt")
 _UNFINISHED = "{}\n"
@@ -68,7 +67,7 @@ def write_digests(folder: Path, step: int, rates: tuple[str, ...]) -> None:
     """Complete a set whose other files stand."""
     paths = [model_path(folder, step), *(ema_path(folder, rate, step) for rate in rates), optimiser_path(folder, step)]
     with atomic_write(digests_path(folder, step)) as temporary:
-        temporary.write_text(json.dumps({path.name: _digest(path) for path in paths}, indent=2) + "\n")
+        temporary.write_text(json.dumps({path.name: sha256_of(path) for path in paths}, indent=2) + "\n")
 
 
 def has_digests(folder: Path, step: int) -> bool:
@@ -92,7 +91,7 @@ def check_set(folder: Path, step: int) -> None:
         path = folder / Path(name).name
         if not path.is_file():
             raise InputError(f"{path}: is missing, and without it the run does not go on from step {step}")
-        if _digest(path) != digest:
+        if sha256_of(path) != digest:
             raise InputError(f"{path}: is damaged: its bytes are not those that were saved")
 
 
@@ -111,8 +110,3 @@ def prune(folder: Path, kept: int, step: int, start: int | None) -> None:
         for path in (model_path(folder, old), *folder.glob(f"ema_*_{old:06d}.pt")):
             path.unlink(missing_ok=True)
         digests_path(folder, old).unlink()
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
