@@ -24,7 +24,7 @@ PLOTS = (("psnr_normal", "volume"), ("suv_peak_bias_normal", LESIONS))
 
 
 def write_case_page(path: Path, scan: ComparedScan, compared: Compared) -> None:
-    """Write the page about a scan."""
+    """Write the page on one scan."""
     examination = open_examination(scan)
     shown = compared.images_of(scan, examination)
     if examination.normal_dose is not None:

@@ -79,7 +79,7 @@ def total_variation(scan: Scan, strength: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter, what its parameter is called, and the values that are tried."""
+    """A filter, the name of its parameter, and the values to try."""
 
     apply: Callable[[Scan, float], np.ndarray]
     parameter: str

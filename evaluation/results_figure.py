@@ -42,7 +42,7 @@ class FigureFlags:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw as the command line says. arguments: instead of the process's own."""
+    """Draw the figure that the command line asks for. arguments: instead of the process's own."""
     parser = Parser(__doc__)
     add_flags(parser, FigureFlags)
     flags = read_flags(FigureFlags, vars(parser.parse_args(arguments)))

@@ -29,13 +29,13 @@ class Deadline:
             os.close(read)
 
     def met(self) -> None:
-        """Keep the time no longer."""
+        """Cancel the deadline."""
         os.close(self._write)
         self._keeper.wait()
 
 
 def _keep(process: int, seconds: float, line: str) -> None:
-    """In the other process: wait for the end of stdin, or kill."""
+    """Code of the other process: wait until stdin is closed, or kill when the time is up."""
     # Waits are counted instead of reading a clock: a job that is suspended for an hour stops this process too.
     while seconds > 0:
         wait = min(seconds, 1.0)

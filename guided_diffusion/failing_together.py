@@ -59,14 +59,14 @@ def told(error: BaseException) -> str:
 
 
 def shared(error: Exception) -> Exception:
-    """An exception as every rank may raise it: a SharedError or SharedFailure, or itself where there is one rank."""
+    """What every rank raises instead: a SharedError or SharedFailure; with one rank, the exception itself."""
     if communicator().size == 1 or isinstance(error, SharedError | SharedFailure):
         return error
     return SharedError(str(error)) if isinstance(error, InputError) else SharedFailure(told(error))
 
 
 def raise_together(mistake: InputError | None) -> None:
-    """Raise on every rank the first of the ranks' mistakes, if there is one. Every rank must call this."""
+    """Raise the first error among the ranks, if any, on every rank. All ranks must call this."""
     meet()
     messages = [message for message in communicator().allgather(mistake and str(mistake)) if message]
     if messages:

@@ -56,7 +56,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def disk_failure(error: OSError, path: Path) -> Failure | None:
-    """Returns the Failure for an error of the disk (full, over its quota, failing) in writing `path`; else None."""
+    """The Failure to raise if an error in writing `path` is the disk's (full, over quota, failing); else None."""
     if error.errno not in _DISK_ERRORS:
         return None
     free = shutil.disk_usage(path.parent).free / 2**20
@@ -80,12 +80,12 @@ def sha256_of(path: Path) -> str:
 
 
 def open_table(path: Path) -> TextIO:
-    """A CSV file opened for writing, in UTF-8. What of a name cannot be encoded, as in Latin-1, becomes an escape."""
+    """A CSV file opened for writing in UTF-8. Bytes of file names that are not UTF-8 are written as escapes."""
     return open(path, "w", newline="", encoding="utf-8", errors="backslashreplace")
 
 
 def writable_folder(path: str | os.PathLike[str], within: str | os.PathLike[str] | None = None) -> Path:
-    """The folder, made where it is missing.
+    """Make the folder if it is missing, and check that it can be written.
 
     within: a folder that no link on the way may lead out of.
 
@@ -123,7 +123,7 @@ def open_appending(path: str | os.PathLike[str]) -> int:
 
 
 def remove_whatever(path: Path) -> None:
-    """Remove a file, a folder with all in it, or a link, which is not followed; nothing where there is nothing."""
+    """Remove a file, a folder with its contents, or a link (not its target). Does nothing if nothing is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -131,7 +131,7 @@ def remove_whatever(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporaries that killed runs left in a folder. Only for the folder's sole writer."""
+    """Remove temporary files that killed runs left in a folder. Only for the folder's sole writer."""
     for path in folder.iterdir():
         if _TEMPORARY.fullmatch(path.name):
             remove_whatever(path)

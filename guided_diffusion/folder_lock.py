@@ -66,7 +66,7 @@ class FolderLock:
         return self._lease.owner
 
     def _take_over(self) -> None:
-        """Take the lock of a process that has ended, which neither its number nor the lock tells."""
+        """Take over the lock of a process that has ended, which neither its number nor the lock shows."""
         (self.folder / LOCK_NAME).unlink(missing_ok=True)
         try:
             self._lease.acquire(timeout=0)
@@ -98,7 +98,7 @@ class FolderLock:
             abort(1)
 
     def release(self) -> None:
-        """Let others write into the folder."""
+        """Release the folder to other runs."""
         self._lease.release()
 
 

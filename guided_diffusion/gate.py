@@ -34,7 +34,7 @@ _KINDS = (
 
 
 def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
-    """Opens a regular file for reading, and never waits for another kind of file.
+    """Opens a regular file for reading; never blocks on a pipe or a device.
 
     follow: whether a link may stand for the file. Raises InputError.
     """
@@ -58,7 +58,7 @@ def read_small(path: str | Path, limit: int = 2**24) -> bytes:
 
 
 def pointer_remark(head: bytes) -> str | None:
-    """What to do about a file that begins so, if it only points to what Git or DataLad have not fetched; else None."""
+    """Advice on a file that only points to content not fetched by Git LFS or DataLad, by its head; else None."""
     if head.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS to a file that was not fetched; run git lfs pull"
     if head.startswith((b"/annex/objects/", b"../.git/annex/")):
@@ -122,7 +122,7 @@ def check_zip(file: BinaryIO, size: int, name: object, damaged: str = DAMAGED_ZI
 
 
 def check_unfolded(unfolded: int, packed: int, name: object) -> None:
-    """Raises InputError where so many bytes are more than a packed file of this size plausibly holds."""
+    """Raises InputError if a compressed file of this size cannot plausibly unpack to so many bytes."""
     if unfolded > unfolded_limit(packed):
         raise InputError(
             f"{name}: {packed:,} bytes would unfold to {unfolded:,} or more, as no image does; not opened any further"
@@ -130,12 +130,12 @@ def check_unfolded(unfolded: int, packed: int, name: object) -> None:
 
 
 def unfolded_limit(packed: int) -> int:
-    """The most bytes that a packed file of this size may unpack to."""
+    """Largest plausible unpacked size in bytes of a compressed file of this size."""
     return UNFOLDED_BYTES + UNFOLDED_RATIO * packed
 
 
 def check_memory(needed: int, name: object) -> None:
-    """Raises InputError where reading takes more memory (bytes) than is left."""
+    """Raises InputError if reading needs more memory (in bytes) than is free."""
     left = available_bytes()
     if left is not None and needed > left:
         raise InputError(
@@ -145,7 +145,7 @@ def check_memory(needed: int, name: object) -> None:
 
 
 def _check_gzip(file: BinaryIO, size: int, name: object) -> int:
-    """Unpacks a gzip stream piece by piece without keeping it; returns its length."""
+    """Decompresses a gzip stream chunk by chunk to check it; returns its unpacked length."""
     limit, total = unfolded_limit(size), 0
     try:
         with gzip.GzipFile(fileobj=file) as stream:  # which compares the checksum and the length at its end

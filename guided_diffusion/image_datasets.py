@@ -100,7 +100,7 @@ def _pairs_of_manifest(folder: Path, split: str, voxel_mm: Sequence[float]) -> l
 
 
 def _share(text: str, column: str, manifest: Path) -> float:
-    """A manifest's number from 0 to 1."""
+    """A number of the manifest, from 0 to 1."""
     try:
         share = float(text)
     except ValueError:
@@ -235,7 +235,7 @@ class CropSource:
         return tuple(int(first) for first in np.clip(centre - size // 2, 0, room))
 
     def _in_body(self, number: int, rng: np.random.Generator) -> np.ndarray:
-        """A voxel of a volume's body, as the class says."""
+        """A random voxel of the body, drawn as described in the class."""
         cells, cumulative = self._centres(number)
         cell = cells[np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")]
         return cell * CELL + rng.integers(CELL, size=3)
@@ -247,7 +247,7 @@ class CropSource:
         return spots[rng.integers(len(spots))] + rng.integers(-reach, reach + 1)
 
     def _find_hot_spots(self, number: int) -> np.ndarray:
-        """The middles of a volume's hot spots, int [n, 3]."""
+        """Centres of the hot spots of a volume, int [n, 3]."""
         return hot_spots(np.asarray(self._arrays(number)[1], dtype=np.float32))
 
     def _find_centres(self, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ class Network(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision in which it computes."""
+        """Data type in which the network computes."""
 
     def __call__(self, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:
         """The network's output."""
@@ -183,11 +183,11 @@ class Method(ABC):
         return network.to(dtype)
 
     def margin(self, model: ModelConfig) -> int:  # noqa: ARG002
-        """Number of further axial slices of the low dose that the network gets at both ends of what it denoises."""
+        """Number of additional axial slices of the low dose that the network needs at both ends of a patch."""
         return 0
 
     def call_bytes(self, model: ModelConfig, patch: tuple[int, int, int], dtype: torch.dtype) -> int:
-        """About the memory in bytes that a call of the network takes for a patch (Z, X, Y), without its weights."""
+        """Estimated memory in bytes of a network call on a patch (Z, X, Y), without the weights."""
         return network_bytes(model, patch, dtype)
 
 

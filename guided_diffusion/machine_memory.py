@@ -12,7 +12,7 @@ _NO_LIMIT = 2**62  # version 1 has no name for it and gives the largest whole nu
 
 
 def available_bytes() -> int | None:
-    """Bytes that this process may still take under Linux, on the machine and in its container; None if unknown."""
+    """Bytes that this process can still allocate under Linux, within its container; None if unknown."""
     left = [size for size in (machine_bytes(), container_bytes()) if size is not None]
     return min(left) + kept_bytes() if left else None
 
@@ -30,7 +30,7 @@ class _MallocStatistics(ctypes.Structure):
 
 
 def kept_bytes() -> int:
-    """Freed bytes that this process keeps for its own use, see `memory.keep_freed_memory`; 0 if unknown."""
+    """Freed bytes that this process retains for reuse, see `memory.keep_freed_memory`; 0 if unknown."""
     mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform.startswith("linux") else None
     if mallinfo2 is None:
         return 0

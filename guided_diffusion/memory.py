@@ -13,7 +13,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what tensors free for the next tensors.
+    """Let glibc keep freed memory for later tensors.
 
     By default it gives blocks of their size back to the kernel at once, and a third of a network call on a CPU is then
     spent on getting them again, page by page. Elsewhere than on glibc nothing is done.
@@ -43,7 +43,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is left on a GPU or, under Linux, on the machine or in its container; None if unknown."""
+    """Free memory in bytes on a GPU or, under Linux, on the machine or in its container; None if unknown."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -156,7 +156,7 @@ def _two_step(
     advance: Callable[[int, float, Tensor, Tensor], Tensor],
     after_step: AfterStep,
 ) -> Tensor:
-    """Walk with x_0 extrapolated to the middle of every step, from its prediction before this step and the last.
+    """Take all steps with x_0 extrapolated to the middle of each, from its predictions at this and the previous step.
 
     Lengths and middles are those in lambda = log(alpha / sigma), over which x_0 is integrated (proposition 4.1).
     advance(step, h, x, estimate) gives x after a step of length h > 0 in lambda with that estimate of x_0. The first

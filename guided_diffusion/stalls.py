@@ -53,7 +53,7 @@ class _Sign:
 
 
 class _Watch:
-    """This rank's part: its own signs of life, and the latest ones of those that it watches."""
+    """One rank's share of the watch: it sends its own heartbeats and keeps the latest of the ranks that it watches."""
 
     def __init__(self, comm: Any, seconds: float | None):
         from mpi4py import MPI
@@ -76,30 +76,30 @@ class _Watch:
         return self._comm.rank
 
     def start(self) -> None:
-        """Begin to send and to watch."""
+        """Start sending and watching."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._end.set()
         self._thread.join()
 
     def receive(self) -> None:
-        """Take in what has arrived."""
+        """Receive the messages that have arrived."""
         for rank in self._watched:
             while self._comm.iprobe(source=rank):
                 self._signs[rank] = (time.monotonic(), self._comm.recv(source=rank))
 
     def begin(self, task: str) -> None:
-        """The main thread has a task from here on."""
+        """Record that the main thread begins a task."""
         self._task, self._last_step, self._is_working = task, time.monotonic(), True
 
     def rest(self) -> None:
-        """The main thread has none any more."""
+        """Record that the main thread has ended its task."""
         self._is_working = False
 
     def step(self) -> None:
-        """The main thread has finished a step of its task."""
+        """Record that the main thread has finished a step of its task."""
         now = time.monotonic()
         self._longest = max(self._longest, now - self._last_step)
         self._last_step = now
@@ -132,7 +132,7 @@ class _Watch:
         return max([self._longest, *(sign.longest for _, sign in self._signs.values())])
 
     def _reason(self, rank: int) -> str | None:
-        """Reason why a rank counts as standing still, None if it does not."""
+        """Why a rank counts as stalled; None if it does not."""
         arrived, sign = self._signs[rank]
         longest = self._longest_of_all()
         of_steps = max(LEAST_SECONDS, STEPS_OF_GRACE * longest) if longest else None
@@ -229,7 +229,7 @@ def _later(rank: int) -> float:
 
 
 def _line(rank: int, what: str) -> str:
-    """The last line of a job that a rank ends."""
+    """The last line that a job prints when one of its ranks ends it."""
     return (
         f"error: {what} (rank {rank} on {socket.gethostname()} waited for them); ending the job;"
         " what was finished is kept, and --stall_seconds sets another bound (0: none)"
@@ -251,7 +251,7 @@ def working(task: str) -> Iterator[None]:
 
 
 def sign_of_life() -> None:
-    """A step of this rank's task is done."""
+    """Record that this rank has finished a step of its task."""
     if _current is not None:
         _current.step()
 

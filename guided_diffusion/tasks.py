@@ -75,7 +75,7 @@ class _Lead:
         self._finished: set[int] = set()  # those after it
 
     def run(self, compute: Compute) -> None:
-        """Return when every task is finished and every rank has left."""
+        """Run until every task is finished and every rank has left."""
         mine = self._take(0)
         self._deal()
         while any(self._held):
@@ -101,7 +101,7 @@ class _Lead:
         return task
 
     def _deal(self) -> None:
-        """Give the other ranks what they may have: first to those who have nothing."""
+        """Hand out tasks to the other ranks, idle ones first."""
         self._sends = [send for send in self._sends if not send.Test()]
         for held in range(_HELD):
             for rank in range(1, self._comm.size):
@@ -119,7 +119,7 @@ class _Lead:
         self._listen()
 
     def _listen(self) -> None:
-        """Receive what has arrived."""
+        """Receive the messages that have arrived."""
         from mpi4py import MPI
 
         status = MPI.Status()

@@ -246,7 +246,7 @@ class UNetModel(nn.Module):
         self.to(torch.float16 if on_gpu else torch.bfloat16)
 
     def convert_to_fp32(self) -> None:
-        """Back to single precision, up to the rounding."""
+        """Convert the weights back to single precision; their rounding stays."""
         self.float()
 
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:

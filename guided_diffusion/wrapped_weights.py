@@ -47,9 +47,9 @@ def find_weights(plain: dict, path: str) -> tuple[StateDict, tuple[str, ...]]:
 
 
 def _check_few(plain: dict, path: str) -> None:
-    """Raises InputError for a file with more dictionaries in each other than a training program makes."""
+    """Raises InputError for a file with more nested dictionaries than any training program writes."""
     if sum(1 for _ in islice(_dictionaries(plain, _DEPTH), _MOST + 1)) > _MOST:
-        raise InputError(f"{path}: holds dictionaries in each other beyond number, not weights")
+        raise InputError(f"{path}: holds too many nested dictionaries to be weights")
 
 
 def _dictionaries(entries: dict, depth: int) -> Iterator[dict]:
@@ -62,7 +62,7 @@ def _dictionaries(entries: dict, depth: int) -> Iterator[dict]:
 
 
 def has_weights(plain: dict) -> bool:
-    """Whether weights of a network are in a file's content."""
+    """Whether the content of a file includes a network's weights."""
     return any(_weights_in(plain, ()))
 
 
@@ -91,7 +91,7 @@ def _plain_name(name: str) -> str:
 
 
 def _chosen(places: list[tuple[str, ...]], path: str) -> tuple[str, ...]:
-    """The only one, or the only average."""
+    """The only place, or the only one of an average."""
     averages = [place for place in places if "ema" in ".".join(place).lower()]
     candidates = places if len(places) == 1 else averages
     if len(candidates) != 1:
@@ -101,7 +101,7 @@ def _chosen(places: list[tuple[str, ...]], path: str) -> tuple[str, ...]:
 
 
 def _as_they_are(plain: dict, path: str) -> StateDict:
-    """Weights of something else, for which it is said elsewhere what does not fit."""
+    """The entries unchanged; loading them reports what does not fit the network."""
     state_dict = plain.get("state_dict", plain)
     if not isinstance(state_dict, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state_dict.items()

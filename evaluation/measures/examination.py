@@ -35,7 +35,7 @@ ORGANS = {
 
 @dataclass(frozen=True, eq=False)
 class MeasuredImage:
-    """An image, float32 [X, Y, Z] in SUV with voxel sizes in mm; what several metrics need of it is computed once."""
+    """An image, float32 [X, Y, Z] in SUV with voxel sizes in mm; intermediate results shared by metrics are cached."""
 
     data: np.ndarray
     voxel_mm: tuple[float, float, float]
@@ -76,12 +76,12 @@ class Examination:
 
     @property
     def is_normal_dose(self) -> bool:
-        """Whether the low dose is the normal-dose image itself: closeness to that says nothing then."""
+        """Whether the low dose is the normal-dose image itself, so that similarity to it means nothing."""
         return self.dose is not None and self.dose >= 1
 
     @cached_property
     def references(self) -> Mapping[str, MeasuredImage]:
-        """The images that others are measured against: "normal" and "truth", as far as they are there."""
+        """The reference images, "normal" and "truth", as far as they exist."""
         images = {"normal": self.normal_dose, "truth": self.truth}
         return {name: MeasuredImage(data, self.voxel_mm) for name, data in images.items() if data is not None}
 

@@ -40,23 +40,26 @@ class PreparationFlags:
 
     input: str = flag(MISSING, "file or folder, local or remote", Role.FILES, metavar="PATH")
     output: str | None = flag(
-        None, ".npz, .nii or .nii.gz; a record goes beside it as .json", Role.FILES, metavar="FILE"
+        None,
+        "file to write: .npz, .nii or .nii.gz; its record is written beside it as .json",
+        Role.FILES,
+        metavar="FILE",
     )
     normal_dose: str | None = flag(
         None,
-        "normal-dose partner of --input: both become one training pair (.npz), each by its own tags; --series and the"
-        " flags that replace tags are for --input alone",
+        "normal-dose image of --input: both are written as one training pair (.npz), each converted by its own tags;"
+        " --series and the flags that replace tags apply to --input only",
         Role.FILES,
         metavar="PATH",
     )
     thin: str | None = flag(
         None,
-        "comma list of dose fractions such as 1/4,1/20: --input is a normal dose, and low-dose partners are made of it"
-        " by adding its own measured noise; pairs go to --output with the dose in their names",
+        "comma list of dose fractions such as 1/4,1/20: --input is a normal dose, from which low doses are made by"
+        " adding noise measured in it; the pairs are named after --output and the dose",
         Role.IMAGES,
         metavar="DOSES",
     )
-    thin_seed: int = flag(0, "names the noise that --thin adds", Role.IMAGES)
+    thin_seed: int = flag(0, "seed of the noise that --thin adds", Role.IMAGES)
     info: bool = flag(False, "print a table of the image", Role.FILES)
     suv_basis: str = suv_basis_flag()
 
@@ -65,9 +68,9 @@ class PreparationFlags:
 class GridFlags:
     """Conversion of an image to the model's grid, where no header fixes it."""
 
-    margin_mm: float = flag(ModelGrid.margin_mm, "air kept around the body", Role.IMAGES, metavar="MM")
+    margin_mm: float = flag(ModelGrid.margin_mm, "margin of air kept around the body", Role.IMAGES, metavar="MM")
     input_voxel_mm: tuple[float, float, float] = flag(
-        ModelGrid.bare_voxel_mm, "voxel size X, Y, Z of arrays that carry no affine", Role.IMAGES, metavar="MM"
+        ModelGrid.bare_voxel_mm, "voxel size along X, Y, Z of arrays without an affine", Role.IMAGES, metavar="MM"
     )
 
 

@@ -31,23 +31,23 @@ class SimulationFlags:
         choices={name: f"{shape} voxels of {voxel} mm" for name, (shape, voxel) in trials.GRID_PRESETS.items()},
     )
     subjects: int = flag(1, "number of virtual patients", Role.IMAGES)
-    seed: int = flag(0, "the whole data set follows from it", Role.IMAGES)
+    seed: int = flag(0, "seed of the whole data set", Role.IMAGES)
     tracers: str = flag("all", f"all, or a comma list of {', '.join(load_tracers())}", Role.IMAGES)
     scanners: str = flag(
         "all",
-        f"all, or a comma list of {', '.join(load_scanners())}; or one of {', '.join(RANDOM_SCANNERS)}: every subject"
-        " on a scanner and with reconstructions drawn from published ranges, pairs by way of the scanner's own grid",
+        f"all, or a comma list of {', '.join(load_scanners())}; or one of {', '.join(RANDOM_SCANNERS)}: draws for each"
+        " subject a scanner and reconstructions from published ranges; pairs are resampled from the scanner's grid",
         Role.IMAGES,
     )
-    pair_voxel_mm: float = flag(2.5, "drawn scanners: the model's grid, on which pairs are written", Role.IMAGES)
-    reconstructions: int = flag(4, "drawn scanners: images made of each measurement", Role.IMAGES)
+    pair_voxel_mm: float = flag(2.5, "drawn scanners: voxel size of the pairs in mm", Role.IMAGES)
+    reconstructions: int = flag(4, "drawn scanners: number of reconstructions per measurement", Role.IMAGES)
     native: bool = flag(
         False, "drawn scanners: keep images, truth and labels on the scanner's grid, as NIfTI", Role.IMAGES
     )
     clean_share: str = flag(
         "0",
-        "drawn scanners: share of the normal dose's noise that is taken from what pairs aim at, by averaging it with"
-        " the reconstruction of noise-free data; of a comma list a subject's reconstructions take one each in turn",
+        "drawn scanners: share of the normal dose's noise to remove from the target of each pair, by averaging it with"
+        " the reconstruction of noise-free data; a comma list is gone through by the reconstructions of a subject",
         Role.IMAGES,
     )
     doses: str = flag(
@@ -57,7 +57,7 @@ class SimulationFlags:
     )
     split: str = flag(
         "auto",
-        "of all subjects; auto: 8 train, 1 validation, 1 test of ten",
+        "split of all subjects; auto: of every ten, 8 train, 1 validation, 1 test",
         Role.FILES,
         choices=("auto", *trials.SPLITS),
     )

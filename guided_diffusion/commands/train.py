@@ -105,7 +105,7 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
 
 
 def _check_beginning(pairs: list[Pair], settings: TrainSettings) -> None:
-    """Raises InputError where a method that begins with another's weights has none, or pairs of unknown doses."""
+    """Raises InputError if a method that starts from another's weights has none, or if a pair has no dose."""
     method = METHODS[settings.optimisation.method]
     if method.begins_with is None:
         return
@@ -182,7 +182,7 @@ def _check_space(model: nn.Module, settings: TrainSettings, folder: Path) -> Non
 
 
 def _crops(pairs: list[Pair], settings: TrainSettings, **options: Any) -> CropSource:
-    """The crops of pairs, as the flags want them. options: of `CropSource`."""
+    """Crops of pairs by the flags. options: further arguments of `CropSource`."""
     return CropSource(
         pairs,
         settings.crop_size,
@@ -194,7 +194,7 @@ def _crops(pairs: list[Pair], settings: TrainSettings, **options: Any) -> CropSo
 
 
 def _validator(settings: TrainSettings) -> Validator | None:
-    """None where there is nothing to validate on."""
+    """The validator, or None if there are no pairs or no interval for validation."""
     folder, voxel_mm = settings.data.validation_dir, settings.preprocessing.voxel_mm
     if folder:
         pairs = find_pairs(folder, "validation", voxel_mm) or find_pairs(folder, "train", voxel_mm)
@@ -238,7 +238,7 @@ def _count(pairs: list[Pair]) -> str:
 
 
 def _provenance(settings: TrainSettings, pairs: list[Pair], threads: int, start: Start | None) -> dict[str, Any]:
-    """The entries of headers about a run's data and command, plain values only. Of paths only the last part is kept."""
+    """Provenance for headers: data, command and versions of a run as plain values; of paths only the last part."""
     declared = flags_of(TrainingPreset, *TRAINING_GROUPS.values())
     words = ["scripts/train.py"]
     for name, value in settings.given.items():

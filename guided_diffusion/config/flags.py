@@ -15,18 +15,18 @@ _ROLE, _PATHS = "role", ("FILE", "DIR", "PATH")
 
 
 class Role(Enum):
-    """The thing that a flag decides."""
+    """What a flag affects."""
 
-    NETWORK = "what the network is, and the grid and scale that it is trained on; a header fixes it"
-    PROCESS = "the diffusion process that the network is trained on; a header fixes it"
-    TRAINING = "which weights are found"
-    STEPS = "how a chain of steps is walked; nothing to a method of one network call"
-    DRAWING = "which image is written of those drawn about a mean; nothing to methods that draw none"
+    NETWORK = "the network, and the grid and scale that it is trained on; fixed by a header"
+    PROCESS = "the diffusion process that the network is trained on; fixed by a header"
+    TRAINING = "the weights that training finds"
+    STEPS = "the steps of sampling; no effect on methods of a single network call"
+    DRAWING = "the images drawn about a predicted mean; no effect on methods that draw none"
     SAMPLING = "how a volume is cut into patches and given noise"
-    ARITHMETIC = "how numbers are rounded: precision, and what is computed together"
-    IMAGES = "which values the images that are read and written have"
-    MACHINE = "time and memory, and no result"
-    FILES = "where files lie, and which are read, written and checked, and no value in them"
+    ARITHMETIC = "rounding only: precision, and how much is computed at once"
+    IMAGES = "the values of the images that are read or written"
+    MACHINE = "time and memory, not the result"
+    FILES = "which files are read, written and checked, not the values in them"
 
 
 # A checkpoint's header says these of its network; what else is given changes how it is used.
@@ -92,16 +92,16 @@ def flag(
 
 def threads_flag() -> Any:
     """The flag of every command that computes over ranks."""
-    return flag(0, "CPU threads per rank; 0: the ranks of a node share its cores", Role.MACHINE)
+    return flag(0, "CPU threads per rank; 0: the cores of a node, shared equally among its ranks", Role.MACHINE)
 
 
 def stall_flag() -> Any:
     """The flag of every command whose ranks wait for each other."""
     return flag(
         None,
-        "end the job when a rank gives no sign of life for so long; 0: never",
+        "end the job if a rank makes no progress for this long; 0: never",
         Role.MACHINE,
-        shown="ten times the longest step so far, a minute at least",
+        shown="ten times the longest step so far, at least a minute",
     )
 
 

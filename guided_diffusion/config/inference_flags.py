@@ -21,54 +21,56 @@ MANIFEST_DOSE = "manifest"
 
 def suv_basis_flag() -> Any:
     """The flag of every command that writes SUV."""
-    meaning = "body mass that the written SUV refer to: weight, lean mass or surface"
+    meaning = "what the written SUV is normalised by: body weight, lean body mass or body surface area"
     return flag("bw", meaning, Role.IMAGES, choices=typing.get_args(SUVBasis))
 
 
 @dataclass(frozen=True)
 class OutputFlags:
-    """The scan, the weights, and what is written of the result."""
+    """The scan, the weights and the files to write."""
 
-    base_samples: str = flag("", "scan, DICOM folder or folder of subjects", Role.FILES, metavar="PATH")
+    base_samples: str = flag("", "a scan, a DICOM folder, or a folder of subjects", Role.FILES, metavar="PATH")
     model_path: str = flag(
         "",
-        "weights: a published state dict or our own",
+        "weights: a published state dict, or a checkpoint of this program",
         Role.FILES,
         metavar="FILE",
         shown="checkpoint/local3d.pt of the repository",
     )
-    save_dir: str = flag("results", "where results go", Role.FILES, metavar="DIR")
+    save_dir: str = flag("results", "folder for the results", Role.FILES, metavar="DIR")
     above_cap: str = flag(
         "keep",
-        "uptake above the model's largest SUV: keep it from the input, or leave it clipped",
+        "uptake above the largest SUV that the model represents: keep the input's values, or clip",
         Role.IMAGES,
         choices=("keep", "clip"),
     )
     suv_basis: str = suv_basis_flag()
     write_dicom: bool = flag(
-        False, "for a DICOM input, also write a derived DICOM series into the folder denoised_dicom", Role.IMAGES
+        False, "for DICOM input, also write a derived DICOM series into the folder denoised_dicom", Role.IMAGES
     )
 
 
 @dataclass(frozen=True)
 class ReportFlags:
-    """The page about each denoised scan."""
+    """The HTML report on each denoised scan."""
 
     report: bool = flag(
-        False, "also write report.html: projections, linked slices, foci and noise before and after", Role.FILES
+        False,
+        "also write report.html: projections, linked slices, and foci and noise before and after denoising",
+        Role.FILES,
     )
     reference: str = flag("", "normal-dose image of the scan, for the report", Role.FILES, metavar="PATH")
     report_neck_mm: float = flag(
         0.0,
-        "leave this much of the scan's upper end out of all pictures of the report: a head shows a face",
+        "cut this length off the top of every picture in the report, since an image of the head can show a face",
         Role.FILES,
         metavar="MM",
     )
 
     def __post_init__(self) -> None:
-        """Raises InputError for flags of a page where none is written."""
+        """Raises InputError for flags about the report where none is written."""
         if not self.report and (self.reference or self.report_neck_mm):
-            raise InputError("--reference and --report_neck_mm belong to a page: give --report True")
+            raise InputError("--reference and --report_neck_mm belong to the report: give --report True")
 
 
 @dataclass(frozen=True)
@@ -76,37 +78,39 @@ class InputFlags:
     """Choice of the series of an input, and replacements of its missing or wrong DICOM tags."""
 
     series: str | None = flag(
-        None, "SeriesInstanceUID or SeriesNumber, where a folder holds several PET series", Role.IMAGES
+        None, "SeriesInstanceUID or SeriesNumber to read, if a folder holds several PET series", Role.IMAGES
     )
     weight_kg: float | None = flag(None, "body weight in kg", Role.IMAGES)
     dose_bq: float | None = flag(None, "injected activity in Bq at the injection time", Role.IMAGES)
-    injection_time: str | None = flag(None, "HHMMSS, HH:MM:SS, or YYYYMMDDHHMMSS with the date", Role.IMAGES)
+    injection_time: str | None = flag(None, "as HHMMSS, HH:MM:SS, or YYYYMMDDHHMMSS with the date", Role.IMAGES)
     half_life_s: float | None = flag(None, "half-life of the radionuclide in s", Role.IMAGES)
     scan_start: str | None = flag(
-        None, "when the scan began, to which the image is decay-corrected; written as --injection_time", Role.IMAGES
+        None, "start of the scan, to which the image is decay-corrected; in the format of --injection_time", Role.IMAGES
     )
 
 
 @dataclass(frozen=True)
 class PresetFlags:
-    """The preset that everything else is taken from, and two flags that published command lines state besides."""
+    """The preset that gives all settings not stated, and two flags that published command lines contain."""
 
     preset: str | None = flag(
         None,
-        "paper: the published protocol, the default for weights without a header; fast: what the header recommends, the"
-        " default with one",
+        "paper: the published protocol, the default for weights without a header; fast: what the header recommends,"
+        " the default for weights that have one",
         Role.SAMPLING,
         choices=INFERENCE_PRESETS,
     )
-    use_ddim: bool | None = flag(None, "the published flag: True is --sampler ddim, False ddpm", Role.STEPS)
+    use_ddim: bool | None = flag(
+        None, "flag of the published program: True means --sampler ddim, False --sampler ddpm", Role.STEPS
+    )
     num_samples: int | None = flag(
-        None, "number of patches, as published scripts state it; checked against the plan", Role.FILES
+        None, "number of patches as stated by published scripts; must match the number planned", Role.FILES
     )
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of sampling patches; those not given come from a preset. Raises InputError for impossible values.
+    """Settings for sampling patches; those not given come from a preset. Raises InputError for impossible values.
 
     sampler, start_from: names in `samplers.SAMPLERS` and `samplers.STARTS`. start_step: the original timestep of the
     start, None for the last. noise: "field" names the noise by axial slice, so that overlapping patches get the same;
@@ -117,76 +121,76 @@ class Sampling:
 
     sampler: str = flag(
         "ddpm",
-        "how steps are walked",
+        "how the image is computed step by step",
         Role.STEPS,
         shown=_BY_PRESET,
         choices={
             "ddpm": "ancestral",
             "ddim": "first-order, deterministic",
             "dpmpp_2m": "DPM-Solver++, second-order, deterministic",
-            "dpmpp_2m_sde": "the same with fresh noise at every step",
+            "dpmpp_2m_sde": "the same, adding fresh noise at every step",
         },
     )
     start_from: str = flag(
         "noise",
-        "where the walk starts",
+        "image at which sampling starts",
         Role.STEPS,
         shown=_BY_PRESET,
         choices={
-            "noise": "all the kept timesteps, down from pure noise",
-            "low_dose": "only those up to --start_step, from the low-dose image with the noise of that timestep",
+            "noise": "pure noise, and all timesteps that are used",
+            "low_dose": "the low-dose image with the noise of --start_step, and only the timesteps up to there",
         },
     )
     start_step: int | None = flag(
         None,
-        "with --start_from low_dose: where to start, a timestep of 0 to diffusion_steps - 1; the nearest kept one at or"
-        " below it is taken",
+        "with --start_from low_dose: timestep at which to start, from 0 to diffusion_steps - 1; rounded down to a"
+        " timestep that is used",
         Role.STEPS,
         shown=_BY_PRESET,
     )
     clip_denoised: bool = flag(True, "clamp every predicted image to [-1, 1]", Role.SAMPLING)
     noise: str = flag(
         "field",
-        "the noise of patches",
+        "how patches are given noise",
         Role.SAMPLING,
         shown=_BY_PRESET,
         choices={
-            "field": "one noise for the volume, so that patches agree",
-            "per_patch": "the published one, the same in every patch",
+            "field": "from one noise field for the volume, so that overlapping patches agree",
+            "per_patch": "the same in every patch, as in the published program",
         },
     )
     seed: int = flag(PUBLISHED_SEED, "seed of the noise", Role.SAMPLING)
-    batch_size: int = flag(1, "patches walked together, which are a rank's smallest piece of work", Role.ARITHMETIC)
+    batch_size: int = flag(1, "patches denoised together; also the smallest unit of work of a rank", Role.ARITHMETIC)
     realisations: int = flag(
         1,
-        "volumes to sample, each with noise of its own; the result is their mean, and their voxelwise standard"
-        " deviation is written beside it; methods that draw images write the mean that they are drawn about",
+        "volumes to sample, each with its own noise; their mean is the result, and their voxelwise standard deviation"
+        " is written beside it. Methods that draw images about a predicted mean write that mean instead",
         Role.STEPS,
         metavar="K",
     )
     dose_fraction: str = flag(
         "0",
-        "the scan's share of the counts of the image that is estimated, such as 1/20: mean and error bar are then those"
-        " of that image as acquired, with its noise; 0: of the noise-free image; manifest: the dose that a virtual"
-        " trial's manifest states of each of its scans (0 for one at the normal dose)",
+        "dose of the scan relative to the image to estimate, such as 1/20: mean and error bars then describe that image"
+        " as it would be acquired, noise included. 0: they describe the noise-free image. manifest: the dose that the"
+        " manifest of a virtual trial states for each scan (0 for a scan at normal dose)",
         Role.DRAWING,
     )
     sample: bool = flag(
-        False, "write the first realisation instead of the mean: with --dose_fraction, one plausible scan", Role.DRAWING
+        False, "write the first realisation instead of the mean; with --dose_fraction, one plausible scan", Role.DRAWING
     )
     fuse: str = flag(
         "end",
-        "when patches are blended: at the end, each finished by itself; or neighbours after each_step, so that the"
-        " volume is sampled as one",
+        "when overlapping patches are blended. end: once each is finished; each_step: after every step, so that the"
+        " volume is sampled as a whole",
         Role.SAMPLING,
         choices=FUSIONS,
     )
 
     @property
     def dose(self) -> float:
-        """The number that `dose_fraction` says. Raises InputError for one that is no share of an image's counts.
+        """`dose_fraction` as a number. Raises InputError for one outside [0, 1).
 
-        "manifest" is none: `at_dose` puts a scan's own in its place.
+        "manifest" is no number: `at_dose` replaces it with the dose of a scan.
         """
         try:
             dose = float(Fraction(self.dose_fraction))
@@ -197,15 +201,15 @@ class Sampling:
         return dose
 
     def at_dose(self, dose: float | None) -> "Sampling":
-        """The same for a scan of this dose, of which the manifest of its trial is asked; None: no manifest says it.
+        """The settings for a scan whose manifest states this dose; None: no manifest does.
 
-        Raises InputError where none says it.
+        Raises InputError if the manifest is asked for and there is none.
         """
         if self.dose_fraction != MANIFEST_DOSE:
             return self
         if dose is None:
             raise InputError(
-                f"--dose_fraction {MANIFEST_DOSE}: the scan is of no virtual trial, whose manifest states its dose;"
+                f"--dose_fraction {MANIFEST_DOSE}: the scan belongs to no virtual trial whose manifest states its dose;"
                 " give a number such as 1/20"
             )
         return replace(self, dose_fraction=str(dose) if dose < 1 else "0")
@@ -217,7 +221,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.dose_fraction != MANIFEST_DOSE:
-            self.dose  # noqa: B018 raises for a fraction that is none
+            self.dose  # noqa: B018 raises for what is no fraction
         if self.realisations < 1:
             raise InputError(f"--realisations {self.realisations}: at least one volume is sampled")
         if self.fuse not in FUSIONS:
@@ -238,7 +242,7 @@ class PrecisionFlags:
     )
     compile: bool = flag(
         False,
-        "compile the norms with torch.compile, which takes a C++ compiler and a minute or so",
+        "compile the normalisation layers with torch.compile; needs a C++ compiler and about a minute",
         Role.ARITHMETIC,
     )
 
@@ -247,10 +251,8 @@ class PrecisionFlags:
 class ExecutionFlags:
     """Whether a run is continued or only described, and the number of threads."""
 
-    resume: bool = flag(False, "continue an interrupted run: take over its finished patches and subjects", Role.FILES)
-    info: bool = flag(
-        False, "only say how the volume would be cut into patches and what memory they would take", Role.FILES
-    )
+    resume: bool = flag(False, "continue an interrupted run: reuse its finished patches and subjects", Role.FILES)
+    info: bool = flag(False, "only print how the volume would be cut into patches, and the memory needed", Role.FILES)
     threads: int = threads_flag()
     stall_seconds: float | None = stall_flag()
 
@@ -267,4 +269,4 @@ INFERENCE_FLAGS = flags_of(
     ModelConfig,
     DiffusionConfig,
 )
-"""All that decides what becomes of a scan, by name: the flags of `scripts/test.py`, and the grid that a header says."""
+"""The flags of `scripts/test.py` by name, and those of the grid, which a checkpoint's header states."""

@@ -32,37 +32,39 @@ class ModelConfig:
     """The network. Fields up to `use_fp16` are the published flags, with their defaults."""
 
     large_size: int = flag(
-        256, "chooses the channel multipliers: 64: 1,2,3,4; 256 and 512: 1,1,2,2,4,4; else 1,1,2,3,4", Role.NETWORK
+        256, "selects channel multipliers: 1,2,3,4 for 64; 1,1,2,2,4,4 for 256 and 512; else 1,1,2,3,4", Role.NETWORK
     )
-    small_size: int = flag(
-        64, "accepted for the published command lines; the low-dose image has the full size", Role.MACHINE
-    )
-    num_channels: int = flag(128, "width of the first level", Role.NETWORK)
+    small_size: int = flag(64, "has no effect: accepted because published command lines contain it", Role.MACHINE)
+    num_channels: int = flag(128, "channels of the first level", Role.NETWORK)
     num_res_blocks: int = flag(2, "residual blocks per level", Role.NETWORK)
-    num_heads: int = flag(4, "attention heads, unless num_head_channels is given", Role.NETWORK)
-    num_heads_upsample: int = flag(-1, "attention heads of the decoder; -1: as num_heads", Role.NETWORK)
-    num_head_channels: int = flag(-1, "channels per attention head; -1: num_heads decides", Role.NETWORK)
+    num_heads: int = flag(4, "attention heads, unless --num_head_channels is given", Role.NETWORK)
+    num_heads_upsample: int = flag(-1, "attention heads of the decoder; -1: as --num_heads", Role.NETWORK)
+    num_head_channels: int = flag(-1, "channels per attention head; -1: given by --num_heads", Role.NETWORK)
     attention_resolutions: str = flag(
-        "16,8", "comma list; attention where X is large_size/r-fold reduced; 1000: none", Role.NETWORK
+        "16,8",
+        "comma list; a level has attention if it is downsampled by large_size/r for an r of the list; 1000: none",
+        Role.NETWORK,
     )
     dropout: float = flag(0.0, "dropout rate in residual blocks", Role.TRAINING)
-    class_cond: bool = flag(False, "condition on a class label too", Role.NETWORK)
+    class_cond: bool = flag(False, "also condition on a class label", Role.NETWORK)
     use_checkpoint: bool = flag(False, "recompute activations in training to save memory", Role.MACHINE)
     use_scale_shift_norm: bool = flag(
-        True, "the timestep scales and shifts the norm instead of adding to it", Role.NETWORK
+        True, "the timestep embedding scales and shifts the normalised features instead of being added", Role.NETWORK
     )
-    resblock_updown: bool = flag(False, "residual blocks resample instead of single convolutions", Role.NETWORK)
+    resblock_updown: bool = flag(False, "resample in residual blocks instead of single convolutions", Role.NETWORK)
     use_fp16: bool = flag(False, "half precision: float16 on a GPU, bfloat16 on a CPU", Role.ARITHMETIC)
     dims: int = flag(3, "3 for volumes, 2 for slices", Role.NETWORK)
-    channel_mult: str = flag("", "comma list of channel multipliers per level instead of large_size's", Role.NETWORK)
+    channel_mult: str = flag(
+        "", "comma list of channel multipliers by level, instead of those of --large_size", Role.NETWORK
+    )
     add_low_res: bool = flag(
         False, "the network predicts a correction that is added to the low-dose image", Role.NETWORK
     )
     low_res_scale: float = flag(
-        1.0, "the low-dose image enters the network times this, corrections leave it divided", Role.NETWORK
+        1.0, "factor on the low-dose image at the network's input; corrections are divided by it", Role.NETWORK
     )
     neighbours: int = flag(
-        0, "slices of the low dose on either side that a 2D network is shown beside each of its own", Role.NETWORK
+        0, "2D networks: low-dose slices on either side of each slice that are input too", Role.NETWORK
     )
 
     def __post_init__(self) -> None:
@@ -105,49 +107,53 @@ class ModelConfig:
 class DiffusionConfig:
     """The diffusion process, with the published flags and defaults."""
 
-    diffusion_steps: int = flag(1000, "timesteps of the process that the network is trained on", Role.PROCESS)
-    noise_schedule: str = flag("linear", "betas of the timesteps", Role.PROCESS, choices=("linear", "cosine"))
-    learn_sigma: bool = flag(False, "the network predicts the variance too", Role.PROCESS)
+    diffusion_steps: int = flag(1000, "timesteps of the diffusion process in training", Role.PROCESS)
+    noise_schedule: str = flag(
+        "linear", "schedule of the noise variances beta", Role.PROCESS, choices=("linear", "cosine")
+    )
+    learn_sigma: bool = flag(False, "the network also predicts the variance", Role.PROCESS)
     timestep_respacing: str = flag(
         "",
-        "which timesteps are used: counts per section (250 or 10,15,20), ddimN, or logsnrN: N evenly spaced in the"
-        " logarithm of the signal-to-noise ratio, up to the start; empty: all",
+        "which timesteps are used: counts per section (250 or 10,15,20), ddimN (N evenly spaced), or logsnrN (N evenly"
+        " spaced in the logarithm of the signal-to-noise ratio, up to the start); empty: all",
         Role.STEPS,
     )
-    use_kl: bool = flag(False, "train on the variational bound alone", Role.PROCESS)
+    use_kl: bool = flag(False, "train on the variational bound only", Role.PROCESS)
     predict_xstart: bool = flag(False, "the network predicts the image instead of the noise", Role.PROCESS)
-    rescale_timesteps: bool = flag(False, "tell the network timesteps on a scale of 0 to 1000", Role.PROCESS)
-    rescale_learned_sigmas: bool = flag(False, "weigh the variational bound by steps/1000", Role.PROCESS)
+    rescale_timesteps: bool = flag(False, "pass timesteps to the network on a scale from 0 to 1000", Role.PROCESS)
+    rescale_learned_sigmas: bool = flag(False, "weight the variational bound by steps/1000", Role.PROCESS)
 
     def __post_init__(self) -> None:
-        """Raises InputError for a number of steps that makes no process."""
+        """Raises InputError unless there is at least one step."""
         require(self.diffusion_steps >= 1, f"--diffusion_steps {self.diffusion_steps}: at least 1")
 
 
 @dataclass(frozen=True)
 class PreprocessingConfig:
-    """The grid and the scale that a network was trained on."""
+    """The grid and SUV scale that a network was trained on, and the patches in inference."""
 
     voxel_mm: tuple[float, float, float] = flag(
         DEFAULT_VOXEL_MM, "voxel size along X, Y, Z, three numbers", Role.NETWORK, metavar="MM"
     )
-    axis_codes: str = flag(DEFAULT_AXIS_CODES, "directions, of R L A P S I, that X, Y and Z grow to", Role.NETWORK)
+    axis_codes: str = flag(
+        DEFAULT_AXIS_CODES, "anatomical directions (R, L, A, P, S, I) in which X, Y and Z increase", Role.NETWORK
+    )
     suv_max: float = flag(
         DEFAULT_SUV_MAX,
-        "largest SUV that the network sees: its input is clipped to this and divided by it",
+        "largest SUV at the network's input, which is clipped to this value and divided by it",
         Role.NETWORK,
     )
     linear_transfer: bool = flag(
         False,
-        "between the scan's grid and the network's nothing is cut off at 0, and the denoised image takes the scan's"
-        " place, so that noise finer than the network's grid goes too",
+        "keep negative values in resampling, and write the resampled result instead of adding its change to the scan,"
+        " so that noise finer than the network's grid is removed too",
         Role.NETWORK,
     )
-    patch_size: int = flag(96, "slices per patch", Role.SAMPLING, shown="the header's, or 96")
-    overlap: int = flag(10, "slices shared by neighbours", Role.SAMPLING, shown="the header's, or 10")
+    patch_size: int = flag(96, "axial slices per patch", Role.SAMPLING, shown="the header's, or 96")
+    overlap: int = flag(10, "slices shared by neighbouring patches", Role.SAMPLING, shown="the header's, or 10")
 
     def __post_init__(self) -> None:
-        """Raises InputError for what is no grid, no scale, or no plan of patches."""
+        """Raises InputError for an impossible grid, scale or patch size."""
         require(
             len(self.voxel_mm) == 3 and all(0 < size < inf for size in self.voxel_mm),
             f"--voxel_mm {self.voxel_mm}: three positive numbers",

@@ -27,7 +27,7 @@ def _differences(config: Any) -> dict[str, Any]:
 
 
 def _small(method: str, model: ModelConfig) -> dict[str, Any]:
-    """Flags that are the same for every method but for its network: equal pairs, crops, steps and optimisers."""
+    """Flags of a comparison of methods, which differ in the network but share pairs, crops, steps and optimiser."""
     return (
         _differences(model)
         | _differences(DEMO_DIFFUSION)
@@ -73,7 +73,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "voxel_mm": ",".join(f"{size:g}" for size in LOCAL_PREPROCESSING.voxel_mm),
         "suv_max": LOCAL_PREPROCESSING.suv_max,
         "linear_transfer": LOCAL_PREPROCESSING.linear_transfer,
-        # Nothing depends on the air of a crop, so that small ones from inside the body will do.
+        # Nothing depends on the air of a crop, so small ones from inside the body suffice.
         "crop_size": "40,40,40",
         "batch_size": 2,
         "lr": 5e-4,
@@ -89,7 +89,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
     "small_gan3d": _small("gan3d", SMALL_MODEL),
     "small_unet3d": _small("unet3d", SMALL_MODEL),
 }
-"""Flags that a preset sets; everything else keeps its default, and flags that are given go first."""
+"""Flags that a preset sets; all others keep their defaults, and flags given explicitly take precedence."""
 # From the weights of `local`, which stay as they are.
 TRAINING_PRESETS["local_draws"] = TRAINING_PRESETS["local"] | {
     "method": "local3d_draws",
@@ -108,11 +108,11 @@ RECOMMENDED_SAMPLERS = dict.fromkeys(_LIKE_DEMO, DEMO_SAMPLER)
 
 @dataclass(frozen=True)
 class TrainingPreset:
-    """A name for many flags."""
+    """The preset: one name for many flags."""
 
     preset: str | None = flag(
         None,
-        "flags for a known network; what is given besides goes first",
+        "set these flags for a known network; flags given explicitly take precedence",
         Role.NETWORK,
         choices={
             name: " ".join(f"--{flag} {value}" for flag, value in flags.items())
@@ -123,11 +123,11 @@ class TrainingPreset:
 
 @dataclass(frozen=True)
 class DataFlags:
-    """The pairs that are trained on."""
+    """The pairs to train on."""
 
     data_dir: str = flag(
         "",
-        "folder of .npz pairs, nested or not, or of a virtual trial with its manifest.csv",
+        "folder of .npz pairs, searched recursively, or of a virtual trial with its manifest.csv",
         Role.TRAINING,
         metavar="DIR",
     )
@@ -137,89 +137,96 @@ class DataFlags:
         Role.TRAINING,
         metavar="DIR",
     )
-    crop_size: str = flag("96,96,96", "random crops X,Y,Z in voxels", Role.TRAINING)
+    crop_size: str = flag("96,96,96", "size X,Y,Z of the random crops in voxels", Role.TRAINING)
     hot_crop_share: float = flag(
         0.0,
-        "share of the crops that lie about small hot spots of the normal dose, as lesions are; chance hardly meets one",
+        "share of crops placed on small hot spots of the normal dose, such as lesions; random crops rarely hold one",
         Role.TRAINING,
     )
     coarse_crop_share: float = flag(
         0.0,
-        "share of the crops that take every second voxel along axes that chance names: neighbours then share less noise"
-        " than in any of the data",
+        "share of crops that take every second voxel along randomly chosen axes, which makes the noise of neighbouring"
+        " voxels less correlated than in the data",
         Role.TRAINING,
     )
 
 
 @dataclass(frozen=True)
 class OptimisationFlags:
-    """Flags of the optimisation. The published ones have their published defaults."""
+    """Flags of the optimisation. Flags of the published program keep their defaults."""
 
-    method: str = flag("ddpm3d", "what is trained", Role.NETWORK)
+    method: str = flag("ddpm3d", "the method to train", Role.NETWORK)
     schedule_sampler: str = flag(
         "uniform",
-        "which timesteps are drawn",
+        "how timesteps are drawn",
         Role.TRAINING,
-        choices={"uniform": "all equally often", "loss-second-moment": "in proportion to the size of their losses"},
+        choices={
+            "uniform": "all equally often",
+            "loss-second-moment": "in proportion to the root mean square of their losses",
+        },
     )
     loss_weighting: str = flag(
         "uniform",
-        "how crops count",
+        "weights of crops in the loss",
         Role.TRAINING,
-        choices={"uniform": "all equally", "balanced": "over the root mean squared error of their low dose"},
+        choices={"uniform": "equal", "balanced": "inversely to the root-mean-square error of their low dose"},
     )
     batch_size: int = flag(1, "crops per step on each rank", Role.TRAINING)
     microbatch: int = flag(
-        -1, "crops that go through the network together, to save memory; -1: all of a rank's batch", Role.ARITHMETIC
+        -1, "crops per pass through the network, fewer to save memory; -1: the rank's whole batch", Role.ARITHMETIC
     )
     lr: float = flag(1e-4, "learning rate of AdamW", Role.TRAINING)
     weight_decay: float = flag(0.0, "weight decay of AdamW", Role.TRAINING)
     lr_anneal_steps: int = flag(
-        0, "the learning rate falls linearly to 0 at this step, which ends the run; 0: no", Role.TRAINING
+        0, "lower the learning rate linearly to 0 at this step, which ends the run; 0: constant", Role.TRAINING
     )
-    lr_warmup_steps: int = flag(0, "the learning rate rises linearly over these first steps", Role.TRAINING)
-    grad_clip: float = flag(0.0, "gradients longer than this are shortened to it; 0: no", Role.TRAINING)
-    ema_rate: str = flag("0.9999", "comma list of rates of the moving averages of the weights", Role.TRAINING)
+    lr_warmup_steps: int = flag(0, "raise the learning rate linearly over this many first steps", Role.TRAINING)
+    grad_clip: float = flag(0.0, "clip the norm of the gradient to this; 0: no clipping", Role.TRAINING)
+    ema_rate: str = flag(
+        "0.9999", "comma list of decay rates of the exponential moving averages of the weights", Role.TRAINING
+    )
     precision: str = flag(
         "float32",
-        "precision of the network; the weights and their averages are float32 in any case",
+        "precision of the network's arithmetic; weights and their averages are always float32",
         Role.ARITHMETIC,
         choices=TRAINING_PRECISIONS,
     )
     fp16_scale_growth: float = flag(
-        1e-3, "use_fp16 on a GPU: growth per step of the loss scale's binary logarithm", Role.TRAINING
+        1e-3, "with --use_fp16 on a GPU: increase of log2 of the loss scale per step", Role.TRAINING
     )
-    seed: int = flag(0, "names the first weights and every random number of the run", Role.TRAINING)
+    seed: int = flag(0, "seed of the initial weights and of all random numbers of the run", Role.TRAINING)
 
 
 @dataclass(frozen=True)
 class RunFlags:
-    """Files, reports and limits of a run."""
+    """Files, logging and limits of a run."""
 
     save_dir: str = flag(
-        "runs/train", "folder of checkpoints and logs; a run that it holds is continued", Role.FILES, metavar="DIR"
+        "runs/train", "folder for checkpoints and logs; a run already in it is continued", Role.FILES, metavar="DIR"
     )
     resume_checkpoint: str = flag(
         "",
-        "model######.pt to continue, with its ema_* and opt* beside it; any other weights begin a new run."
-        " Empty: begin anew, or continue the run in save_dir",
+        "model######.pt to continue from, with its ema_* and opt* beside it; other weights initialise a new run."
+        " Empty: continue the run in --save_dir, or start a new one",
         Role.FILES,
         metavar="FILE",
     )
     log_interval: int = flag(10, "steps per row of progress.csv", Role.FILES)
     save_interval: int = flag(10000, "steps between checkpoints; the last step is always saved", Role.FILES)
-    keep_sets: int = flag(10, "sets of checkpoints to keep: older ones of the run are removed; 0: all", Role.FILES)
+    keep_sets: int = flag(
+        10, "number of checkpoint sets to keep; older ones of the run are deleted; 0: keep all", Role.FILES
+    )
     validation_interval: int = flag(1000, "steps between validations of the first moving average; 0: none", Role.FILES)
-    validation_crops: int = flag(8, "fixed crops that validation denoises", Role.FILES)
-    max_steps: int = flag(0, "end, saving, once this many steps are done in all; 0: no limit", Role.MACHINE)
+    validation_crops: int = flag(8, "number of fixed crops that validation denoises", Role.FILES)
+    max_steps: int = flag(0, "save and stop after this many steps in total; 0: no limit", Role.MACHINE)
     max_minutes: float = flag(
-        0.0, "end, saving, after this long; the same command then continues; 0: no limit", Role.MACHINE
+        0.0, "save and stop after this many minutes; the same command continues; 0: no limit", Role.MACHINE
     )
     threads: int = threads_flag()
     loader_threads: int = flag(
         0,
-        "threads per rank that check pairs and prepare crops; 0: the rank's share of the cores where it has a GPU, else"
-        " 1, since the network then keeps the cores busy",
+        "threads per rank for checking pairs and preparing crops; 0: the rank's share of the cores if it has a GPU,"
+        " else 1, since the network itself then uses the cores",
         Role.MACHINE,
     )
     stall_seconds: float | None = stall_flag()
@@ -233,4 +240,4 @@ TRAINING_GROUPS = {
     "network": ModelConfig,
     "diffusion": DiffusionConfig,
 }
-"""The groups of flags of `scripts/train.py`, by their titles in its help; those of sampling are none of its own."""
+"""The flags of `scripts/train.py` by the titles of their groups in its help. Flags of sampling are not among them."""

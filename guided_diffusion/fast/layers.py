@@ -62,7 +62,7 @@ class FastConv:
 
 
 def fast_conv(layer: nn.Conv3d, dtype: torch.dtype, inputs: slice = slice(None), *, bias: bool = True) -> FastConv:
-    """A trained layer made fast; `inputs` takes some of its input channels only."""
+    """The fast form of a trained layer; `inputs` selects some of its input channels."""
     weight = layer.weight[:, inputs].to(dtype)
     return FastConv(weight, layer.bias.to(dtype) if bias else None, layer.padding, layer.stride)
 

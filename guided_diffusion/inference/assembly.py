@@ -9,7 +9,7 @@ from guided_diffusion.pet.patches import PatchPlan
 
 
 class Assembly:
-    """Stitches batches in whatever order they arrive, and hands every whole realisation on in order of its number.
+    """Stitches batches in the order of arrival, and passes on complete realisations in the order of their numbers.
 
     Volumes are float32 [X, Y, Z], patches [N, X, Y, patch_size], with an axis of channels before X where a realisation
     has several. shapes: of every realisation, without Z. Only realisations between the one to be handed on next
@@ -42,7 +42,7 @@ class Assembly:
         ]
 
     def add(self, realisation: int, batch: int, samples: np.ndarray) -> None:
-        """Take in a batch that has just been computed, and keep it on disk until the volume is complete."""
+        """Add a batch that has just been computed, and keep it on disk until the volume is complete."""
         if realisation not in self._volumes:
             self._open(realisation)
         if self._finished:
@@ -51,7 +51,7 @@ class Assembly:
         self._hand_on()
 
     def _hand_on(self) -> None:
-        """Pass on what is complete."""
+        """Pass on the realisations that are complete."""
         while self._next < self._realisations:
             if self._next not in self._volumes:
                 if self._absent(self._next):
@@ -64,7 +64,7 @@ class Assembly:
             self._next += 1
 
     def _open(self, realisation: int) -> None:
-        """Begin a volume with what is on disk of it."""
+        """Start a realisation from its batches on disk."""
         absent = self._absent(realisation)
         self._volumes[realisation] = np.zeros(self._shapes[realisation], dtype=np.float32)
         self._remaining[realisation] = set(range(len(self._batches)))

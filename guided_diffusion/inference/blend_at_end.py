@@ -27,7 +27,7 @@ class BlendAtEnd:
         _agree(None)
 
     def lead(self, padded: np.ndarray, plan: PatchPlan, batches: list[range], assembly: Assembly) -> list[PatchTiming]:
-        """Rank 0's part. Once a batch did not fit the memory, or something failed, no further task is handed out."""
+        """Rank 0's part. Hands out no further tasks once a batch did not fit into memory or something failed."""
         missing = assembly.missing()
         timings: list[PatchTiming] = []
         stopped: Exception | None = None
@@ -77,7 +77,7 @@ class BlendAtEnd:
 
 
 def _agree(stopped: Exception | None) -> None:
-    """Every rank raises what stopped rank 0, if anything did."""
+    """Raise on every rank the error that stopped rank 0, if any."""
     stopped = communicator().bcast(stopped)
     if stopped is not None:
         raise stopped

@@ -41,7 +41,7 @@ class _Share:
 
 
 class BlendEachStep:
-    """A `Blending` of neighbouring patches after every step of their walks.
+    """A `Blending` of neighbouring patches after every sampling step.
 
     Before each exchange all ranks learn whether one has failed, so that none waits for its overlaps.
     """
@@ -61,7 +61,7 @@ class BlendEachStep:
         meet()
 
     def lead(self, padded: np.ndarray, plan: PatchPlan, batches: list[range], assembly: Assembly) -> list[PatchTiming]:
-        """Rank 0's part: share the patches out and walk with the others."""
+        """Rank 0's part: distribute the patches, and sample with the other ranks."""
         comm = communicator()
         # Whole batches, so that what is computed together does not depend on the number of ranks.
         blocks = [block for rank in range(comm.size) if (block := block_of(rank, comm.size, len(batches)))]
@@ -132,7 +132,7 @@ class BlendEachStep:
 
 
 def _agree(failure: Exception | None = None, *, ended: bool = True) -> bool:
-    """Tell all ranks whether this one failed; returns whether one of them has ended its walk.
+    """Tell all ranks whether this one failed; returns whether one of them has stopped sampling.
 
     Raises on all ranks what failed on the first of those on which something did.
     """
@@ -145,7 +145,7 @@ def _agree(failure: Exception | None = None, *, ended: bool = True) -> bool:
 
 
 def _failure_of(function: Callable[..., None], *arguments: Any) -> Exception | None:
-    """What a call raised, as all ranks may raise it."""
+    """The error that a call raised, in the form that all ranks raise."""
     try:
         function(*arguments)
     except Exception as error:
@@ -159,7 +159,7 @@ def _patches(batches: list[range], block: range) -> range:
 
 
 def _receive(rank: int, tag: int) -> Any:
-    """A message from a rank, without keeping a core busy while waiting."""
+    """Receive a message from a rank without busy waiting."""
     comm = communicator()
     wait_until(lambda: comm.iprobe(source=rank, tag=tag))
     return comm.recv(source=rank, tag=tag)

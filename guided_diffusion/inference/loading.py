@@ -34,7 +34,7 @@ class LoadedModel:
 
     @property
     def sampling(self) -> Sampling:
-        """Settings of sampling patches."""
+        """Settings for sampling patches."""
         return self.settings.sampling
 
     @property
@@ -44,12 +44,12 @@ class LoadedModel:
 
     @property
     def method(self) -> Method:
-        """The network's."""
+        """The method of the network."""
         return METHODS[self.settings.method]
 
     @property
     def margin(self) -> int:
-        """Number of further slices that the network gets at both ends of a patch."""
+        """Number of additional slices that the network needs at both ends of a patch."""
         return self.method.margin(self.settings.model)
 
     @property
@@ -62,7 +62,7 @@ class LoadedModel:
         return replace(self, settings=replace(self.settings, sampling=self.sampling.at_dose(dose)))
 
     def patch_bytes(self, slices: int, in_plane: tuple[int, int]) -> int:
-        """About the memory in bytes that a network call on a patch takes. in_plane: X and Y as the network gets it."""
+        """Estimated memory in bytes of a network call on a patch. in_plane: its X and Y as padded for the network."""
         return self.method.call_bytes(self.model.config, (slices, *in_plane), self.model.dtype)
 
 

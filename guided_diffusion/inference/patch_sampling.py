@@ -24,7 +24,7 @@ from guided_diffusion.pet.patches import PatchPlan
 from guided_diffusion.stalls import sign_of_life, working
 
 DRAWS_TOGETHER = 10
-"""Images that a network draws of a patch in one call: what they have in common is computed once, and all are held."""
+"""Images drawn of a patch per call: what they share is computed once, but all are held in memory."""
 
 
 @dataclass(frozen=True)

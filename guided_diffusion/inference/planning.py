@@ -91,7 +91,7 @@ def bytes_on_disk(volume: Volume, loaded: LoadedModel) -> int:
 
 
 def describe(model_input: Volume, plan: PatchPlan, loaded: LoadedModel, free: float | None) -> str:
-    """One line for the user: what a network call is expected to take, and what there is."""
+    """One line for the user: the memory that a network call is expected to need, and the free memory."""
     together = min(loaded.sampling.batch_size, len(plan.starts))
     x, y = network_plane(model_input, loaded.model)
     needed = loaded.patch_bytes(plan.patch_size, (x, y))
@@ -103,7 +103,7 @@ def describe(model_input: Volume, plan: PatchPlan, loaded: LoadedModel, free: fl
 
 
 def network_plane(model_input: Volume, model: Network) -> tuple[int, int]:
-    """X and Y of a patch as the network gets it."""
+    """X and Y of a patch, padded for the network."""
     multiple = model.config.in_plane_multiple
     x, y = (size + -size % multiple for size in model_input.data.shape[:2])
     return x, y

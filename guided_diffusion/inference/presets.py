@@ -57,7 +57,7 @@ MODEL_FLAGS = frozenset(
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a run's result, and lines for the user on how it was decided."""
+    """All settings that determine the result of a run, and notes for the user on where they come from."""
 
     preset: str
     method: str
@@ -79,7 +79,7 @@ class Settings:
 
 
 def inference_settings(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settings:
-    """Settings for the flags that were given (and only those). Raises InputError for flags that make no sense."""
+    """Settings from the flags that were given (only those). Raises InputError for contradictory or impossible flags."""
     preset = flags.get("preset", "fast" if header else "paper")
     if preset not in INFERENCE_PRESETS:
         raise InputError(f"--preset {preset!r} is unknown: choose {' or '.join(INFERENCE_PRESETS)}")
@@ -116,7 +116,7 @@ def inference_settings(flags: dict[str, Any], header: Header | None, on_gpu: boo
 
 
 def _applicable(flags: dict[str, Any], method: str, notices: list[str]) -> dict[str, Any]:
-    """The flags without those that mean nothing to a method of a single call, or to one that draws no images."""
+    """The flags without those that have no effect on a method of a single call, or on one that draws no images."""
     chosen = method_named(method, "the header's method")
     meaningless = {
         "answers in one call": frozenset() if chosen.sampled else _CHAIN_FLAGS,
@@ -133,7 +133,7 @@ def _applicable(flags: dict[str, Any], method: str, notices: list[str]) -> dict[
 
 
 def _recommended(published: bool, method: str, header: Header | None) -> SamplerConfig:
-    """The sampler of the preset; to a method of a single call only the precision in a header has a meaning."""
+    """The preset's sampler; for a method of a single call, only the precision in the header matters."""
     if published:
         return SamplerConfig()
     sampler = header.sampler if header else FAST_SAMPLER
@@ -184,7 +184,7 @@ def _start(flags: dict[str, Any], recommended: SamplerConfig) -> tuple[str, int 
 
 
 def _respacing(flags: dict[str, Any], recommended: SamplerConfig, start_from: str, notices: list[str]) -> str:
-    """--timestep_respacing if given, else the preset's, of which it is said if it is meant for another start."""
+    """--timestep_respacing if given, else the preset's, with a note if that is meant for another start."""
     if "timestep_respacing" in flags:
         return flags["timestep_respacing"]
     respacing = recommended.timestep_respacing

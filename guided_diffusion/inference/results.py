@@ -37,7 +37,7 @@ class Denoised:
 
 
 class Result:
-    """Realisations as they come, each taken back to the input's grid, and their statistics."""
+    """Collects realisations, resamples each to the input's grid, and keeps their statistics."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Result:
         self._deviations: tuple[np.ndarray | None, np.ndarray | None] | None = None
 
     def add(self, realisation: np.ndarray) -> None:
-        """Take in a realisation, normalised [X, Y, Z], padded as the network needs it."""
+        """Add a realisation, normalised [X, Y, Z], padded as the network needs it."""
         samples = self._of_volume(realisation)
         self._on_model_grid.add(samples)
         back = self._back(samples)
@@ -68,7 +68,7 @@ class Result:
             self._measured.append(self._measure(back))
 
     def add_draws(self, channels: np.ndarray) -> None:
-        """Take in the mean and a group of images, normalised [1 + images, X, Y, Z], padded as the network needs it.
+        """Add the mean and a group of images, normalised [1 + images, X, Y, Z], padded as the network needs it.
 
         Groups come in order; the mean is the same in all.
         """
@@ -86,7 +86,7 @@ class Result:
         self._deviations = tuple(statistics.standard_deviation for statistics in self._of_draws)
 
     def _of_volume(self, padded: np.ndarray) -> np.ndarray:
-        """The part of [..., X, Y, Z] that is the volume."""
+        """[..., X, Y, Z] without the padding."""
         x, y, z = self.model_input.data.shape
         return padded[..., :x, :y, :z]
 
@@ -103,7 +103,7 @@ class Result:
         )
 
     def described(self, plan: PatchPlan, timings: list[PatchTiming]) -> Denoised:
-        """All of it, once every realisation is here."""
+        """The result, once all realisations have been added."""
         on_model_grid, on_input_grid = self._deviations or (
             self._on_model_grid.standard_deviation,
             self._on_input_grid.standard_deviation,

@@ -44,7 +44,7 @@ def run_key(voxels: str, weights: str, settings: dict[str, Any], flags: dict[str
 
 
 def _of_result(values: dict[str, Any]) -> dict[str, Any]:
-    """Flags, and configurations of flags, without those that say where and how fast, not what."""
+    """The flags, also within configurations, without those that only affect files and speed."""
     return {
         name: _of_result(value) if isinstance(value, dict) else value
         for name, value in values.items()
@@ -66,15 +66,15 @@ class FinishedPatches:
 
     @classmethod
     def of_run(cls, results: Path, key: str) -> "FinishedPatches":
-        """Those of the run with this key."""
+        """The finished batches of the run with this key."""
         return cls(results / f"{_PREFIX}{key[:16]}", key)
 
     def with_patches_of(self, slices: int) -> "FinishedPatches":
-        """Those of plans with patches of this length: a run may go over to shorter ones where memory is short."""
+        """Those with patches of this length, since a run that lacks memory changes to shorter ones."""
         return FinishedPatches(self.folder, self.key, slices)
 
     def has(self, number: int) -> bool:
-        """Whether a batch needs not be computed any more. One that is damaged is removed, and the log says so."""
+        """Whether a batch is already computed. A damaged one is removed, with a line in the log."""
         if number in self._whole:
             return True
         path = self._path(number)
@@ -99,7 +99,7 @@ class FinishedPatches:
         return np.load(io.BytesIO(content), allow_pickle=False)
 
     def save(self, number: int, samples: np.ndarray) -> None:
-        """Keep a batch."""
+        """Write a finished batch."""
         for folder in self._folders():
             if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
                 remove_whatever(folder)
@@ -111,12 +111,12 @@ class FinishedPatches:
         self._whole.add(number)
 
     def discard(self) -> None:
-        """Begin anew."""
+        """Discard all kept batches."""
         remove_whatever(self.folder)
         self._whole.clear()
 
     def remove(self) -> None:
-        """The volume is complete: nothing needs to be kept, of earlier attempts with other flags neither."""
+        """Remove all kept batches, since the volume is complete; also those of earlier runs with other flags."""
         for folder in self.folder.parent.glob(f"{_PREFIX}*"):
             remove_whatever(folder)
 

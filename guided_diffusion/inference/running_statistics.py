@@ -18,7 +18,7 @@ class RunningStatistics:
         self._squares: np.ndarray | None = None  # sum of squared deviations from the mean
 
     def add(self, values: np.ndarray) -> None:
-        """Take in an array of the same shape as the others."""
+        """Add an array; all have the same shape."""
         self.count += 1
         if self.count == 1:
             self._mean = values.astype(np.float32)
@@ -31,10 +31,10 @@ class RunningStatistics:
 
     @property
     def mean(self) -> np.ndarray:
-        """Of what has been added, which must be one array at least."""
+        """Mean of the arrays added, at least one."""
         return self._mean
 
     @property
     def standard_deviation(self) -> np.ndarray | None:
-        """Of the sample (n - 1 in the denominator); None for fewer than two arrays."""
+        """Sample standard deviation (n - 1 in the denominator); None for fewer than two arrays."""
         return None if self.count < 2 else np.sqrt(self._squares / np.float32(self.count - 1))

@@ -31,7 +31,7 @@ UNCERTAINTY_NAME = "uncertainty.nii.gz"
 REPORT_NAME = "report.html"
 DICOM_FOLDER = "denoised_dicom"
 SAMPLES_SUV = DEFAULT_SUV_MAX
-"""The SUV that 1 stands for in the arrays on the model's grid, whatever range the network has."""
+"""SUV of the value 1 in the arrays on the model's grid, whatever the range of the network."""
 _ARRAY_NAME = re.compile(r"(samples|uncertainty)_\d+x\d+x\d+\.npz")
 
 
@@ -79,11 +79,11 @@ class Subject:
             return {}  # there is none, it is another program's, or damaged
 
     def read_manifest(self) -> dict[str, Any]:
-        """The manifest of a finished subject."""
+        """Contents of `run.json` of a finished subject."""
         return json.loads(read_small(self.folder / MANIFEST_NAME))
 
     def check_not_overwritten(self) -> None:
-        """Raises InputError if the scan itself, or a folder, has the name of a result and would be replaced by it."""
+        """Raises InputError if a result would overwrite the scan itself or a folder."""
         for old in self._results():
             if old.is_dir() and not old.is_symlink():
                 raise InputError(f"{old}: a folder stands where a result goes; remove it or choose another --save_dir")
@@ -128,7 +128,7 @@ def digest_of(path: Path) -> str:
 
 
 def _are_plain(names: Iterable[str]) -> bool:
-    """Whether these are names of files in the folder itself."""
+    """Whether all are plain file names, without a path."""
     return all(name not in ("", ".", "..") and Path(name).name == name for name in names)
 
 

@@ -31,7 +31,7 @@ class Focus:
 
     @property
     def is_lacking(self) -> bool:
-        """Whether the other volume has no such contrast near this place."""
+        """Whether the other volume has no corresponding contrast nearby."""
         return self.contrast_elsewhere < STILL_THERE
 
 

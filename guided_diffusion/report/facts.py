@@ -12,7 +12,7 @@ Facts = list[tuple[str, str]]
 
 
 def facts_of(manifest: Mapping[str, Any]) -> Facts:
-    """Pairs of a name and a text, in the order of a reader's questions."""
+    """Pairs of a name and a text, in the order of the table."""
     return [*_input(manifest), *_model(manifest), *_work(manifest)]
 
 

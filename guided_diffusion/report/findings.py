@@ -27,7 +27,7 @@ class UniformSphere:
 
     @property
     def change_percent(self) -> float:
-        """Of the mean."""
+        """Change of the mean in per cent."""
         return 100 * (self.mean_after / self.mean_before - 1)
 
 
@@ -56,7 +56,7 @@ class Findings:
 
     @property
     def median_cov(self) -> tuple[float, float]:
-        """Of the spheres, before and after, in per cent; NaN where there are none."""
+        """Median COV of the spheres in per cent before and after; NaN if there are none."""
         pairs = [(sphere.cov_before, sphere.cov_after) for sphere in self.spheres] or [(np.nan, np.nan)]
         before, after = np.median(pairs, axis=0)
         return float(before), float(after)

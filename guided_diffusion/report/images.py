@@ -18,7 +18,7 @@ PLANES = ("coronal", "sagittal")
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A volume of a page and its title. is_deviation: a standard deviation in SUV, not an image of the patient."""
+    """A volume shown in a report, and its title. is_deviation: it is a standard deviation in SUV, not an image."""
 
     title: str
     volume: Volume

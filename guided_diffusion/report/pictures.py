@@ -33,7 +33,7 @@ def colour_bar(colours: str = GREY) -> str:
 
 
 def round_top(values: np.ndarray) -> float:
-    """A round number that all but 0.1 % of the values' magnitudes do not pass."""
+    """A round number that 99.9 % of the values' magnitudes do not exceed."""
     top = max(float(np.quantile(np.abs(values), _WINDOW_QUANTILE)), 1e-3)
     decade = 10.0 ** np.floor(np.log10(top))
     return float(decade * next(step for step in _NICE if step * decade >= top * (1 - 1e-9)))

@@ -35,7 +35,7 @@ class RunImages:
     reference: Volume | None = None
 
     def titled(self) -> list[Image]:
-        """Those that there are, the scan and the result first."""
+        """All volumes that exist, the scan and the result first."""
         images = [Image("Input", self.scan), Image("Denoised", self.denoised)]
         if self.uncertainty is not None:
             images.append(Image("Uncertainty (SD)", self.uncertainty, is_deviation=True))
@@ -52,7 +52,7 @@ def write_run_page(
     peaks: np.ndarray | None = None,
     neck_mm: float = 0.0,
 ) -> None:
-    """Write the page about a run.
+    """Write the report on a run.
 
     manifest: what `run.json` holds. peaks: float [realisations, foci], SUVpeak of every realisation near each focus of
     the scan, in the order of `foci_of`; None where there was one realisation. neck_mm: what is left out of all
@@ -85,7 +85,7 @@ def write_run_page(
 
 
 def _cards(findings: Findings, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The main numbers of the page."""
+    """The table of main results."""
     before, after = findings.median_cov
     kept = len(findings.before) - len(findings.lost)
     cap = manifest["settings"]["preprocessing"]["suv_max"]

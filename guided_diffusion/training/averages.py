@@ -21,12 +21,12 @@ class MovingAverages:
         self.by_rate = {rate: {name: value.detach().clone() for name, value in self._weights.items()} for rate in rates}
 
     def load(self, rate: str, state: StateDict) -> None:
-        """Go on from a saved average."""
+        """Continue from a saved average."""
         for name, value in self.by_rate[rate].items():
             value.copy_(state[name])
 
     def update(self, step: int) -> None:
-        """Take in the network's weights as they are after `step` steps."""
+        """Update the averages with the network's weights after `step` steps."""
         for rate, average in self.by_rate.items():
             update = get_ema_multi_avg_fn(effective_ema_rate(float(rate), step))
             update(list(average.values()), list(self._weights.values()), None)

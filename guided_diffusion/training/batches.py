@@ -63,7 +63,7 @@ class _Upcoming:
                 values[place].numpy()[...] = getattr(crop, name)
 
     def result(self) -> Batch:
-        """The batch, as soon as it is whole. Raises what its first crop raised that cannot be used."""
+        """Wait for the batch and return it. Raises the error of its first unusable crop, if any."""
         for crop in self._crops:
             crop.result()
         return self._batch

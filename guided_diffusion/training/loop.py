@@ -90,7 +90,7 @@ class TrainLoop:
         return communicator().size * self.settings.optimisation.batch_size
 
     def _continue_from(self, start: Start) -> None:
-        """Take over everything but the weights from a saved set."""
+        """Restore everything except the weights from a saved set."""
         state = start.optimiser
         for rate in self.averages.by_rate:
             self.averages.load(rate, start.averages[rate].state_dict)
@@ -150,7 +150,7 @@ class TrainLoop:
         logger.log(f"ended after {self.step} steps and {self.minutes:.1f} minutes")
 
     def _agree_to_end(self, stop: Stop, mistake: InputError | None) -> bool:
-        """Whether all ranks end here: one was asked to, or rank 0's clock says so.
+        """Whether all ranks stop here, because one was asked to or rank 0's time is up.
 
         Raises InputError on every rank where one of them cannot go on.
         """
@@ -172,7 +172,7 @@ class TrainLoop:
         return min(filter(None, (self.settings.run.max_steps, self.settings.optimisation.lr_anneal_steps)), default=0)
 
     def _report(self, row: dict[str, float], bar: tqdm) -> None:
-        """A row of the progress table, and the same on the bar beside the steps."""
+        """Write a row of the progress table, and show it beside the progress bar."""
         self._progress.add({"step": self.step, "minutes": self.minutes} | row)
         standing = f"loss {row['loss']:.3g}, {row['voxels_per_s'] / 1e6:.3f} Mvoxels/s"
         if self._last_score is not None:
@@ -240,7 +240,7 @@ class TrainLoop:
         )
 
     def _save(self) -> None:
-        """Write model, moving averages, what continuing takes, and their digests; then remove what is too old."""
+        """Write the weights, their moving averages, the optimiser's state and the digests; then delete old sets."""
         begin_set(self.folder, self.step)
         save_checkpoint(model_path(self.folder, self.step), self.model.state_dict(), self._header(None))
         for rate, average in self.averages.by_rate.items():

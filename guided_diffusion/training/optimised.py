@@ -100,13 +100,13 @@ class OptimisedNetwork:
         return {name: torch.cat(values) for name, values in collected.items()}
 
     def gradient_norm(self) -> Tensor:
-        """Length of the gradient, on the device; the gradient is shortened where the settings say so."""
+        """Norm of the gradient, on the device; clips the gradient if the settings say so."""
         self.scaler.unscale_(self.optimiser)
         longest = self._settings.optimisation.grad_clip or math.inf
         return torch.nn.utils.clip_grad_norm_(self._trainable, longest)
 
     def advance(self, rate: float) -> None:
-        """Move the weights along the gradient at a learning rate, and clear the gradient."""
+        """Update the weights at a learning rate and clear the gradient."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.scaler.step(self.optimiser)
@@ -124,11 +124,11 @@ class OptimisedNetwork:
         return nullcontext() if self._parallel is self.network else self._parallel.no_sync()
 
     def state_dict(self) -> dict[str, Any]:
-        """State that continuing needs besides the weights."""
+        """State needed to continue, besides the weights."""
         return {"optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`. What the flags say now goes before what they were."""
+        """The inverse of `state_dict`. Current flags take precedence over the saved settings."""
         optimiser = state["optimiser"]
         # Moments saved by the plain implementation serve the fused one too.
         ours = {"fused": True, "foreach": None, "weight_decay": self._settings.optimisation.weight_decay}

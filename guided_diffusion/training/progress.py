@@ -31,7 +31,7 @@ class Interval:
         self._values: dict[str, list[float]] = defaultdict(list)
 
     def add(self, report: dict[str, float], voxels: int) -> None:
-        """Take note of a step."""
+        """Count a step."""
         self._voxels += voxels
         for name, value in report.items():
             self._values[name].append(value)

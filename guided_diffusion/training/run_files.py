@@ -71,7 +71,7 @@ def find_start(save_dir: Path, resume_checkpoint: str, rates: Iterable[str]) -> 
 
 
 def read_start(path: Path, rates: Iterable[str]) -> Start:
-    """The set of a `model######.pt`, or weights alone where no `opt######.pt` stands beside them.
+    """The set that a `model######.pt` belongs to, or only the weights if there is no `opt######.pt` beside them.
 
     Raises InputError for files that are missing, damaged or of another program.
     """
@@ -93,7 +93,7 @@ def read_start(path: Path, rates: Iterable[str]) -> Start:
 
 
 def _newest_intact(folder: Path, rates: Iterable[str]) -> Start:
-    """The newest set of the run in a folder that is whole. Raises InputError, about the newest, if none is."""
+    """The newest intact set of the run in a folder. If none is intact, raises the InputError of the newest."""
     mistakes = []
     for step in saved_steps(folder):
         try:
@@ -106,7 +106,7 @@ def _newest_intact(folder: Path, rates: Iterable[str]) -> Start:
 
 
 def _check_same_beginning(path: Path, start: Start, folder: Path) -> None:
-    """Raises InputError where a run was begun from other weights than those that its command names now."""
+    """Raises InputError if the run was started from other weights than the command now names."""
     begun = start.optimiser.get("began_from") if start.optimiser else None
     if begun is not None and path.exists() and sha256_of(path) != begun:
         what = "other weights" if begun else "no weights"
@@ -116,7 +116,7 @@ def _check_same_beginning(path: Path, start: Start, folder: Path) -> None:
 
 
 class ProgressTable:
-    """A CSV file that grows by a row at a time.
+    """A CSV file to which rows are appended one at a time.
 
     Where a run continues at `step`, the rows that will be computed again are removed first, and those after a damaged
     one.

@@ -27,7 +27,7 @@ def ema_path(folder: Path, rate: str, step: int | str) -> Path:
 
 
 def optimiser_path(folder: Path, step: int) -> Path:
-    """Everything else that continuing takes."""
+    """Everything else that is needed to continue."""
     return folder / f"opt{step:06d}.pt"
 
 
@@ -53,7 +53,7 @@ def _begun_steps(folder: Path) -> list[int]:
 
 
 def begin_set(folder: Path, step: int) -> None:
-    """Say that the set is being written, so that a run killed meanwhile leaves no damaged one behind."""
+    """Mark the set as being written, so that it is recognised as incomplete if the run is killed meanwhile."""
     with atomic_write(digests_path(folder, step)) as temporary:
         temporary.write_text(_UNFINISHED)
 
@@ -64,19 +64,19 @@ def _is_unfinished(folder: Path, step: int) -> bool:
 
 
 def write_digests(folder: Path, step: int, rates: tuple[str, ...]) -> None:
-    """Complete a set whose other files stand."""
+    """Complete a set whose other files are written."""
     paths = [model_path(folder, step), *(ema_path(folder, rate, step) for rate in rates), optimiser_path(folder, step)]
     with atomic_write(digests_path(folder, step)) as temporary:
         temporary.write_text(json.dumps({path.name: sha256_of(path) for path in paths}, indent=2) + "\n")
 
 
 def has_digests(folder: Path, step: int) -> bool:
-    """Whether the set can be checked."""
+    """Whether the set has digests to be checked against."""
     return digests_path(folder, step).is_file()
 
 
 def check_set(folder: Path, step: int) -> None:
-    """Raises InputError for a set of which a file is missing or is not what was saved."""
+    """Raises InputError if a file of the set is missing or differs from what was saved."""
     for path in (model_path(folder, step), optimiser_path(folder, step)):
         if not path.is_file():
             raise InputError(f"{path}: is missing, and without it the run does not go on from step {step}")

@@ -33,7 +33,7 @@ _ONE_CALL = SamplerConfig(bfloat16=True)
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Everything that a run of training is. `given` are the flags of the command line, for the record."""
+    """All settings of a training run. `given`: the flags on the command line, for the record."""
 
     data: DataFlags
     optimisation: OptimisationFlags
@@ -48,7 +48,7 @@ class TrainSettings:
 
 
 def training_settings(given: dict[str, Any]) -> TrainSettings:
-    """Settings for the flags that were given (and only those). Raises InputError for flags that make no sense."""
+    """Settings from the flags that were given (only those). Raises InputError for contradictory or impossible flags."""
     preset = given.get("preset", "")
     flags = TRAINING_PRESETS.get(preset, {}) | given
     data, optimisation, run = (read_flags(kind, flags) for kind in (DataFlags, OptimisationFlags, RunFlags))

@@ -25,7 +25,7 @@ from guided_diffusion.training.settings import OptimisationFlags, TrainSettings
 
 
 def items_of_rank(batch_size: int) -> range:
-    """Numbers of the items of a step that this rank trains on."""
+    """The item numbers of a step that this rank trains on."""
     first = communicator().rank * batch_size
     return range(first, first + batch_size)
 
@@ -79,12 +79,12 @@ class TrainStep:
         return Examples(crop, inner, inner, timestep, torch.tensor([[0.5, 1.0]], device=self.device))
 
     def _train_alone(self, trained: OptimisedNetwork) -> None:
-        """Let gradients reach no other network than this one."""
+        """Restrict gradients to this network."""
         for other in self.networks:
             other.let_gradients_in(other is trained)
 
     def take(self, batch: Batch, step: int) -> dict[str, float]:
-        """The step after `step` steps. Returns what there is to report of it: means over the items of all ranks.
+        """Do one training step after `step` steps. Returns its losses and norms as means over the items of all ranks.
 
         Raises InputError, on every rank, where a loss or its gradient is not finite.
         """
@@ -143,7 +143,7 @@ class TrainStep:
         return {name: values.mean().item() for name, values in terms.items()} | means
 
     def state_dict(self) -> dict[str, Any]:
-        """State that continuing needs besides the weights of `model`; includes the weights of further networks."""
+        """State needed to continue, besides the weights of `model`; includes the weights of further networks."""
         model, *others = self.networks
         state = model.state_dict() | {"schedule_sampler": self.schedule_sampler.state_dict()}
         if others:
@@ -153,7 +153,7 @@ class TrainStep:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`. What the flags say now goes before what they were."""
+        """The inverse of `state_dict`. Current flags take precedence over the saved settings."""
         model, *others = self.networks
         model.load_state_dict(state)
         for other in others:

@@ -15,7 +15,7 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Within the block, the first interrupt or termination signal asks for an end; another one enforces it."""
+    """Within the block, the first interrupt or termination signal requests a stop; a second one enforces it."""
     stop = Stop()
 
     def ask(number: int, _frame: object) -> None:

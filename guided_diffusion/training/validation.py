@@ -61,7 +61,7 @@ class Validator:
 
     @torch.no_grad()
     def score(self, model: nn.Module) -> Score:
-        """Denoise every crop, one after the other, with a model in evaluation mode on any device."""
+        """Denoise all crops one by one with a model in evaluation mode on any device."""
         device = next(model.parameters()).device
         denoised = torch.cat([self._denoise(model, item, device) for item in range(len(self._noise))])
         middle = self._normal_dose.shape[2] // 2

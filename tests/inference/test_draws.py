@@ -150,7 +150,7 @@ def test_scans_of_a_trial_have_the_dose_of_its_manifest(weights, tmp_path):
 
 
 def test_the_dose_of_a_manifest_needs_a_trial(small, weights, tmp_path):
-    with pytest.raises(InputError, match="--dose_fraction manifest: the scan is of no virtual trial"):
+    with pytest.raises(InputError, match="--dose_fraction manifest: the scan belongs to no virtual trial"):
         denoise(small / "scan.npz", weights, tmp_path, "--dose_fraction", "manifest")
 
 
