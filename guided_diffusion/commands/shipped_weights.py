@@ -16,9 +16,9 @@ def weights_or_default(path: str) -> tuple[str, list[str]]:
         return path, []
     if not DEFAULT_WEIGHTS.is_file():
         raise InputError(
-            f"--model_path is missing, and {DEFAULT_WEIGHTS}, which stands in for it in a clone of the repository, is"
-            " not there: give a checkpoint, such as local3d.pt of the repository's folder checkpoint"
+            f"--model_path is missing, and so are the default weights, {DEFAULT_WEIGHTS}: give a checkpoint, such as"
+            " checkpoint/local3d.pt of a clone of the repository"
         )
     return str(DEFAULT_WEIGHTS), [
-        f"no --model_path is given: using {DEFAULT_WEIGHTS}, trained on virtual scans, which have no patient among them"
+        f"no --model_path is given: using {DEFAULT_WEIGHTS}, trained on virtual scans only, not on patients"
     ]
