@@ -40,6 +40,9 @@ FINE_MM = 2.0
 """Voxels on which patients are painted, before a scanner's own average them."""
 SHAPES_EVERY = 4
 MOST_ORDINARY_LESIONS = 8
+LEAST_UPTAKE_SHARE = 0.5
+LEAST_SLICE_SUV = 0.02
+"""Mean of a slice above which it holds a part of a body."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,8 @@ def _write_dose(
 ) -> None:
     """The pairs of a dose, in half precision, and its images where they are kept.
 
-    Images of so few counts that no reader takes them for SUV, such as those without a voxel above zero, are left out.
+    Images of so few counts that no reader takes them for SUV, such as those without a voxel above zero, are left out,
+    and for training those that `loses_uptake` names.
     """
     for number, (image, reference) in enumerate(zip(images, references, strict=True)):
         files = _Case(subject, number).files(dose, trial.native)
@@ -188,10 +192,23 @@ def _write_dose(
             check_suv(pair[0], files["pair"], stated=True)
         except InputError:
             continue
+        if subject.split == "train" and loses_uptake(pair):
+            continue
         (out / files["pair"]).parent.mkdir(parents=True, exist_ok=True)
         arrays.write(out / files["pair"], arr_0=pair, affine=low.affine, unit=np.array("SUV"))
         if trial.native:
             save_volume(image, out / files["low_dose"])
+
+
+def loses_uptake(pair: np.ndarray) -> bool:
+    """Whether some slice of the low dose of a pair [2, X, Y, Z] has less than half of the uptake of its reference.
+
+    That happens to OSEM with very few counts, in single beds or everywhere. Nothing can be learnt from such a slice,
+    while a crop of it has thousands of times the loss of others, in units of the noise that it shows.
+    """
+    low, reference = pair.mean(axis=(1, 2), dtype=np.float64)
+    in_body = reference > LEAST_SLICE_SUV
+    return bool((low[in_body] < LEAST_UPTAKE_SHARE * reference[in_body]).any())
 
 
 def _write_native(subject: VirtualSubject, phantom: Phantom, normal: list[Volume], raw: RawData, out: Path) -> None:

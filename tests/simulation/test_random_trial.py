@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from guided_diffusion.commands.simulate import create_parser, simulate_trial
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.geometry import resample_like, to_model_grid
+from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.trial_manifest import read_manifest
 from guided_diffusion.pet.volume import load_volume
 from guided_diffusion.simulation import random_trial as random_trial_module
@@ -17,7 +18,12 @@ from guided_diffusion.simulation import trial as trials
 from guided_diffusion.simulation.native_scan import overlap_weights
 from guided_diffusion.simulation.random_acquisition import HELD_OUT, draw_acquisition, is_held_out, load_ranges
 from guided_diffusion.simulation.random_shapes import make_random_shapes
-from guided_diffusion.simulation.random_trial import RandomTrial, random_manifest_rows, write_random_subject
+from guided_diffusion.simulation.random_trial import (
+    RandomTrial,
+    loses_uptake,
+    random_manifest_rows,
+    write_random_subject,
+)
 from tests.mpi import assert_refused, run_script
 
 DOSES = ["1", "1/20"]
@@ -165,3 +171,29 @@ def test_a_dose_that_shows_nothing_is_left_out_of_the_manifest(tmp_path, monkeyp
     assert [row["dose"] for row in rows] == ["0.05"]
     assert [path.name for path in tmp_path.rglob("pair_*")] == ["pair_1-20.npz"]
     assert "notice: 1 of 2 pairs left out" in caplog.text
+
+
+def test_a_slice_that_lost_half_of_its_uptake_is_found():
+    reference = np.zeros((8, 6, 4))
+    reference[2:6, 1:5, :3] = [1.0, 2.0, 0.05]  # means over a slice of 0.33, 0.67 and 0.017
+    kept = np.stack([reference * [0.6, 1.4, 0.0, 1.0], reference])
+    assert not loses_uptake(kept.astype(np.float16))
+    for number, lost in ((0, True), (1, True), (2, False), (3, False)):  # the last two hold no body
+        pair = kept.copy()
+        pair[0, :, :, number] = 0.49 * reference[:, :, number]
+        assert loses_uptake(pair.astype(np.float16)) == lost
+
+
+@pytest.mark.parametrize(("split", "doses"), [("train", ["0.05"]), ("test", ["0.05", "0.01"])])
+def test_pairs_that_lost_uptake_are_kept_from_training_alone(tmp_path, monkeypatch, split, doses):
+    monkeypatch.setitem(trials.GRID_PRESETS, "slab", ((40, 60, 8), 8.0))
+    reconstruct = random_trial_module.reconstruct_all
+
+    def with_less_of_the_lowest(raw, counts, dose):
+        images = reconstruct(raw, counts, dose)
+        return [Volume(image.data * np.float32(0.3 if dose == 0.01 else 1), image.affine) for image in images]
+
+    monkeypatch.setattr(random_trial_module, "reconstruct_all", with_less_of_the_lowest)
+    flags = ["--scanners", "random", "--preset", "slab", "--doses", "1/20,1/100", "--reconstructions", "1"]
+    simulate_trial(create_parser(""), [*flags, "--split", split, "--out", str(tmp_path)])
+    assert [row["dose"] for row in read_manifest(tmp_path)] == doses
