@@ -239,10 +239,11 @@ class TestChecks:
     """`CropSource.check`: what training looks at before its first step."""
 
     def body(self, scale=1.0):
-        """A pair [2, X, Y, Z] of a body of SUV 1 with an organ of SUV 5, seen twice."""
+        """A pair [2, X, Y, Z] of a body of SUV 1 with an organ of SUV 5, seen with a little more and less noise."""
         array = np.zeros((2, 24, 20, 16), np.float32)
         array[:, 4:20, 4:16] = scale
         array[:, 10:14, 8:12, 6:10] = 5 * scale
+        array[0, ::2, ::2, ::2] *= 0.99
         return array
 
     def check(self, path, voxel_mm=(3.3, 3.3, 3.3)):
@@ -289,6 +290,16 @@ class TestChecks:
         array[0, 0, 0, 0] = 2
         (notice,) = self.check(write_pair(tmp_path / "pair.npz", array))
         assert "low dose has a mean of 0.1" in notice
+
+    def test_images_that_are_swapped_or_the_same_are_told(self, tmp_path):
+        (notice,) = self.check(write_pair(tmp_path / "pair.npz", self.body()[[1, 1]]))
+        assert "pair.npz: the low dose and the normal dose are one and the same image" in notice
+        noise = np.random.default_rng(0).uniform(0.5, 1.5, (24, 20, 16)).astype(np.float32)
+        pair = self.body()
+        pair[0] *= noise
+        assert self.check(write_pair(tmp_path / "pair.npz", pair)) == []
+        (notice,) = self.check(write_pair(tmp_path / "pair.npz", pair[::-1]))
+        assert "smoother than the normal dose; check that the two are not swapped" in notice
 
     def test_another_grid_is_refused(self, tmp_path):
         for affine, message in (

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
+from pathlib import Path
 
 from guided_diffusion.commands.input_flags import add_input_flags, overrides_from
 from guided_diffusion.config import (
@@ -15,7 +16,9 @@ from guided_diffusion.config import (
 from guided_diffusion.config.inference_flags import InputFlags, suv_basis_flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet.formats.arrays import load_npz
 from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.pair_checks import doubts_of_origins, doubts_of_pair
 from guided_diffusion.pet.patches import plan_axial_patches
 from guided_diffusion.pet.preparation import (
     ModelGrid,
@@ -107,6 +110,8 @@ def prepare_image(parser: Parser, arguments: Sequence[str] | None = None) -> Non
     elif flags.output:
         normal_dose = _tell(load(flags.normal_dose, grid)) if flags.normal_dose else None
         prepare(volume, flags.output, grid, normal_dose=normal_dose, suv_basis=flags.suv_basis)
+        if normal_dose is not None:
+            _tell_of_pair(volume, normal_dose, Path(flags.output))
 
 
 def _doses(flags: PreparationFlags) -> dict[str, float]:
@@ -132,6 +137,12 @@ def _write_thinned(volume: Volume, doses: dict[str, float], flags: PreparationFl
         low_dose = thinned(volume, noise, dose, flags.thin_seed + number)
         prepare(low_dose, output, grid, normal_dose=volume, suv_basis=flags.suv_basis)
         print(f"wrote {output}")
+
+
+def _tell_of_pair(low_dose: Volume, normal_dose: Volume, written: Path) -> None:
+    """Says what is doubtful about a pair that was written."""
+    for notice in [*doubts_of_origins(low_dose, normal_dose), *doubts_of_pair(*load_npz(written), written)]:
+        print(f"notice: {notice}", file=sys.stderr)
 
 
 def _tell(volume: Volume) -> Volume:

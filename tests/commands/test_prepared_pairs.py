@@ -1,0 +1,46 @@
+"""What is doubtful about a pair is said when it is made, not only when it is trained on."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from guided_diffusion.commands.prepare import create_parser, prepare_image
+from tests.dicom_series import write_series
+
+BODY = np.zeros((16, 16, 12), np.float32)
+BODY[2:14, 2:14] = 1
+BODY[6:9, 6:9, 4:7] = 5
+NOISE = np.random.default_rng(0).uniform(0.5, 1.5, BODY.shape).astype(np.float32)
+
+
+def notices_of(low, normal, tmp_path, capsys):
+    command = ["--input", str(low), "--normal_dose", str(normal), "--output", str(tmp_path / "pair.npz")]
+    prepare_image(create_parser(""), [*command, "--voxel_mm", "4", "4", "4"])
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("notice: ")]
+
+
+@pytest.mark.parametrize(
+    ("low", "normal", "message"),
+    [
+        (BODY * NOISE, BODY, None),
+        (BODY, BODY * NOISE, "the low dose is smoother than the normal dose; check that the two are not swapped"),
+        (BODY, BODY, "the low dose and the normal dose are one and the same image"),
+        (BODY * NOISE * 4, BODY, "check that both are in SUV and of one scan"),
+    ],
+)
+def test_images_that_can_hardly_be_a_pair(tmp_path, capsys, low, normal, message):
+    for name, image in (("low", low), ("normal", normal)):
+        nib.save(nib.Nifti1Image(image, np.diag([-4.0, -4, 4, 1])), tmp_path / f"{name}.nii")
+    notices = notices_of(tmp_path / "low.nii", tmp_path / "normal.nii", tmp_path, capsys)
+    assert len(notices) == (message is not None)
+    assert all("pair.npz: the low dose" in notice and message in notice for notice in notices)
+
+
+@pytest.mark.parametrize("patient", ["A", "B"])
+def test_series_of_two_patients(tmp_path, capsys, patient):
+    stored = (BODY * NOISE * 2500).astype(np.int16)
+    write_series(tmp_path / "low", stored, PatientID="A")
+    write_series(tmp_path / "normal", (BODY * 2500).astype(np.int16), PatientID=patient)
+    notices = notices_of(tmp_path / "low", tmp_path / "normal", tmp_path, capsys)
+    expected = "notice: PatientID (0010,0020) of low dose and normal dose differ; check that both are of one scan"
+    assert notices == ([expected] if patient == "B" else [])
