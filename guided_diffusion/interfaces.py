@@ -37,9 +37,9 @@ class Network(Protocol):
 
 
 class Process(Protocol):
-    """The steps at which a network is called: 0 to num_timesteps - 1, 0 being the least noisy.
+    """The steps at which a network is called: 0 to num_timesteps - 1, from the least to the most noisy.
 
-    original_timesteps: int64 [num_timesteps], which timesteps of the whole process these are.
+    original_timesteps: int64 [num_timesteps], the timesteps of the full process that these are.
     """
 
     config: DiffusionConfig
@@ -68,9 +68,9 @@ class Process(Protocol):
 
 
 class NoisingProcess(Process, Protocol):
-    """A process that adds noise: what samplers that walk in terms of signal and noise need besides.
+    """A process that adds noise, with what samplers need that work in terms of signal and noise.
 
-    alphas_cumprod: float64 [num_timesteps]. alphas_cumprod_prev: the same one step before, 1 at first.
+    alphas_cumprod: float64 [num_timesteps]. alphas_cumprod_prev: the same one step before, starting with 1.
     """
 
     alphas_cumprod: np.ndarray
@@ -85,11 +85,11 @@ class NoisingProcess(Process, Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """Input of a training step: crops [N, 1, Z, X, Y], noise of their shape, and timesteps [N].
+    """Input of a training step: crops [N, 1, Z, X, Y], noise of the same shape, and timesteps [N].
 
-    low_dose has the method's margin of further slices at both ends. noise: None for methods that use none. reference:
-    [N, 2], the low dose's share of the normal dose's counts, and the share of its noise that the normal dose has (0: it
-    is free of noise).
+    low_dose has the method's margin of additional slices at both ends. noise: None for methods that use none.
+    reference: [N, 2], the low dose's counts as a fraction of the normal dose's, and the fraction of its noise that the
+    normal dose has (0: it is noise-free).
     """
 
     low_dose: Tensor
@@ -99,16 +99,17 @@ class Examples:
     reference: Tensor
 
     def part(self, wanted: slice, device: torch.device) -> "Examples":
-        """Some of them, on a device, to which pinned memory is copied while the device computes."""
+        """Some of the examples, on a device; pinned memory is copied while the device computes."""
         values = vars(self).values()
         return Examples(*(v if v is None else v[wanted].to(device, non_blocking=True) for v in values))
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A network that is trained, by an optimiser of its own, and the loss that it is trained by.
+    """A network to train with an optimiser of its own, and its loss.
 
-    losses: of (the network, with its gradients averaged over ranks; examples): the terms [N], "loss" among them.
+    losses: function of the network (whose gradients are averaged over ranks) and examples; returns the terms [N], with
+    the total as "loss".
     """
 
     name: str
@@ -117,14 +118,14 @@ class Objective:
 
 
 class Method(ABC):
-    """A kind of denoiser that can be trained and run: all that is its own.
+    """A kind of denoiser that can be trained and run: everything that is specific to it.
 
-    name: in flags and headers. sampled: whether it is a chain of steps, not a single call. dims: of its network. terms:
-    what its objectives report besides the first one's loss; those of further objectives begin with their names.
-    begins_with: the method whose weights its training begins with, None for none in particular. uses_noise: whether
-    its objectives use the noise of examples. noise_fields: how many fields of white noise an image is made of, where
-    the network draws images about its answer; else 0. alignment: patches begin at multiples of so many slices; more
-    than 1 where what a network makes of noise depends on the place in a patch.
+    name: as in flags and headers. sampled: whether an image takes a chain of network calls instead of a single one.
+    dims: of the network. terms: terms that the objectives report besides the loss of the first; those of further
+    objectives begin with their names. begins_with: the method whose trained weights its training starts from, None for
+    no particular one. uses_noise: whether the objectives use the noise of the examples. noise_fields: for a network
+    that draws images about a predicted mean, the number of white-noise fields per image; else 0. alignment: patches
+    begin at multiples of this many slices; more than 1 if the effect of noise depends on the position in the patch.
     """
 
     name: str
@@ -138,22 +139,22 @@ class Method(ABC):
 
     @abstractmethod
     def create_model(self, model: ModelConfig, diffusion: DiffusionConfig) -> nn.Module:
-        """The network that denoises, to be trained: what a checkpoint holds and moving averages follow."""
+        """The untrained network that denoises: the one in checkpoints and moving averages."""
 
     @abstractmethod
     def create_process(self, diffusion: DiffusionConfig, start_step: int | None = None) -> Process:
-        """The process that the network is walked through, from `start_step` on (None: the last)."""
+        """The process in which the network is called, from `start_step` on (None: from the last step)."""
 
     def model_config(self, model: ModelConfig) -> ModelConfig:
-        """The network's flags with what the method fixes. Raises InputError for flags that it cannot serve."""
+        """The flags of the network, completed by the method. Raises InputError for unsupported flags."""
         return model
 
     def begun_part(self, network: nn.Module) -> nn.Module:
-        """The part of a network that takes the weights of the method that it begins with."""
+        """The part of a network that is initialised with the weights of `begins_with`."""
         return network
 
     def objectives(self, network: nn.Module, diffusion: DiffusionConfig) -> tuple[Objective, ...]:
-        """The objectives of a step of training, in their order; the first one is `network`'s."""
+        """The objectives of a training step, in order; the first is that of `network`."""
         return (Objective(self.name, network, process_losses(self.create_process(diffusion))),)
 
     def draws(
@@ -163,10 +164,10 @@ class Method(ABC):
         noises: Iterable[Tensor],
         dose: float,
     ) -> Iterator[Tensor]:
-        """Of a method with noise fields: the mean [N, 1, Z, X, Y], then an image for each noise as it comes.
+        """For methods with noise fields: yields the mean [N, 1, Z, X, Y], then one image per noise.
 
-        low_dose: [N, 1, Z, X, Y]. noises: white, [N, noise_fields, Z, X, Y] each. dose: the share of the counts of the
-        estimated image that the scan has; 0: it is the noise-free image.
+        low_dose: [N, 1, Z, X, Y]. noises: white, [N, noise_fields, Z, X, Y] each. dose: the counts of the scan as a
+        fraction of those of the image to estimate; 0: that image is noise-free.
         """
         raise NotImplementedError(f"{self.name} draws no images")
 
@@ -176,9 +177,9 @@ class Method(ABC):
         dtype: torch.dtype,
         norm_silu: Callable[..., Tensor],  # noqa: ARG002
     ) -> nn.Module:
-        """A trained network's form for inference, in a precision; by default the same network.
+        """The form of a trained network for inference, in a precision; by default the network itself.
 
-        norm_silu: the function of its norms, for forms that have a choice of it.
+        norm_silu: the function to use for normalisation followed by SiLU, for forms that allow a choice.
         """
         return network.to(dtype)
 
@@ -192,7 +193,7 @@ class Method(ABC):
 
 
 def process_losses(process: Process) -> Callable[[nn.Module, Examples], dict[str, Tensor]]:
-    """The losses of an objective that are those of a process."""
+    """The loss function of an objective that uses the losses of a process."""
 
     def losses(network: nn.Module, examples: Examples) -> dict[str, Tensor]:
         given = {"low_res": examples.low_dose}
@@ -202,5 +203,5 @@ def process_losses(process: Process) -> Callable[[nn.Module, Examples], dict[str
 
 
 def without_margin(slices: Tensor, margin: int) -> Tensor:
-    """A tensor [N, C, Z, X, Y] without so many slices at both ends."""
+    """A tensor [N, C, Z, X, Y] without `margin` slices at both ends."""
     return slices[:, :, margin : slices.shape[2] - margin]

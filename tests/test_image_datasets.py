@@ -205,7 +205,8 @@ class TestCrops:
 
     def test_where_nothing_stands_out_the_share_changes_nothing_but_the_draws(self, tmp_path):
         path = write_pair(tmp_path / "pair.npz", np.ones((2, 24, 24, 24), dtype=np.float32))
-        assert source_of(path, (8, 8, 8), hot=1.0).crop(0, 0).normal_dose.shape == (1, 8, 8, 8)
+        crop = source_of(path, (8, 8, 8), hot=1.0).crop(0, 0).normal_dose
+        np.testing.assert_array_equal(crop, np.full((1, 8, 8, 8), 1 / 16))
 
     def test_crops_are_centred_on_the_body(self, tmp_path):
         array = np.zeros((2, 96, 96, 96), dtype=np.float32)

@@ -65,8 +65,8 @@ class OpenedSubject:
 def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, load the model once, and denoise every subject. All ranks call this together.
 
-    arguments: instead of the process's own. Raises InputError on all ranks alike; of several subjects, once those with
-    nothing wrong are done.
+    arguments: instead of the process's own. Raises InputError on all ranks; with several subjects, only after the
+    others have been denoised.
     """
     with watching(stated_seconds(arguments)):
         flags = communicator().bcast(on_root(lambda: vars(parser.parse_args(arguments))))
@@ -103,9 +103,9 @@ def _check_report(flags: dict[str, Any], subjects: int) -> None:
 
 
 def _denoise_each(subjects: list[Subject], run: Run) -> None:
-    """All subjects, whatever happens to one of them.
+    """Denoise all subjects, even if some fail.
 
-    Raises at the end if one was not done: SharedFailure if the program or the machine failed, else SharedError.
+    If any failed, raises at the end: SharedFailure if the program or the machine was the cause, else SharedError.
     """
     failed: list[tuple[Subject, bool, str]] = []
     for subject in subjects:
@@ -182,9 +182,9 @@ def _inform(subject: Subject, run: Run) -> None:
 
 
 def _plan_report(scan: Volume, run: Run) -> "PlannedReport | None":
-    """Plan the page about a scan, None where no page is wanted.
+    """Plan the report on a scan; None if none is wanted.
 
-    What draws it is imported here: its libraries take half a second.
+    The report's modules are imported here, since their libraries take half a second to load.
     """
     if not run.flags["report"]:
         return None

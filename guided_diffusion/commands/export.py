@@ -40,11 +40,11 @@ def export(parser: Parser, arguments: Sequence[str] | None = None) -> None:
 
 
 def export_half(checkpoint: str, out: Path, recommended: str | None = None) -> float:
-    """Write a checkpoint of ours with float16 weights and the same header.
+    """Write a checkpoint of this program with float16 weights and the same header.
 
-    recommended: a preset whose patches and sampler the header shall recommend, whatever was known when the run began.
-    Returns the largest change of a weight, relative to the largest weight of its tensor. Raises InputError for weights
-    without a header, or beyond float16's range.
+    recommended: a preset whose patches and sampler the new header recommends, instead of those stated when the run
+    began. Returns the largest change of a weight, relative to the largest weight of its tensor. Raises InputError for
+    weights without a header, or outside the range of float16.
     """
     loaded = load_checkpoint(checkpoint)
     if loaded.header is None:

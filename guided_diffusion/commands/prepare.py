@@ -91,7 +91,7 @@ def create_parser(description: str) -> Parser:
 def prepare_image(parser: Parser, arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, and describe an image or write it. arguments: instead of the process's own.
 
-    Raises InputError for a command line that asks for nothing, and for what cannot be read, prepared or written.
+    Raises InputError if the command line asks for nothing, or for what cannot be read, prepared or written.
     """
     parsed = parser.parse_args(arguments)
     given = vars(parsed)

@@ -42,9 +42,9 @@ class PlannedReport:
         return self._write(subject, images, manifest, peaks)
 
     def renew(self, subject: Subject, flags: Mapping[str, Any]) -> Path | None:
-        """Write the page about a finished subject from its files, unless it is there as the flags want it.
+        """Write the report on a finished subject from its files, unless it exists as the flags require.
 
-        Without the intervals of foci, which follow from the realisations themselves. Returns the path of a new page.
+        It lacks the intervals of foci, which need the realisations themselves. Returns the path of a new page.
         """
         manifest = subject.read_manifest()
         wanted = asdict(read_flags(ReportFlags, flags))
@@ -66,9 +66,9 @@ class PlannedReport:
 
 
 def plan_report(scan: Volume, flags: Mapping[str, Any], realisations: int) -> PlannedReport:
-    """Returns the input of the page about a scan.
+    """Returns the input of the report on a scan.
 
-    Raises InputError for a reference that cannot be read or lies elsewhere, and a cut that leaves nothing.
+    Raises InputError for a reference that cannot be read or lies on another grid, and for a cut that leaves nothing.
     """
     wanted = read_flags(ReportFlags, flags)
     reference = _load_reference(wanted.reference, scan) if wanted.reference else None

@@ -8,9 +8,9 @@ DEFAULT_WEIGHTS = Path(__file__).parents[2] / "checkpoint" / "local3d.pt"
 
 
 def weights_or_default(path: str) -> tuple[str, list[str]]:
-    """`path`, or the repository's weights with a notice where it is empty.
+    """`path`, or if it is empty the weights of the repository, with a notice.
 
-    Raises InputError where there are none, as beside an installed package: weights belong to the repository.
+    Raises InputError if there are none, as beside an installed package: weights are part of the repository only.
     """
     if path:
         return path, []

@@ -76,10 +76,10 @@ def create_parser(description: str) -> Parser:
 
 
 def simulate_trial(parser: Parser, arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and share the subjects among the ranks; all ranks call this together.
+    """Parse the command line and divide the subjects among the ranks; all ranks call this together.
 
-    Rank 0 writes the manifest of all pairs when all subjects are there. arguments: instead of the process's own. Raises
-    InputError on all ranks alike.
+    Rank 0 writes the manifest of all pairs once all subjects are finished. arguments: instead of the process's own.
+    Raises InputError on all ranks.
     """
     flags, trial = communicator().bcast(on_root(_open_trial, parser, arguments))
     subjects = [trials.plan_subject(trial, index) for index in range(flags.subjects)]

@@ -138,9 +138,9 @@ def _check_pairs(source: CropSource, settings: TrainSettings, threads: int) -> N
 
 
 def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
-    """The start that rank 0 finds; the moving averages are on rank 0 only. All ranks call this together.
+    """The start that rank 0 finds; moving averages are on rank 0 only. All ranks call this together.
 
-    Raises InputError for weights that do not fit, on all ranks.
+    Raises InputError on all ranks for weights that do not fit.
     """
 
     def find() -> Start | None:

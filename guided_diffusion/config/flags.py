@@ -39,8 +39,8 @@ WITHOUT_RESULT = frozenset({Role.MACHINE, Role.FILES})
 class Flag:
     """A declared flag.
 
-    kind: the type of a value. default: `dataclasses.MISSING` where the flag must be given. choices: the values that it
-    takes, None for any. shown: what the help says of the default instead of its value.
+    kind: type of the value. default: `dataclasses.MISSING` if the flag must be given. choices: allowed values, None for
+    any. shown: text for the default in the help, instead of its value.
     """
 
     name: str
@@ -82,7 +82,7 @@ def flag(
 ) -> Any:
     """A dataclass field that is a command-line flag, see `Flag`.
 
-    choices: names, or names and what each means, which then follows the help.
+    choices: names, or names with their meanings, which are added to the help.
     """
     if isinstance(choices, Mapping):
         text += ". " + "; ".join(f"{name}: {meaning}" for name, meaning in choices.items())

@@ -9,10 +9,10 @@ from guided_diffusion.errors import InputError
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """Recommended way to sample a trained model: the meaning of `--preset fast` for it.
+    """The recommended sampling of a trained model: what `--preset fast` means for it.
 
     sampler, start_from: names in `samplers.SAMPLERS` and `samplers.STARTS`. start_step: the original timestep at which
-    walks start, None for the last.
+    sampling starts, None for the last.
     """
 
     sampler: str = "ddpm"

@@ -42,9 +42,9 @@ _LEVELS, _WIDEST_LEVEL = 8, 64
 
 
 def check_header(header: object, path: str) -> None:
-    """Raises InputError unless a header is made of few plain values of the right types and of plausible size.
+    """Raises InputError unless a header consists of a few plain values of the right types and plausible sizes.
 
-    Entries that are missing or unknown are left to `Header.from_dict`.
+    Missing and unknown entries are left to `Header.from_dict`.
     """
     _check_plain(header, path)
     if not isinstance(header, dict):

@@ -16,7 +16,7 @@ _METAVARS = {bool: "True|False", int: "N", float: "X", str: "TEXT", Path: "PATH"
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are one line, like every other mistake of the user's.
+    """An argument parser that raises InputError for mistakes, like the rest of the program.
 
     Its description keeps its line breaks.
     """
@@ -47,10 +47,11 @@ def add_flags(
     given_only: bool = False,
     choices: Mapping[str, Iterable[str]] | None = None,
 ) -> None:
-    """A command-line flag per declared flag of the configurations, explained.
+    """Add a command-line flag, with its help, for each declared flag of the configurations.
 
-    roles: flags of these alone. given_only: those that are not given stay out of the parsed arguments, where
-    others get their default. choices: by the names of flags, what they take, where a table elsewhere says so.
+    roles: only flags of these roles. given_only: flags that are not given are missing from the parsed arguments,
+    instead of having their defaults. choices: allowed values by the names of flags, for those defined by a table
+    elsewhere.
     """
     for name, declared in flags_of(*configs).items():
         if choices and name in choices:

@@ -11,10 +11,10 @@ from guided_diffusion.pet.patches import PatchPlan
 class Assembly:
     """Stitches batches in the order of arrival, and passes on complete realisations in the order of their numbers.
 
-    Volumes are float32 [X, Y, Z], patches [N, X, Y, patch_size], with an axis of channels before X where a realisation
-    has several. shapes: of every realisation, without Z. Only realisations between the one to be handed on next
-    and the latest that has arrived in part are held. Batches that are on disk from an earlier run are read when their
-    realisation's turn comes.
+    Volumes are float32 [X, Y, Z], patches [N, X, Y, patch_size], with a channel axis before X if a realisation has
+    several. shapes: of each realisation, without Z. In memory are only the realisations from the next one to be passed
+    on to the latest that has arrived in part. Batches on disk from an earlier run are read when their realisation is
+    due.
     """
 
     def __init__(

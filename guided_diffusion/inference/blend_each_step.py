@@ -106,9 +106,9 @@ class BlendEachStep:
         return shares
 
     def _walk(self, share: _Share, realisation: int, on_step: Callable[[], None] = lambda: None) -> PatchResult | None:
-        """Sample this rank's patches, fused with their neighbours after each step; None on a rank that has none.
+        """Sample this rank's patches, blended with their neighbours after each step; None on a rank without patches.
 
-        Raises on all ranks what failed on one.
+        If one rank fails, all ranks raise its error.
         """
         if share.task is None:
             while not _agree(ended=False):
@@ -134,7 +134,7 @@ class BlendEachStep:
 def _agree(failure: Exception | None = None, *, ended: bool = True) -> bool:
     """Tell all ranks whether this one failed; returns whether one of them has stopped sampling.
 
-    Raises on all ranks what failed on the first of those on which something did.
+    If ranks have failed, all ranks raise the error of the first.
     """
     meet()
     told = communicator().allgather((failure, ended))

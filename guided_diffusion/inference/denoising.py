@@ -39,17 +39,18 @@ def denoise_volume(
     fit_memory: bool = False,
     measure: Callable[[Volume], Any] | None = None,
 ) -> Denoised | None:
-    """Denoise a volume over all MPI ranks; every rank calls this, rank 0 with the volume and the others with None.
+    """Denoise a volume over all MPI ranks; all ranks call this, rank 0 with the volume and the others with None.
 
-    volume: in SUV, on any grid. loaded: what `load_model` gives, the same on all ranks. above_cap: what becomes of
-    uptake above suv_max, see `back_to_input_grid`. expected_patches: raise InputError unless the plan has as many.
-    finished: where rank 0 keeps finished patches, so that an interrupted run can be continued. fit_memory: begin with
-    patches as short as the free memory demands, if the noise is a field. If memory runs out in any case, all ranks
-    begin again with patches of half the length, or raise InputError where the noise depends on it. measure: looks at
-    every realisation (SUV, on the input's grid) on rank 0, which keeps none of them.
-    Returns the result on rank 0 and None elsewhere; raises InputError for one that is not finite. Its memory does not
-    grow with the number of realisations. A network that draws images makes several of a patch in one call, and none
-    where only the mean is wanted.
+    volume: in SUV, on any grid. loaded: the result of `load_model`, the same on all ranks. above_cap: how uptake above
+    suv_max is treated, see `back_to_input_grid`. expected_patches: if given, raise InputError unless the plan has this
+    number of patches. finished: where rank 0 keeps finished patches, so that an interrupted run can be continued.
+    fit_memory: shorten the patches to the free memory beforehand, if `--noise field` allows it. measure: called on rank
+    0 with each realisation (SUV, on the input's grid); realisations themselves are not kept.
+
+    Returns the result on rank 0, None elsewhere. Memory does not grow with the number of realisations. Raises
+    InputError if the result is not finite. If memory runs out, all ranks start again with patches of half the length;
+    if that would change the noise, they raise InputError. A network that draws images draws several of a patch per
+    call, and none if only the mean is wanted.
     """
     model_input = on_root(planning.to_grid, volume, loaded.preprocessing)
     free = planning.free_bytes_per_rank(loaded.device) if fit_memory else None
@@ -70,7 +71,7 @@ def denoise_volume(
 
 
 class _Work:
-    """What rank 0 has sampled with a plan: the volume, padded in plane, and where the patches go."""
+    """Rank 0's state of a run with one plan: the volume, padded in plane, the batches, and their assembly."""
 
     def __init__(self, plan: PatchPlan, loaded: LoadedModel, result: Result, kept: FinishedPatches | None):
         grid = loaded.preprocessing
@@ -89,7 +90,7 @@ class _Work:
 
 
 def _described(work: _Work, plan: PatchPlan, timings: list[PatchTiming]) -> Denoised:
-    """The result of work that is done; raises InputError where voxels are NaN or infinite, which is no image."""
+    """The result of finished work. Raises InputError if voxels are NaN or infinite."""
     denoised = work.result.described(plan, timings)
     if not np.isfinite(denoised.samples).all():
         raise InputError(

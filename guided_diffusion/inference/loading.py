@@ -21,9 +21,9 @@ from guided_diffusion.methods.registry import METHODS
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """All that denoises: a network in evaluation mode on this rank's device, its (shortened) process, and the settings.
+    """A model ready to denoise: a network in evaluation mode on this rank's device, its process, and the settings.
 
-    compile_seconds: how long compiling took, where it was asked for. sha256: of the file that the weights are from.
+    compile_seconds: time for compilation, if requested. sha256: of the file of the weights.
     """
 
     model: Network
@@ -69,9 +69,9 @@ class LoadedModel:
 def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
     """Load weights on every rank; all ranks call this together.
 
-    flags: those of `scripts/test.py` that are given, such as {"preset": "paper"}, of `presets.MODEL_FLAGS`; the
-    network's own are needed only for weights without a header. Raises InputError for a file that cannot be used and for
-    other flags, on all ranks alike.
+    flags: those flags of `scripts/test.py` that are given, such as {"preset": "paper"}, out of `presets.MODEL_FLAGS`;
+    flags of the network are needed only for weights without a header. Raises InputError on all ranks for an unusable
+    file and for other flags.
     """
     root_first(_check_names, flags or {})
     checkpoint = root_first(parse_checkpoint, read_once(path), path)

@@ -27,9 +27,9 @@ class Contribution:
 
 
 def contributions(plan: PatchPlan) -> list[Contribution]:
-    """All of them, in an order on which ranks can rely.
+    """All overlaps of patches, in the same order on all ranks.
 
-    Where the last patch was moved back, patches that are not next to each other may overlap too.
+    If the last patch was moved back, patches that are not neighbours may overlap too.
     """
     found = []
     for giver, start in enumerate(plan.starts):
@@ -42,9 +42,9 @@ def contributions(plan: PatchPlan) -> list[Contribution]:
 
 
 class Fusion:
-    """Blends the patches of one rank with each other and with those of its neighbours.
+    """Blends the patches of one rank with each other and with those of other ranks.
 
-    owners: the rank that holds each patch of the plan. Every rank with patches calls its object as often as the others.
+    owners: the rank of each patch of the plan. All ranks with patches must call their objects equally often.
     """
 
     def __init__(self, plan: PatchPlan, owners: Sequence[int]):
@@ -58,9 +58,9 @@ class Fusion:
         self._in = [c for c in wanted if owners[c.giver] != rank == owners[c.taker]]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: the state [N, 1, Z, X, Y] of this rank's patches in order; returns the blended one.
+        """x: the state [N, 1, Z, X, Y] of this rank's patches in order; returns the blended state.
 
-        No slice has weight from more than two patches, so that sums do not depend on the order of arrival.
+        At most two patches contribute to a slice, so sums do not depend on the order of arrival.
         """
         weights = np.stack([self._plan.weights(patch) for patch in self._mine])
         weighted = x * torch.from_numpy(weights).to(x)[:, None, :, None, None]

@@ -29,10 +29,10 @@ DRAWS_TOGETHER = 10
 
 @dataclass(frozen=True)
 class PatchTask:
-    """Patches of one realisation: their first slices in the volume, and their low-dose voxels, normalised.
+    """Patches of one realisation: their first slices in the volume, and their normalised low-dose voxels.
 
-    low_dose: [N, X, Y, margin + Z + margin], with the slices that the network is only shown. realisation: of methods
-    with noise fields, the number of the group that is drawn.
+    low_dose: [N, X, Y, margin + Z + margin], including the slices that are only context for the network. realisation:
+    for methods with noise fields, the number of the group of images.
     """
 
     starts: tuple[int, ...]
@@ -53,9 +53,9 @@ class PatchTiming:
 
 @dataclass(frozen=True)
 class PatchResult:
-    """Denoised voxels of a batch, float32 [N, X, Y, Z], where they were computed and how long it took.
+    """Denoised voxels of a batch, float32 [N, X, Y, Z], with the rank and the time of the computation.
 
-    Of a method with noise fields: [N, 1 + images, X, Y, Z], its mean, and the images drawn about it.
+    For methods with noise fields: [N, 1 + images, X, Y, Z], the mean and the images drawn about it.
     """
 
     samples: np.ndarray
@@ -71,10 +71,10 @@ class Blending(Protocol):
     """A way to sample the patches of a volume over all ranks and to blend them. Made on every rank alike."""
 
     def lead(self, padded: np.ndarray, plan: PatchPlan, batches: list[range], assembly: Assembly) -> list[PatchTiming]:
-        """Rank 0's part: have what the assembly misses sampled, and fill it.
+        """Rank 0's part: have the missing patches of the assembly sampled, and add them.
 
-        padded: the normalised volume [X, Y, Z], X and Y as the network needs them. Returns what was computed, in order.
-        Raises PatchesTooLarge, on all ranks, if one runs out of memory.
+        padded: the normalised volume [X, Y, Z], with X and Y padded for the network. Returns the timings, in order.
+        Raises PatchesTooLarge on all ranks if one runs out of memory.
         """
 
     def join(self) -> None:
@@ -129,7 +129,8 @@ def groups_of_draws(sampling: Sampling) -> list[range]:
 def _draws(task: PatchTask, low_dose: Tensor, loaded: LoadedModel) -> np.ndarray:
     """Mean and images of a group, float32 [N, 1 + images, X, Y, Z].
 
-    The device holds one image of one patch at a time: computed together, patches would get other bits than alone.
+    Patches are computed one at a time, as several together would differ from one alone in the last bits; the device
+    holds one image at a time.
     """
     sampling, length, in_plane = loaded.sampling, low_dose.shape[2], tuple(low_dose.shape[3:])
     group = groups_of_draws(sampling)[task.realisation]
@@ -153,9 +154,8 @@ def _draws(task: PatchTask, low_dose: Tensor, loaded: LoadedModel) -> np.ndarray
 def _in_batches(model: Network, size: int, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:
     """The network's output for all patches, computed `size` patches at a time.
 
-    Where patches are fused after each step, a rank walks with more of them than --batch_size lets a network see at
-    once. A network decides how it computes a batch: a `UNetModel` computes it together, while a `FastUNet`,
-    whose layers hold one patch, takes it patch by patch.
+    With --fuse each_step a rank samples more patches together than the --batch_size that the network may take at once.
+    A `UNetModel` computes a batch together; a `FastUNet`, whose layers hold one patch, computes it patch by patch.
     """
     if len(x) <= size:
         return model(x, timesteps, low_res=low_res)

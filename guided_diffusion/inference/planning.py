@@ -44,8 +44,8 @@ def free_bytes_per_rank(device: torch.device) -> float | None:
 def make_plan(model_input: Volume, loaded: LoadedModel, expected_patches: int | None, free: float | None) -> PatchPlan:
     """The patches of a volume on the model's grid.
 
-    free: bytes that a network call may take, to which the patches are shortened if needed and if the noise allows it;
-    None: any. Raises InputError unless there are `expected_patches`, if given, which rules shortening out.
+    free: memory in bytes available to a network call; patches are shortened to it if the noise allows. None: unlimited.
+    Raises InputError if the plan does not have `expected_patches`, if given; patches are then not shortened.
     """
     preprocessing = loaded.preprocessing
     length = model_input.data.shape[2]
@@ -76,9 +76,9 @@ def shorter_plan(plan: PatchPlan, loaded: LoadedModel, expected_patches: int | N
 
 
 def bytes_on_disk(volume: Volume, loaded: LoadedModel) -> int:
-    """Bytes that denoising a volume writes at most: the results, and until they are complete the finished patches.
+    """Upper bound in bytes of the files of denoising a volume: results, and finished patches until completion.
 
-    All in float32; the volume on the model's grid is taken to be cut nowhere.
+    All are float32; the volume on the model's grid is assumed not to be cropped.
     """
     preprocessing, realisations = loaded.preprocessing, loaded.sampling.realisations
     on_grid = volume.data.size * volume.voxel_ml * 1000 / math.prod(preprocessing.voxel_mm)

@@ -20,10 +20,10 @@ class Denoised:
     """The result of `denoise_volume` on rank 0.
 
     samples: normalised, on the model's grid, as sampled. model_input: the low-dose volume (SUV) on the model's grid.
-    volume: SUV on the input's own grid. timings: of every batch of patches. After several realisations, samples
-    and volume are their means, and samples_sd and volume_sd their standard deviations, voxel by voxel. Where the
-    network draws images about a mean, samples and volume are that mean, or the first image. measured: what `measure`
-    gave for each realisation.
+    volume: SUV on the input's own grid. timings: of every batch of patches. With several realisations, samples and
+    volume are means, and samples_sd and volume_sd voxelwise standard deviations. If the network draws images about a
+    mean, samples and volume are that mean, or the first image if it is asked for. measured: the result of `measure` for
+    each realisation.
     """
 
     samples: np.ndarray
@@ -70,7 +70,7 @@ class Result:
     def add_draws(self, channels: np.ndarray) -> None:
         """Add the mean and a group of images, normalised [1 + images, X, Y, Z], padded as the network needs it.
 
-        Groups come in order; the mean is the same in all.
+        Groups are added in order; all have the same mean.
         """
         mean, *images = self._of_volume(channels)
         if not self._on_model_grid.count:

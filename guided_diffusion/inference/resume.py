@@ -34,10 +34,10 @@ def fingerprint(volume: Volume) -> str:
 
 
 def run_key(voxels: str, weights: str, settings: dict[str, Any], flags: dict[str, Any], device_type: str) -> str:
-    """A name for a run's results: equal keys, equal results.
+    """A name for the results of a run: runs with equal keys have equal results.
 
     voxels, weights: digests of the input volume and of the checkpoint. device_type: "cpu" or "cuda", which differ in
-    rounding and, in the published order of draws, in the noise.
+    rounding and, for `--noise per_patch`, in the noise.
     """
     deciding = [voxels, weights, _of_result(settings), _of_result(flags), device_type, torch.__version__]
     return hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()
@@ -54,9 +54,9 @@ def _of_result(values: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FinishedPatches:
-    """Batches of patches that a run has finished, in a hidden folder until the volume is complete.
+    """Finished batches of patches of a run, kept in a hidden folder until the volume is complete.
 
-    key: of the run, see `run_key`. slices: the length of its patches, 0 until they are planned.
+    key: of the run, see `run_key`. slices: length of the patches, 0 before they are planned.
     """
 
     folder: Path

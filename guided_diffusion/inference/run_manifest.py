@@ -19,9 +19,9 @@ _PACKAGES = ("pet-3d-ddpm", "torch", "numpy", "scipy", "nibabel", "pydicom", "mp
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that all subjects of a run share.
+    """Everything that is the same for all subjects of a run.
 
-    flags: of the command line. threads: of the CPU, on every rank.
+    flags: of the command line. threads: CPU threads on each rank.
     """
 
     flags: dict[str, Any]

@@ -7,9 +7,9 @@ import numpy as np
 
 
 class RunningStatistics:
-    """Voxelwise mean and standard deviation, float32, in the memory of two arrays however many are added.
+    """Voxelwise mean and standard deviation, float32, in the memory of two arrays for any number of arrays.
 
-    Rounding makes the last bits depend on the order in which arrays are added.
+    Because of rounding, the last bits depend on the order in which arrays are added.
     """
 
     def __init__(self) -> None:

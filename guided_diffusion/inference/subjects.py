@@ -39,8 +39,8 @@ _ARRAY_NAME = re.compile(r"(samples|uncertainty)_\d+x\d+x\d+\.npz")
 class Subject:
     """A scan to denoise and the folder for its results.
 
-    notices: of what was left out on the way to it. dose: its fraction of the normal one by a trial's manifest, None
-    where there is none.
+    notices: on files that were left out. dose: as a fraction of the normal dose by a trial's manifest, None without a
+    manifest.
     """
 
     path: str
@@ -49,9 +49,10 @@ class Subject:
     dose: float | None = None
 
     def is_finished(self, key: str) -> bool:
-        """Whether the results of the run with this key are here: its manifest, written last, and all that it lists.
+        """Whether the folder has complete results of the run with this key.
 
-        The digests in the manifest must fit the files; where they do not, the log says so.
+        All files listed in the manifest, which is written last, must be there with the listed digests; if not, the log
+        says so.
         """
         listed = self._listed_digests(key)
         if not listed:
@@ -92,10 +93,10 @@ class Subject:
 
     @contextmanager
     def results_aside(self) -> Iterator["Subject"]:
-        """Yields the subject with a hidden folder, whose files then replace an earlier run's results together.
+        """Yields the subject with a hidden folder, whose files then replace the results of an earlier run.
 
-        The earlier ones go first, so that old and new never stand side by side, and the manifest comes last. On an
-        exception the earlier results stay as they were.
+        The earlier results are removed first, so that old and new are never mixed, and the manifest is moved last. On
+        an exception the earlier results stay.
         """
         aside = temporary_beside(self.folder / "results")
         aside.mkdir()
@@ -135,9 +136,10 @@ def _are_plain(names: Iterable[str]) -> bool:
 def find_subjects(base_samples: str, save_dir: str) -> list[Subject]:
     """The scans at a path: a file, a DICOM folder, a folder of subjects (volume files or DICOM folders), or a trial.
 
-    A single scan's results go into `save_dir`, those of several into a folder each; a virtual trial's low doses into
-    folders named after them, such as sub-0000/low_dose_1-20, which are made when their turn comes. A `save_dir` inside
-    the folder of subjects is none of them. Raises InputError if there is nothing, or if nothing can be written.
+    The results of a single scan go into `save_dir`, those of several into one folder each, and those of a virtual trial
+    into folders named after the low doses, such as sub-0000/low_dose_1-20; folders are made when needed. A `save_dir`
+    within the folder of subjects does not count as a subject. Raises InputError if there is no scan, or if nothing can
+    be written.
     """
     if not base_samples:
         raise InputError(
@@ -195,10 +197,11 @@ def write_volumes(
 
 
 def load_results(subject: Subject, scan: Volume, manifest: Mapping[str, Any]) -> tuple[Volume, Volume | None]:
-    """A finished subject's denoised volume and its standard deviation, where there is one, in SUV by body weight.
+    """A finished subject's denoised volume and its standard deviation (or None), in SUV by body weight.
 
-    Of an array on the model's grid, what was denoised is carried to the scan again; above the largest SUV of the stored
-    samples that is the input. Negative samples then count as 0 in the mean of several realisations, not in each.
+    For an array on the model's grid, the result is transferred to the scan again, as in denoising; above the largest
+    SUV of the stored samples it is the input. Negative values are then set to 0 in the mean of several realisations,
+    not in each.
     """
     basis = manifest["flags"]["suv_basis"]
     ratio = 1.0 if basis == "bw" else ratio_of(basis, scan.source.get("suv_basis_ratios", {}))

@@ -28,7 +28,7 @@ class SliceModel(UNetModel):
     """The conditional network on slices.
 
     forward: x [N, 1, Z, X, Y] and low_res [N, 1, Z + 2n, X, Y] normalised, timesteps [N] -> float32 [N, out, Z, X, Y].
-    Without neighbours, weights and function are those of a `SuperResModel` for slices.
+    Without neighbours it has the weights and the function of a `SuperResModel` for slices.
     """
 
     def __init__(self, config: ModelConfig, out_channels: int):
@@ -75,9 +75,9 @@ class SliceBySlice(nn.Module):
 
 
 class DDPM2D(Method):
-    """Gaussian diffusion of volumes by a network that sees slices.
+    """Gaussian diffusion of volumes with a 2D network.
 
-    Training takes the slices of a crop together, at one timestep.
+    Training uses all slices of a crop at one timestep.
     """
 
     name = "ddpm2d"

@@ -22,11 +22,11 @@ SLOPE = 0.2  # of the leaky ReLU below 0, as in pix2pix
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges of every 23 x 23 x 23 voxels whether they are a normal dose or a network's.
+    """Scores every region of 23 x 23 x 23 voxels as normal dose or network output.
 
-    Two layers of stride 2 and two of stride 1, kernels of 3, instead of pix2pix's five layers of 4 x 4: crops have few
-    slices. scale: what images are multiplied by, as the generator's input is. forward: image and low_dose
-    [N, 1, Z, X, Y] normalised -> scores [N, 1, Z/4, X/4, Y/4], rounded up.
+    Two layers of stride 2 and two of stride 1, with kernels of 3, instead of pix2pix's five layers of 4 x 4, since
+    crops have few slices. scale: factor on the images, as on the generator's input. forward: image and low_dose [N, 1,
+    Z, X, Y] normalised -> scores [N, 1, Z/4, X/4, Y/4], rounded up.
     """
 
     def __init__(self, scale: float):

@@ -21,10 +21,10 @@ def _regressed(backbone: Callable[[Tensor], Tensor], config: ModelConfig, low_re
 
 
 class UNet3D(UNetModel):
-    """A network that takes the low-dose patch alone.
+    """A network whose only input is the low-dose patch.
 
     forward: x (ignored), timesteps (ignored) and low_res [N, 1, (Z,) X, Y] normalised -> the normal-dose patch, float32
-    of the same shape. `add_low_res` and `low_res_scale` mean what they mean for the diffusion model.
+    of the same shape. `add_low_res` and `low_res_scale` have the same meaning as for the diffusion model.
     """
 
     def __init__(self, config: ModelConfig):

@@ -33,10 +33,10 @@ class UniformSphere:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """The findings of a scan.
+    """Differences between a scan and its denoised image.
 
-    spheres: the most uniform of the scan. change_of_warm: 5th, 50th and 95th percentile of the change, in per cent, of
-    the means of all warm spheres; empty where there are none. before, after: the foci of the scan, and of the result.
+    spheres: the most uniform ones of the scan. change_of_warm: 5th, 50th and 95th percentile of the change in per cent
+    of the means of all warm spheres; empty if there are none. before, after: the foci of the scan and of the result.
     """
 
     spheres: list[UniformSphere]

@@ -40,9 +40,9 @@ def check_same_grid(volume: Volume, scan: Volume, name: str) -> None:
 
 
 def without_head(images: Sequence[Image], neck_mm: float) -> list[Image]:
-    """Upright images without the uppermost `neck_mm`, in whole slices, rounded up, so that no chin is shown.
+    """Upright images without the uppermost `neck_mm`, rounded up to whole slices, so that no chin is shown.
 
-    Raises InputError where nothing would be left.
+    Raises InputError if nothing would be left.
     """
     volume = images[0].volume
     slices = int(np.ceil(neck_mm / volume.voxel_mm[2] - 1e-6))

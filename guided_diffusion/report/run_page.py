@@ -54,9 +54,9 @@ def write_run_page(
 ) -> None:
     """Write the report on a run.
 
-    manifest: what `run.json` holds. peaks: float [realisations, foci], SUVpeak of every realisation near each focus of
-    the scan, in the order of `foci_of`; None where there was one realisation. neck_mm: what is left out of all
-    pictures, from the uppermost slice down. Raises InputError where grids differ or nothing would be left.
+    manifest: the content of `run.json`. peaks: float [realisations, foci], SUVpeak of every realisation near each focus
+    of the scan, in the order of `foci_of`; None for a single realisation. neck_mm: length to leave out of all pictures
+    at the top. Raises InputError if grids differ or nothing would be left.
     """
     whole = shown_images.upright(images.titled())
     kept = shown_images.without_head(whole, neck_mm)

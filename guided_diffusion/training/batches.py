@@ -25,13 +25,13 @@ class Batch:
 def batches(
     source: CropSource, items: range, first_step: int, threads: int = 1, *, pinned: bool = False
 ) -> Iterator[Batch]:
-    """The batches of all steps from `first_step` on, the same for every number of threads.
+    """The batches of all steps from `first_step` on, the same for any number of threads.
 
-    While one is used, its successors are prepared: one, and as many more as give every thread a crop. Raises InputError
-    for a crop that cannot be used when its step is asked for. Closing it waits for the crops in work alone.
+    While one batch is used, the next ones are prepared: at least one, and enough to give every thread a crop. Raises
+    InputError for an unusable crop when its step is reached. Closing the iterator waits only for crops in progress.
 
-    items: which items of every step. The ranks of a run share them out, so that together they use the same data as one
-    rank. pinned: keep the tensors in memory from which a GPU can copy while it computes.
+    items: which items of each step. The ranks of a run divide them, so that together they use the same data as a single
+    rank. pinned: use page-locked memory, from which a GPU can copy while it computes.
     """
     ahead = 1 + -(-threads // len(items))
     upcoming: deque[_Upcoming] = deque()

@@ -19,8 +19,8 @@ History = list[dict[str, Any]]
 def history_of_run(settings: TrainSettings, start: Start | None) -> History:
     """The history of a run from its first step to its next.
 
-    Logs, in one line, every flag that differs from what the run began with. Runs that were saved without a history get
-    one from here on.
+    Logs, in one line, the flags that differ from those at the start of the run. The history of a run saved without one
+    starts here.
     """
     flags = flags_of_weights(settings)
     if start is None or start.optimiser is None:
@@ -38,10 +38,10 @@ def history_of_run(settings: TrainSettings, start: Start | None) -> History:
 
 
 def flags_of_weights(settings: TrainSettings) -> dict[str, Any]:
-    """The flags that decide the weights, but for those that cannot change during a run.
+    """The flags that determine the weights, except those that cannot change during a run.
 
-    Of folders the name is kept, not the path. Crops per step count on all ranks together: what they are divided into,
-    ranks and `batch_size`, decides nothing.
+    Of folders only the name is kept. The number of crops per step counts over all ranks, since its division into ranks
+    and `batch_size` has no effect on the weights.
     """
     flags: dict[str, Any] = {}
     for config in (settings.data, settings.optimisation, settings.model):

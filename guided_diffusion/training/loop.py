@@ -48,9 +48,9 @@ from guided_diffusion.training.validation import Score, Validator
 class TrainLoop:
     """Trains `model` until a limit of the settings is reached.
 
-    Built and run by all ranks alike, within their process group. model: in float32, on its device, with its first
-    weights; those of `start` if there is one. validator: None for a run without validation, and on other ranks than 0.
-    provenance: what headers say about the run's data and command. loader_threads: prepare crops on this rank.
+    All ranks build and run it alike, within their process group. model: float32, on its device, with its initial
+    weights (those of `start`, if given). validator: None on ranks other than 0, and for runs without validation.
+    provenance: description of data and command for headers. loader_threads: threads that prepare crops on this rank.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class TrainLoop:
     def _agree_to_end(self, stop: Stop, mistake: InputError | None) -> bool:
         """Whether all ranks stop here, because one was asked to or rank 0's time is up.
 
-        Raises InputError on every rank where one of them cannot go on.
+        Raises InputError on every rank if one of them cannot continue.
         """
         out_of_time = 0 < self.settings.run.max_minutes <= self._minutes_of_this_run()
         here = torch.tensor([mistake is not None, stop.asked, self.on_root and out_of_time])

@@ -21,7 +21,7 @@ Weigh = Callable[[slice, Examples], Tensor]
 class OptimisedNetwork:
     """Everything that changes the network of an objective, which is in float32 on `device`.
 
-    Built and called by all ranks alike. The weights of all of them begin as rank 0's and stay equal.
+    All ranks build and call it alike. All start with the weights of rank 0 and keep equal weights.
     """
 
     def __init__(self, objective: Objective, settings: TrainSettings, device: torch.device):
@@ -62,10 +62,10 @@ class OptimisedNetwork:
             parameter.requires_grad_(allowed)
 
     def rehearse(self, examples: Examples) -> None:
-        """A backward pass that changes nothing, after which gradients are summed in their final order.
+        """A backward pass without effect, after which gradients are summed in their final order.
 
-        DistributedDataParallel groups the gradients anew after its first backward pass. That would round the first step
-        of a continued run differently from the same step of a run that was never interrupted.
+        DistributedDataParallel regroups the gradients after its first backward pass. Without the rehearsal, the first
+        step of a continued run would be rounded differently from the same step of an uninterrupted run.
         """
         if self._parallel is not self.network:
             self._losses(examples)["loss"].sum().backward()
@@ -79,10 +79,10 @@ class OptimisedNetwork:
                     layer.register_forward_pre_hook(_refuse_two_slices)
 
     def accumulate_gradients(self, examples: Examples, weigh: Weigh) -> dict[str, Tensor]:
-        """Gradients of the mean weighted loss over micro-batches and ranks. Returns this rank's terms [N] of the loss.
+        """Gradients of the mean weighted loss over micro-batches and ranks. Returns this rank's loss terms [N].
 
-        The ranks' gradients are averaged once, during the last micro-batch. The terms are on the device, for which
-        nothing here waits.
+        Gradients are averaged over the ranks once, during the last micro-batch. The terms stay on the device, so that
+        nothing waits for it here.
         """
         count = len(examples.timesteps)
         size = self._settings.optimisation.microbatch

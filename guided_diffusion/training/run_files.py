@@ -24,9 +24,9 @@ from guided_diffusion.training.saved_sets import (
 
 @dataclass(frozen=True)
 class Start:
-    """The start of a run: weights to begin with, and the state with which they are continued.
+    """The start of a run: initial weights and, to continue a run, its state.
 
-    began_from: SHA-256 of the weights that the run was begun from, empty if from none.
+    began_from: SHA-256 of the weights that the run was initialised with, empty if there were none.
     """
 
     weights_path: Path
@@ -37,12 +37,12 @@ class Start:
 
 
 def find_start(save_dir: Path, resume_checkpoint: str, rates: Iterable[str]) -> Start | None:
-    """Finds the start: the run in `save_dir` if it holds one, else `resume_checkpoint`, else none (None).
+    """Finds the start: the run in `save_dir` if there is one, else `resume_checkpoint`, else None.
 
-    A `resume_checkpoint` inside `save_dir` goes before its newest set. Elsewhere, weights with `opt######.pt` beside
-    them are continued, and others only give the first weights of a new run. Damaged sets at the end of the run in
-    `save_dir` are passed over with a notice. Raises InputError for files that are remote, missing or unreadable, for an
-    `opt######.pt` of another program, and where `save_dir` holds a run that the command does not continue.
+    A `resume_checkpoint` inside `save_dir` takes precedence over its newest set. Elsewhere, weights with `opt######.pt`
+    beside them are continued, and others only initialise a new run. Damaged sets at the end of the run in `save_dir`
+    are skipped with a notice. Raises InputError for files that are remote, missing or unreadable, for an `opt######.pt`
+    of another program, and if `save_dir` holds a run that the command does not continue.
     """
     if "://" in resume_checkpoint:
         raise InputError(
@@ -118,8 +118,7 @@ def _check_same_beginning(path: Path, start: Start, folder: Path) -> None:
 class ProgressTable:
     """A CSV file to which rows are appended one at a time.
 
-    Where a run continues at `step`, the rows that will be computed again are removed first, and those after a damaged
-    one.
+    When a run continues at `step`, rows that will be computed again and rows after a damaged one are removed first.
     """
 
     def __init__(self, path: Path, columns: Iterable[str], step: int):
@@ -132,9 +131,9 @@ class ProgressTable:
             writer.writerows(kept)
 
     def read(self) -> list[dict[str, str]]:
-        """The rows as text; none where there is no file. Raises InputError for another kind of file.
+        """The rows as text; empty if there is no file. Raises InputError for another kind of file.
 
-        What a crash of the machine left at the end, of zeros or half a row, is passed over with a notice.
+        Zeros or half a row at the end, as left by a crash of the machine, are skipped with a notice.
         """
         if not self._path.exists():
             return []

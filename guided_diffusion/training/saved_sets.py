@@ -96,10 +96,10 @@ def check_set(folder: Path, step: int) -> None:
 
 
 def prune(folder: Path, kept: int, step: int, start: int | None) -> None:
-    """Remove the oldest sets of a run that has just saved `step`, until `kept` of them are left; 0 keeps all.
+    """Delete the oldest sets of a run that has just saved `step`, until `kept` of them are left; 0 keeps all.
 
-    What killed runs did not finish goes in any case. Sets without digests are not known to be this program's and stay,
-    as do those after `step` and that of `start`, which the run's command may name.
+    Incomplete sets of killed runs are always deleted. Sets without digests, which may be another program's, are kept,
+    as are sets after `step` and that of `start`, which the run's command may name.
     """
     steps = [saved for saved in saved_steps(folder) if saved <= step and has_digests(folder, saved)]
     unfinished = [begun for begun in _begun_steps(folder) if _is_unfinished(folder, begun)]

@@ -41,9 +41,9 @@ def learning_rate(options: OptimisationFlags, step: int) -> float:
 
 
 class TrainStep:
-    """Everything that changes `model`, which is in float32 on its device, and what else its method trains.
+    """Everything that changes `model` (float32, on its device) and any further networks of its method.
 
-    Built and called by all ranks alike.
+    All ranks build and call it alike.
     """
 
     def __init__(self, settings: TrainSettings, model: nn.Module):
@@ -86,7 +86,7 @@ class TrainStep:
     def take(self, batch: Batch, step: int) -> dict[str, float]:
         """Do one training step after `step` steps. Returns its losses and norms as means over the items of all ranks.
 
-        Raises InputError, on every rank, where a loss or its gradient is not finite.
+        Raises InputError on every rank if a loss or its gradient is not finite.
         """
         options = self.settings.optimisation
         rate = learning_rate(options, step)

@@ -74,7 +74,7 @@ def training_memory(
     use_checkpoint: bool,
     averages: int = 1,
 ) -> TrainingMemory:
-    """Of one rank with crops [X, Y, Z] one at a time.
+    """Estimated memory of training on one rank, with crops [X, Y, Z] processed one at a time.
 
     Weights, gradients, AdamW's two moments and the moving averages are float32; `precision` is that of autocast.
     """

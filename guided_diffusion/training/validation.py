@@ -16,10 +16,10 @@ from guided_diffusion.pet.image_quality import SSIM_WINDOW, psnr, ssim
 
 @dataclass(frozen=True)
 class Score:
-    """Closeness of the low dose and the denoised images to the normal dose, on the validation crops.
+    """Similarity of the low dose and the denoised images to the normal dose, on the validation crops.
 
-    low_dose, denoised: PSNR in dB, peak suv_max, over all their voxels. ssim_*: mean over the crops. example: the
-    middle axial slice of the first crop, low dose, denoised and normal dose, normalised float32 [3, X, Y].
+    low_dose, denoised: PSNR in dB, peak suv_max, over all voxels of the crops. ssim_*: mean over the crops. example:
+    the middle axial slice of the first crop: low dose, denoised and normal dose, normalised float32 [3, X, Y].
     """
 
     low_dose: float
@@ -32,7 +32,7 @@ class Score:
 def mean_ssim(truth: Tensor, images: Tensor) -> float:
     """Mean over the crops of the SSIM of normalised images [N, 1, Z, X, Y].
 
-    Crops that are thinner than the window of 7 voxels get the largest odd one that fits.
+    For crops thinner than the window of 7 voxels, the window is the largest odd size that fits.
     """
     shortest = min(truth.shape[2:])
     window = min(SSIM_WINDOW, shortest - 1 + shortest % 2)
@@ -41,9 +41,10 @@ def mean_ssim(truth: Tensor, images: Tensor) -> float:
 
 
 class Validator:
-    """Denoises `count` fixed crops of a source as the checkpoint's recommended sampler would.
+    """Denoises `count` fixed crops of a source with the sampler that the checkpoint will recommend.
 
-    process: shortened to the sampler's steps. margin: slices at both ends of a crop that the network is only shown.
+    process: shortened to the sampler's steps. margin: slices at both ends of a crop that are only context for the
+    network.
     """
 
     def __init__(self, source: CropSource, count: int, process: Process, sampler: SamplerConfig, margin: int = 0):
