@@ -17,7 +17,7 @@ def rescaled(stored: np.ndarray, dataset: Dataset, name: str) -> np.ndarray:
     Raises:
         InputError: slope or intercept are missing or no numbers, or the bits lie where none should.
     """
-    slope, intercept = _line(dataset, name)
+    slope, intercept = _line(dataset, name, is_empty=not stored.any())
     _check_bits(dataset, name)
     _check_length(stored, dataset, name)
     values = stored * slope + intercept
@@ -25,13 +25,16 @@ def rescaled(stored: np.ndarray, dataset: Dataset, name: str) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def _line(dataset: Dataset, name: str) -> tuple[float, float]:
-    """RescaleSlope and RescaleIntercept; values that are stored as floating-point numbers need none."""
+def _line(dataset: Dataset, name: str, *, is_empty: bool) -> tuple[float, float]:
+    """RescaleSlope and RescaleIntercept; values that are stored as floating-point numbers need none.
+
+    is_empty: whether all stored values are 0. Writers that scale each slice by its largest value give it a slope of 0.
+    """
     exact = any(keyword in dataset for keyword in FLOAT_PIXELS)
     slope, intercept = tags.number(dataset, "RescaleSlope"), tags.number(dataset, "RescaleIntercept")
     if slope is None and exact and not tags.texts(dataset, "RescaleSlope"):
         slope = 1.0
-    if slope is None or slope <= 0:
+    if slope is None or slope < 0 or (slope == 0 and not is_empty):
         raise InputError(f"{name}: {tags.state(dataset, 'RescaleSlope')}; export the series again")
     if intercept is None and tags.texts(dataset, "RescaleIntercept"):
         raise InputError(f"{name}: {tags.state(dataset, 'RescaleIntercept')}; export the series again")

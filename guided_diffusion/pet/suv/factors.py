@@ -13,6 +13,7 @@ from pydicom import Dataset
 from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.suv import private_tags
 from guided_diffusion.pet.suv.agreement import check_slices_agree
+from guided_diffusion.pet.suv.correction_doubts import doubts_of_correction
 from guided_diffusion.pet.suv.drug import SEQUENCE, dose_bq, drug_of, half_life_s
 from guided_diffusion.pet.suv.injection import contradictions, delay_s, doubts, growth
 from guided_diffusion.pet.suv.overrides import (
@@ -144,6 +145,7 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
         _require_decay_corrected(first)
         needless = ("injection_time", "half_life_s", "scan_start")
         refuse_unused(overrides, needless, "the image is corrected to the injection already")
+        doubtful += doubts_of_correction(datasets, drug, overrides, 0.0)
         return SUVConversion((at_injection,) * len(datasets), f"corrected to the injection{remark}", doubtful)
     doubtful += contradictions(first, drug, overrides)
     if correction == "START":
@@ -154,6 +156,7 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
         factor = at_injection * growth(delay, half_life)
         when = f"{abs(delay):.0f} s {'after' if delay >= 0 else 'before'} the injection"
         doubtful += doubts(datasets, drug, reference, delay, overrides)
+        doubtful += doubts_of_correction(datasets, drug, overrides, delay)
         return SUVConversion((factor,) * len(datasets), f"{when}, by {reference.how}{remark}", doubtful)
     if correction == "NONE":
         _require_not_decay_corrected(first)

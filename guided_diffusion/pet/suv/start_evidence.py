@@ -28,7 +28,7 @@ def start_besides(datasets: Sequence[Dataset], scanned: Sequence[Moment], half_l
     """
     earliest = min(scanned, key=lambda moment: moment.at)
     by_vendors = (_vendors_start(datasets, private, earliest) for private in VENDORS_STARTS)
-    computed = (how(datasets, scanned, half_life_s) for how in (_start_by_decay_factor, _start_by_reference_time))
+    computed = (how(datasets, scanned, half_life_s) for how in (start_by_decay_factor, _start_by_reference_time))
     return next((found for found in (*by_vendors, *computed) if found is not None), None)
 
 
@@ -69,7 +69,7 @@ def _vendors_start(datasets: Sequence[Dataset], private: PrivateElement, earlies
     return Moment(at, earliest.dated, f"{vendor} {name}")
 
 
-def _start_by_decay_factor(datasets: Sequence[Dataset], scanned: Sequence[Moment], half_life_s: float) -> Moment | None:
+def start_by_decay_factor(datasets: Sequence[Dataset], scanned: Sequence[Moment], half_life_s: float) -> Moment | None:
     """A slice's decay factor is the activity at the scan's start, relative to its mean over the frame."""
     offsets = []
     for dataset in datasets:

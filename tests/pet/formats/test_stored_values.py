@@ -39,6 +39,17 @@ def test_padding_is_air(tmp_path, stored):
     np.testing.assert_allclose(edited(tmp_path / "s", stored, pad), expected, rtol=1e-6)
 
 
+def test_an_empty_slice_needs_no_slope(tmp_path, stored):
+    """Writers that scale each slice by its largest value give it a slope of 0."""
+    stored[..., 2] = 0
+
+    def empty(dataset, pixels):
+        if not pixels.any():
+            dataset.RescaleSlope = "0"
+
+    np.testing.assert_allclose(edited(tmp_path / "s", stored, empty), stored * SUV_PER_BQML, rtol=1e-6)
+
+
 def test_padding_in_a_tag_of_the_wrong_sign_is_known(tmp_path, stored):
     def pad(dataset, pixels):
         pixels[0] = -2000

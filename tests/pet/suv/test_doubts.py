@@ -1,9 +1,11 @@
 """What a header says that is only doubtful leads to SUV with a notice."""
 
+import math
+
 import pytest
 
 from guided_diffusion.pet.suv import SUVOverrides, suv_conversion
-from tests.dicom_series import pet_header
+from tests.dicom_series import HALF_LIFE_S, pet_header
 
 AT_NOON, NONE = {}, {"DecayCorrection": "NONE", "CorrectedImage": ["ATTN"], "ActualFrameDuration": "1"}
 
@@ -58,3 +60,41 @@ def test_a_weight_that_nobody_of_this_height_has(correction, weight, size, doubt
     notices = suv_conversion([pet_header(PatientWeight=weight, PatientSize=size, **correction)]).notices
     expected = f"a weight of {weight} kg is seldom true where PatientSize (0010,1020) is '{size}'"
     assert [expected in notice and "--weight_kg" in notice for notice in notices] == [True] * doubted
+
+
+@pytest.mark.parametrize(
+    ("correction", "seconds", "said"),
+    [
+        ("START", 0, None),
+        ("ADMIN", HALF_LIFE_S, None),
+        (
+            "START",
+            HALF_LIFE_S,
+            "which fits a correction to the injection, but DecayCorrection (0054,1102) is 'START'; SUV may be 2.00"
+            " times too high",
+        ),
+        (
+            "ADMIN",
+            0,
+            "which fits a correction to the scan's start, but DecayCorrection (0054,1102) is 'ADMIN'; SUV may be 2.00"
+            " times too low",
+        ),
+        ("START", HALF_LIFE_S / 2, None),  # neither
+        ("ADMIN", None, None),
+    ],
+)
+def test_decay_factors_that_fit_another_correction(correction, seconds, said):
+    """seconds: from what the factors refer to, to the start of the frame, one half-life after the injection."""
+    x = math.log(2) / HALF_LIFE_S * 180
+    factor = None if seconds is None else f"{2 ** (seconds / HALF_LIFE_S) * x / -math.expm1(-x):.6g}"
+    header = pet_header(DecayCorrection=correction, DecayFactor=factor, ActualFrameDuration="180000")
+    notices = suv_conversion([header]).notices
+    assert len(notices) == (said is not None)
+    assert all(f"DecayFactor (0054,1321) is '{factor}', {said}" == notice for notice in notices)
+
+
+def test_decay_factors_need_nothing_that_the_suv_does_not():
+    header = pet_header(DecayCorrection="ADMIN", DecayFactor="1.01", ActualFrameDuration="180000")
+    isotope = header.RadiopharmaceuticalInformationSequence[0]
+    del isotope.RadiopharmaceuticalStartTime, isotope.RadionuclideHalfLife
+    assert suv_conversion([header]).notices == ()

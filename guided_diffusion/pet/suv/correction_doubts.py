@@ -1,0 +1,43 @@
+"""Whether the decay factors of the slices fit what DecayCorrection says the image is corrected to."""
+
+from collections.abc import Sequence
+
+from pydicom import Dataset
+
+from guided_diffusion.pet.formats import dicom_tags as tags
+from guided_diffusion.pet.suv.drug import half_life_s
+from guided_diffusion.pet.suv.injection import delay_s, growth
+from guided_diffusion.pet.suv.overrides import SUVError, SUVOverrides
+from guided_diffusion.pet.suv.slice_times import acquisitions
+from guided_diffusion.pet.suv.start_evidence import start_by_decay_factor
+
+# What the activity at two moments differs by where they are taken for one, and where they are certainly two.
+ONE_MOMENT, TWO_MOMENTS = 1.01, 1.05
+
+
+def doubts_of_correction(
+    datasets: Sequence[Dataset], drug: Dataset, overrides: SUVOverrides, delay: float
+) -> tuple[str, ...]:
+    """A notice where the factors fit a correction to the injection and the header says START, or the other way round.
+
+    delay: seconds from the injection to what the image is taken to be corrected to, 0 for ADMIN.
+    """
+    try:
+        half_life = half_life_s(drug, overrides)
+        found = start_by_decay_factor(datasets, acquisitions(datasets), half_life)
+        if found is None:
+            return ()
+        by_factors = growth(delay_s(datasets, drug, found, half_life, overrides), half_life)
+    except SUVError:  # times that this image's SUV does not need
+        return ()
+    taken = growth(delay, half_life)
+    is_admin = taken == 1 and by_factors > TWO_MOMENTS
+    is_start = taken > TWO_MOMENTS and 1 / ONE_MOMENT < by_factors < ONE_MOMENT
+    if not (is_admin or is_start):
+        return ()
+    to = "the scan's start" if is_admin else "the injection"
+    return (
+        f"{tags.state(datasets[0], 'DecayFactor')}, which fits a correction to {to}, but"
+        f" {tags.state(datasets[0], 'DecayCorrection')}; SUV may be {max(taken, by_factors):.2f} times too"
+        f" {'low' if is_admin else 'high'}",
+    )
