@@ -19,10 +19,10 @@ def best_gaussian(
 ) -> tuple[np.ndarray, float]:
     """The Gaussian filter of `low_dose` with the best PSNR against `normal_dose`: (filtered volume, sigma in mm).
 
-    An optimistic baseline: sigma is tuned on the subject that it is tested on. The filter is isotropic in mm,
-    whatever the `voxel_size` (mm along X, Y, Z). Sigma is searched from 0 (no filter) to 10 mm, first in steps of 1 mm,
-    because the error need not have a single minimum, then to 0.02 mm between the neighbours of the best step. Raises
-    InputError where shapes differ or a voxel is not finite.
+    This is an optimistic baseline, since sigma is tuned on the subject itself. The filter is isotropic in mm for any
+    `voxel_size` (mm along X, Y, Z). Sigma is searched from 0 (no filter) to 10 mm, first in steps of 1 mm, since the
+    error may have several minima, then to 0.02 mm around the best step. Raises InputError if shapes differ or a voxel
+    is not finite.
     """
     low_dose, normal_dose = comparable(low_dose, normal_dose)
 

@@ -52,10 +52,10 @@ def left_out_of(gtr_dir: Path, gen_dir: Path, subjects: Sequence[SubjectFiles]) 
 
 
 def read_pair(subject: SubjectFiles, gtr_units: str, gen_units: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reference and generated volume in SUV, float32, one shape: [X, Y, Z] from .npz, the file's [i, j, k] from NIfTI.
+    """Reference and generated volume in SUV, float32, of one shape: .npz as [X, Y, Z], NIfTI as stored [i, j, k].
 
-    Negative generated values are set to 0, as published. Raises InputError where a file can't be read or the two can't
-    be compared.
+    Negative generated values are set to 0, as in the published evaluation. Raises InputError if a file cannot be read
+    or the two cannot be compared.
     """
     reference, reference_affine = _read(subject.reference, gtr_units, channel=1, channels=2)
     generated, generated_affine = _read(subject.generated, gen_units, channel=0)
@@ -134,9 +134,9 @@ def _scan(matfile_dir: Path | None, name: str) -> Path | None:
 
 
 def _generated_volume(folder: Path, reference: Path) -> Path:
-    """The one generated file of the reference's kind; a run on NIfTI input leaves an .npz beside the NIfTI.
+    """The only generated file of the reference's kind; a run on NIfTI input leaves an .npz beside the NIfTI.
 
-    The uncertainty that a run with several realisations leaves beside its result is no image to compare.
+    The uncertainty beside the result of several realisations does not count.
     """
     bare = _is_bare(reference)
     wanted = ".npz" if bare else ".nii or .nii.gz"

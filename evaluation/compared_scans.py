@@ -44,11 +44,10 @@ class Arrays:
 
 @dataclass(frozen=True)
 class ComparedScan:
-    """A low-dose scan and the files beside it, None for those that there are not.
+    """A low-dose scan and the files that belong to it, None for missing ones.
 
-    name: where its results lie in a method's folder, such as sub-0000/low_dose_1-20. subject: the patient, who may have
-    scans at several doses. tracer, scanner: "" where nobody says. dose: a fraction, 1 is normal, None where nobody
-    says.
+    name: path of its results in a method's folder, such as sub-0000/low_dose_1-20. subject: the patient, who may have
+    scans at several doses. tracer, scanner: "" if unknown. dose: as a fraction of the normal dose, None if unknown.
     """
 
     name: str
@@ -88,7 +87,7 @@ class UserFolders:
 def scans_of_trial(folder: Path, split: str, doses: Sequence[float] | None = None) -> list[ComparedScan]:
     """The scans of a trial's split at some doses (None: all).
 
-    Raises InputError where there are none at one of them, or the trial cannot be read.
+    Raises InputError if there are none at one of them, or if the trial cannot be read.
     """
     own = [case for case in read_cases(folder) if case.split == split]
     if not own:
@@ -100,12 +99,12 @@ def scans_of_trial(folder: Path, split: str, doses: Sequence[float] | None = Non
 
 
 def scans_of_folders(folders: UserFolders) -> tuple[list[ComparedScan], list[ComparedScan], tuple[str, ...]]:
-    """The scans of a user that are compared, those that filters are tuned on, and notices of what was left out.
+    """A user's scans to compare, those for tuning filters, and notices on files that were left out.
 
-    Without a table a scan is a subject of its own, all are compared, and the normal dose has the same name; with one,
-    each scan must have a row: `scan` (its name below the folder), and what is known of `subject`, `tracer`, `scanner`,
+    Without a table each scan is a subject of its own, all are compared, and normal doses have the same names. With one,
+    each scan must have a row: `scan` (its name below the folder), and as far as known `subject`, `tracer`, `scanner`,
     `dose`, `normal_dose` (its name below that folder) and `split` (test, or validation for tuning). Raises InputError
-    where a scan or a normal dose is missing.
+    if a scan or a normal dose is missing.
     """
     low_doses, notices = _named_scans(folders.low_dose)
     normal_doses, others = ({}, ()) if folders.normal_dose is None else _named_scans(folders.normal_dose)
@@ -194,9 +193,9 @@ def open_examination(scan: ComparedScan) -> Examination:
 
 
 def load_image(path: Path, arrays: Arrays, request: Request = Request()) -> Volume:  # noqa: B008 (frozen)
-    """A PET image in SUV by body weight, from any format that is read; `request` chooses a channel of an array.
+    """A PET image in SUV by body weight, in any format that can be read; `request` selects a channel of an array.
 
-    Raises InputError where it cannot be read, is in another unit, or contradicts what `arrays` says.
+    Raises InputError if it cannot be read, has another unit, or contradicts `arrays`.
     """
     is_array = path.is_file() and volume_formats.names_array(path.name)
     volume = _load_array(path, arrays, request) if is_array else load_volume(path)
@@ -220,9 +219,9 @@ def _load_array(path: Path, arrays: Arrays, request: Request) -> Volume:
 
 
 def image_on_grid_of(scan: Volume, path: Path, arrays: Arrays, request: Request = Request()) -> np.ndarray:  # noqa: B008
-    """The image in a file, float32 [X, Y, Z] in SUV: on the scan's grid, or an array of its shape that says no grid.
+    """The image in a file, float32 [X, Y, Z] in SUV: on the scan's grid, or an array of its shape without a grid.
 
-    Raises InputError where it cannot be read or lies on another grid.
+    Raises InputError if it cannot be read or lies on another grid.
     """
     volume = load_image(path, arrays, request)
     unplaced = not volume.source.get("is_placed", True) and volume.data.shape == scan.data.shape

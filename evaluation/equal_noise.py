@@ -16,10 +16,10 @@ TRIED_MM = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0)
 def gaussian_of_equal_noise(
     volume: np.ndarray, voxel_mm: Sequence[float], noise_of: Callable[[np.ndarray], float], wanted: float
 ) -> tuple[np.ndarray, float]:
-    """(filtered volume, sigma in mm): the Gaussian behind which `noise_of` gives `wanted`.
+    """(filtered volume, sigma in mm) for the Gaussian filter that brings `noise_of` to `wanted`.
 
-    The volume itself with sigma 0 where it has no more noise than that. Where no sigma up to 30 mm leaves so little,
-    the one of those tried that leaves least: wide filters carry hot neighbours into uniform tissue.
+    If the volume has no more noise than that, it is returned with sigma 0. If no sigma up to 30 mm reaches it, the one
+    with the least noise is used: wide filters spread hot neighbours into uniform tissue.
     """
     if noise_of(volume) <= wanted:
         return volume, 0.0

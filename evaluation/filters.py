@@ -55,7 +55,7 @@ def gaussian(scan: Scan, sigma_mm: float) -> np.ndarray:
 def non_local_means(scan: Scan, strength: float) -> np.ndarray:
     """Non-local means (Buades et al. 2005) in 3D, float32 [X, Y, Z]; its width h is `strength` x the scan's noise.
 
-    A strength relative to the noise, because scanners at one dose differ in noise by several times.
+    The strength is relative to the noise because scanners differ in noise by several times at the same dose.
     """
     return denoise_nl_means(
         scan.data,
@@ -120,8 +120,8 @@ def best_candidate(name: str, scores: Sequence[Sequence[float]]) -> tuple[float,
 def blurred_truth(truth: np.ndarray, normal_dose: np.ndarray, voxel_mm: Sequence[float]) -> tuple[np.ndarray, float]:
     """The true activity at the resolution of the scan's images: (float32 [X, Y, Z] in SUV, sigma in mm).
 
-    The Gaussian is the one that brings the truth nearest to the normal-dose image. Noise of that image does not shift
-    the choice: it is independent of the truth, so it adds the same to every error.
+    The Gaussian is the one that brings the truth nearest to the normal-dose image. The noise of that image does not
+    affect the choice: being independent of the truth, it adds the same to every error.
     """
     seen = clip_suv(normal_dose)
 

@@ -50,10 +50,10 @@ class Numbers:
 
 
 def find_places(image: np.ndarray, voxel_mm: Sequence[float]) -> Places:
-    """Finds spheres and background. Raises InputError where the image shows no six hot spheres on their ring.
+    """Finds spheres and background. Raises InputError if the image shows no six hot spheres on a ring.
 
-    The largest sphere is where a sphere of its size has the highest mean; the others follow on a ring in its plane, by
-    the angle of its middle and the direction that give them the highest means.
+    The largest sphere is where a sphere of its size has the highest mean; the others are placed on a ring in its plane,
+    with the centre and direction that give them the highest means.
     """
     smooth = gaussian_blur(image, LOCALISING_SIGMA_MM, voxel_mm)
     kernel = ball(SPHERES_MM[-1], voxel_mm).astype(float)

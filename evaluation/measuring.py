@@ -43,9 +43,9 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared: scans, methods, and the scans of other subjects that filters are tuned on (none: no filters).
+    """What is compared: scans, methods, and the scans of other subjects for tuning filters (none: no filters).
 
-    kept: results of earlier runs, which are taken over where all that they depend on is the same.
+    kept: results of earlier runs, which are reused if everything that they depend on is unchanged.
     """
 
     scans: Sequence[ComparedScan]
@@ -93,10 +93,10 @@ def check_results(comparison: Comparison) -> None:
 
 
 def tune_filters(comparison: Comparison, step: Callable[[], None]) -> tuple[Parameters, list[dict[str, object]]]:
-    """The filters' parameters at each dose, and a table of them with the PSNR reached, on rank 0; empty elsewhere.
+    """The filters' parameters at each dose, and a table of them with their PSNR, on rank 0; empty elsewhere.
 
-    All ranks call this together. The reference is the normal-dose image, and the blurred truth where the scan itself is
-    the normal-dose image. Raises InputError where a scan that tunes them has no reference.
+    All ranks call this together. The reference is the normal-dose image, or the blurred truth for scans that are the
+    normal-dose image themselves. Raises InputError if a scan for tuning has no reference.
     """
     found: dict[int, dict[str, list[float]]] = {}
     share_tasks(
@@ -149,7 +149,7 @@ def filter_input(examination: Examination) -> Scan:
 
 
 def measure_all(comparison: Comparison, parameters: Parameters, step: Callable[[], None]) -> list[Row]:
-    """Every number of every image of every scan in the order of the scans, on rank 0; empty elsewhere.
+    """All metrics of all images of all scans, in the order of the scans, on rank 0; empty elsewhere.
 
     parameters: of the filters, on every rank. All ranks call this together.
     """

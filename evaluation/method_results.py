@@ -49,9 +49,9 @@ class Method:
 
 
 def plan_of(path: Path, grid: Volume) -> PatchPlan | None:
-    """The patches that an image of scripts/test.py was made of, by the run's manifest beside it.
+    """The patches from which scripts/test.py made an image, by the manifest of the run beside it.
 
-    None where there is none, or they lie on another grid than the image.
+    None if there is no manifest, or if the patches lie on another grid than the image.
     """
     try:
         manifest = json.loads(read_small(path.parent / MANIFEST_NAME))
@@ -66,9 +66,9 @@ def plan_of(path: Path, grid: Volume) -> PatchPlan | None:
 def result_file(folder: Path, scan: ComparedScan) -> Path:
     """The image of a scan among a method's results.
 
-    <folder>/<scan>/ is what scripts/test.py leaves (the NIfTI, or the array where there is no other), one volume, or a
-    DICOM series; <folder>/<scan>.nii.gz, .nii, .npz and so on is a volume. Raises InputError where there is none, or
-    more than one.
+    <folder>/<scan>/ contains the output of scripts/test.py (of which the NIfTI is used, or else the array), one volume,
+    or a DICOM series; alternatively <folder>/<scan>.nii.gz, .nii, .npz and so on is a volume. Raises InputError if
+    there is none, or more than one.
     """
     place = folder / scan.name
     found = _in_folder(place) if place.is_dir() else []

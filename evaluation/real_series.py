@@ -139,10 +139,11 @@ def write_report(flags: SeriesFlags) -> None:
 
 
 def compare_thinned(scan: Volume, thinned: Volume, restored: Volume) -> dict[str, float]:
-    """PSNR (dB) against a scan of its thinned version, of that denoised, and of that behind a Gaussian of equal noise.
+    """PSNR (dB) against a scan of its thinned version: as it is, denoised, and after a Gaussian filter of equal noise.
 
-    Noise is the median COV in the scan's most uniform spheres: `noise` (%) is the model's, `gaussian_noise` the
-    filter's, which is higher where no filter leaves so little. `gaussian_mm` is the filter's sigma.
+    Noise is the median COV in the scan's most uniform spheres: `noise` (%) is that of the denoised version,
+    `gaussian_noise` that of the filtered one, which is higher if no filter reaches the former. `gaussian_mm` is the
+    filter's sigma.
     """
     places = tuple(most_uniform_spheres(*sphere_statistics(scan.data, scan.voxel_mm), scan.voxel_mm).T)
 
@@ -159,11 +160,11 @@ def compare_thinned(scan: Volume, thinned: Volume, restored: Volume) -> dict[str
 
 
 def check_error_bar(scan: np.ndarray, mean: np.ndarray, bar: np.ndarray, number: int) -> dict[str, float]:
-    """Whether a scan lies as far from what was predicted of its thinned version as the error bar says.
+    """Whether a scan deviates from the prediction from its thinned version by as much as the error bar says.
 
-    scan, mean, bar: float32 [X, Y, Z] in SUV; the bar is the standard deviation of `number` images. In the voxels whose
-    mean is above 0.3 SUV: the share that lies within the 95 % interval (%), by the quantile of Student's distribution
-    for so many images, and the root mean square of the bar over that of the error (1 is right).
+    scan, mean, bar: float32 [X, Y, Z] in SUV; the bar is the standard deviation of `number` images. For voxels with a
+    mean above 0.3 SUV, gives the share within the 95 % interval (%), by the quantile of Student's distribution for this
+    number of images, and the root mean square of the bar over that of the error (1 is right).
     """
     body = mean > BODY_SUV
     error, deviation = (scan - mean)[body].astype(float), bar[body].astype(float)

@@ -66,9 +66,9 @@ def shown_images(scan: ComparedScan, examination: Examination, methods: Sequence
 
 
 def place_of_interest(examination: Examination) -> tuple[int, int, int]:
-    """The voxel [X, Y, Z] (turned as the images) through which slices go: the middle of a lesion over 10 mm.
+    """The voxel [X, Y, Z] (turned as the images) at which slices are shown: the centre of a lesion over 10 mm.
 
-    Of several the one nearest to the middle of the volume; without one, that middle.
+    Of several lesions, the one nearest to the middle of the volume; without one, that middle.
     """
     low_dose = turned(examination.low_dose)
     centre = (np.array(low_dose.data.shape) - 1) / 2
@@ -83,8 +83,8 @@ def place_of_interest(examination: Examination) -> tuple[int, int, int]:
 def save_slices(path: Path, images: Mapping[str, Volume], place: tuple[int, int, int], window: float) -> None:
     """Write a column per image, with axes to posterior, left and superior; a row per direction of the slice.
 
-    Dark is hot, head up, the patient's right on the viewer's left; the patient looks to the left in the sagittal slice,
-    and lies with the front up in the axial one. All share the window, which the colour bar states.
+    Dark is hot, the head is up, and the patient's right is on the viewer's left; the patient faces left in the sagittal
+    slice, and anterior is up in the axial one. All share one window, which the colour bar states.
     """
     first = next(iter(images.values()))
     depth, width, height = (n * mm for n, mm in zip(first.data.shape, first.voxel_mm, strict=True))

@@ -14,10 +14,10 @@ EVERYONE = "all subjects"
 
 @dataclass(frozen=True)
 class Summary:
-    """One number of one method at one dose over the subjects of a group.
+    """One metric of one method at one dose over the subjects of a group.
 
-    region: as in the rows, but lesions are taken together. by_subject: the mean of each subject's values. p_corrected:
-    of the paired test against another method, None where there was none.
+    region: as in the rows, but with all lesions pooled. by_subject: the mean of each subject's values. p_corrected: of
+    the paired test against another method, None if there was none.
     """
 
     group: str
@@ -36,9 +36,10 @@ class Summary:
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
-    """Every number for all subjects and by tracer and scanner, at each dose, for each method.
+    """Every metric for all subjects and by tracer and scanner, at each dose, for each method.
 
-    Sorted by group in order of first occurrence, by falling dose, by method and number in order of first occurrence.
+    Sorted by group in order of first occurrence, by falling dose, and by method and metric in order of first
+    occurrence.
     """
     values: dict[tuple, dict[str, list[float]]] = {}
     for row in rows:
@@ -70,11 +71,12 @@ def _summary(place: tuple, by_subject: dict[str, list[float]]) -> Summary:
 
 
 def with_tests(summaries: Sequence[Summary], against: str, numbers: Collection[tuple[str, str]]) -> list[Summary]:
-    """The same, some numbers (metric, region) of all subjects with the corrected p of a paired test against a method.
+    """The summaries, with the corrected p of a paired test against a method for some metrics (metric, region).
 
-    Wilcoxon's signed-rank test on each subject's difference in how good the number is (its distance from the target,
-    where there is one), corrected by Benjamini and Hochberg over these numbers at all doses for all methods. Not tested
-    are what fewer than two subjects share, and numbers of which no value is better than another.
+    Only the summaries of all subjects are tested, not those of groups: by Wilcoxon's signed-rank test of each subject's
+    difference in quality (in the distance from the target, if the metric has one), corrected by Benjamini and Hochberg
+    over these metrics, all doses and all methods. Metrics shared by fewer than two subjects, and those without a better
+    direction, are not tested.
     """
     baseline = {one.place: one for one in summaries if one.method == against}
     tested: list[int] = []

@@ -15,9 +15,9 @@ FILTER = "the best filter on the subject"
 
 @dataclass(frozen=True)
 class Target:
-    """A number that a method should reach on average over the subjects at a dose, None for every dose.
+    """A value that a method should reach on average over the subjects at a dose, None for every dose.
 
-    over: whose number is taken off first, within each subject: the low dose's, or that of the subject's best filter.
+    over: whose value is subtracted first, within each subject: the low dose's, or that of the subject's best filter.
     """
 
     text: str
@@ -49,7 +49,7 @@ TARGETS = (
 def format_targets(rows: Sequence[Row], methods: Iterable[str]) -> str:
     """Markdown table of the targets that each method reaches on average over all subjects, and of those it misses.
 
-    "" where none of their numbers was measured.
+    "" if none of their metrics was measured.
     """
     lines = []
     numbers = _Numbers(rows)

@@ -74,9 +74,9 @@ def create_parser(description: str) -> Parser:
 
 
 def run_trial(parser: Parser, arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and run the commands of a user in turn. Exits where one fails.
+    """Parse the command line and run the commands of a user in turn. Exits if one fails.
 
-    arguments: instead of the process's own. Raises InputError where there are no weights.
+    arguments: instead of the process's own. Raises InputError if there are no weights.
     """
     flags = read_flags(ReproductionFlags, vars(parser.parse_args(arguments)))
     weights = weights_in(flags.checkpoints)
@@ -112,7 +112,7 @@ def weights_in(folder: Path) -> dict[str, Path]:
 
 
 def drawing_flags(weights: Path) -> tuple[str, ...]:
-    """Flags for weights that draw images: they estimate the normal dose of each of the trial's scans.
+    """Flags for weights that draw images, by which they estimate the normal dose of each scan of the trial.
 
     Raises InputError for a file that holds no weights, or those of an unknown method.
     """

@@ -64,9 +64,9 @@ class Crop:
 def find_pairs(data_dir: str | Path, split: str, voxel_mm: Sequence[float]) -> list[Pair]:
     """The pairs of a data set, in a fixed order.
 
-    With a manifest these are the rows of `split` ("train" or "validation"), whose voxels must have the size
-    `voxel_mm`. Without one every `.npz` below the folder is taken as "train", and nothing as "validation".
-    Raises InputError for a missing or empty folder, and for a manifest that cannot be used.
+    With a manifest, these are the rows of `split` ("train" or "validation"), whose voxel size must be `voxel_mm`.
+    Without one, every `.npz` below the folder belongs to "train", and none to "validation". Raises InputError for a
+    missing or empty folder, and for an unusable manifest.
     """
     folder = Path(data_dir)
     if not folder.is_dir():
@@ -124,8 +124,8 @@ def _check_voxel_size(text: str, expected: Sequence[float], manifest: Path) -> N
 def open_pair(path: str | Path) -> np.ndarray:
     """The array [2, X, Y, Z] of a subject file, of any real dtype, in SUV.
 
-    An uncompressed member is mapped in place: only the parts that are used get read. A compressed one is loaded whole,
-    and the log says so. Raises InputError for a file that is no such pair. Nothing in the file is executed.
+    An uncompressed member is memory-mapped, so that only the parts used are read. A compressed one is loaded whole, and
+    the log says so. Raises InputError for a file that is not such a pair. Loading executes no code from the file.
     """
     array = map_npz(Path(path))
     if array is None:
@@ -144,7 +144,7 @@ class CropShares:
     """Shares (0 to 1) of crops that are drawn in a special way.
 
     hot: near a hot spot of the normal dose, if it has one. coarse: with every second voxel along randomly chosen axes,
-    so that their noise is less correlated between neighbours than any in the data.
+    so that the noise of neighbours is less correlated than in the data.
     """
 
     hot: float = 0.0
@@ -154,14 +154,14 @@ class CropShares:
 class CropSource:
     """Random crops of a list of pairs. Several threads may take crops at the same time.
 
-    crop_size: [X, Y, Z] in voxels. A volume that is smaller is centred in air. negative: keep values below 0. shares:
-    of the crops that are drawn in a special way. with_noise: whether crops come with noise, which takes longer to draw
-    than a crop to cut.
+    crop_size: [X, Y, Z] in voxels. A smaller volume is centred in air. negative: keep values below 0. shares: of crops
+    that are drawn in a special way. with_noise: whether crops include noise, which takes longer to draw than a crop to
+    cut.
 
     Every pair is drawn equally often. A crop is centred on a point of the body, since most of a scan's grid is air:
-    one half of the centres are drawn evenly from the body, the other half in proportion to its uptake, which favours
-    organs and lesions. A hot spot lies anywhere in the inner half of its crop. A crop never reaches beyond the volume
-    if it fits into it. Half of the crops are mirrored left to right.
+    half of the centres are drawn uniformly from the body, half in proportion to uptake, which favours organs and
+    lesions. A hot spot lies anywhere in the inner half of its crop. A crop does not extend beyond a volume into which
+    it fits. Half of the crops are mirrored left to right.
     """
 
     def __init__(
@@ -189,9 +189,9 @@ class CropSource:
         self._hot_spots = functools.cache(self._find_hot_spots)
 
     def check(self, numbers: Iterable[int], voxel_mm: Sequence[float], axis_codes: str) -> list[str]:
-        """Reads the pairs of these numbers whole and returns notices on what is doubtful about them.
+        """Reads the pairs of these numbers completely and returns notices on doubtful ones.
 
-        Raises InputError for one that is not in SUV, has voxels that are no numbers, or lies on another grid.
+        Raises InputError for a pair that is not in SUV, has voxels that are not numbers, or lies on another grid.
         """
         return [
             notice

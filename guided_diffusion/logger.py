@@ -20,7 +20,7 @@ _folder = ""
 
 
 class _FileHandler(logging.StreamHandler):
-    """Writes lines to a file as long as it can, and says once on stderr that it no longer can.
+    """Writes lines to a file as long as possible, and reports once on stderr when it no longer is.
 
     A log that cannot be written, as on a full disk, must not end the run.
     """
@@ -40,7 +40,7 @@ def log(message: str) -> None:
 
 
 def configure(dir: str | None = None, **_others: object) -> None:
-    """Log into a folder from here on, as scripts for the published code begin; without one into a temporary folder.
+    """Log into a folder from here on, as scripts for the published code do first; by default a temporary folder.
 
     All ranks call this together.
     """
@@ -63,7 +63,7 @@ def _make_folder(wanted: str | None) -> str:
 def to_folder(folder: str | Path, name: str = "log.txt") -> Iterator[None]:
     """Within the block, `log` writes to stderr and appends to a file in `folder`, on rank 0.
 
-    Raises InputError where something else than a regular file stands there: a link is not followed.
+    Raises InputError if anything but a regular file is in its place; links are not followed.
     """
     if communicator().rank != 0:
         yield

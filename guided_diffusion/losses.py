@@ -47,8 +47,8 @@ def _uniform(low_dose: Tensor, _normal_dose: Tensor) -> Tensor:
 def _balanced(low_dose: Tensor, normal_dose: Tensor) -> Tensor:
     """Weights [N]: one over the root mean squared error of the low dose, images normalised [N, 1, Z, X, Y].
 
-    Noise variance grows with 1/dose, so an unweighted mean is the lowest dose's almost alone, while one over the
-    variance favours the highest dose as much. This lies between. A mean squared error below 1e-7 counts as 1e-7.
+    Noise variance is proportional to 1/dose, so an unweighted mean is dominated by the lowest dose, and one weighted by
+    the inverse variance by the highest. This lies between. A mean squared error below 1e-7 counts as 1e-7.
     """
     return (low_dose - normal_dose).square().flatten(1).mean(dim=1).clamp(min=_LEAST_ERROR).rsqrt()
 

@@ -45,11 +45,11 @@ def machine_bytes(path: Path = Path("/proc/meminfo")) -> int | None:
 
 
 def container_bytes(root: Path = Path("/")) -> int | None:
-    """Bytes that this process's control group and those around it may still take: the least, None without a limit.
+    """Bytes that this process's control group and its parents may still allocate; None without a limit.
 
-    Groups lie in each other, as a step in a job under Slurm, and any of them may have a limit. Of version 1 of control
-    groups the memory's own hierarchy counts; in `/proc/self/cgroup` version 2 has a line without controllers. Where a
-    container has only a part of the hierarchy, that path does not exist in it and its root is the container's group.
+    Groups are nested, as a step within a job under Slurm, and each may have a limit. In version 1 of control groups the
+    memory controller's hierarchy counts; version 2 has a line without controllers in `/proc/self/cgroup`. If a
+    container sees only a part of the hierarchy, that path does not exist in it, and its root is the container's group.
     """
     memberships, mount = root / "proc/self/cgroup", root / "sys/fs/cgroup"
     lines = memberships.read_text().splitlines() if memberships.exists() else []

@@ -15,8 +15,8 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for later tensors.
 
-    By default it gives blocks of their size back to the kernel at once, and a third of a network call on a CPU is then
-    spent on getting them again, page by page. Elsewhere than on glibc nothing is done.
+    By default it returns large blocks to the kernel at once, and getting them again page by page takes a third of the
+    time of a network call on a CPU. Without glibc, nothing is done.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -32,9 +32,9 @@ class PatchesTooLarge(Exception):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of PyTorch or its convolution library means that a GPU or the CPU has no memory left.
+    """Whether an exception of PyTorch or its convolution library means that a GPU or the CPU is out of memory.
 
-    "could not create a primitive descriptor" is something else: a convolution that the library does not have.
+    "could not create a primitive descriptor" is something else: a convolution that the library does not support.
     """
     words = r"DefaultCPUAllocator|could not create a (primitive|memory object)(?! descriptor)"
     return isinstance(error, torch.OutOfMemoryError) or (

@@ -57,9 +57,9 @@ def shorter(patch_size: int, overlap: int) -> int | None:
 
 
 def fitting_patch_size(needed: Callable[[int], float], free_bytes: float, patch_size: int, overlap: int) -> int:
-    """`patch_size`, halved until a network call fits the free memory, or until patches can become no shorter.
+    """`patch_size`, halved until a network call fits into the free memory, or patches cannot become shorter.
 
-    needed: what a call on a patch of so many slices takes.
+    needed: the bytes of a call on a patch of a given number of slices.
     """
     while needed(patch_size) > _USABLE * free_bytes:
         half = shorter(patch_size, overlap)

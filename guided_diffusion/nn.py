@@ -15,8 +15,8 @@ def conv_nd(dims: int, *args, **kwargs) -> nn.Module:
 class _Pointwise:
     """The 1x1(x1) convolution as a matrix product.
 
-    Unlike the library's convolution kernel it gives the same bits for every number of threads, so that results do not
-    depend on the rank count; and it is no slower.
+    Unlike the library's convolution it is bit-identical for any number of threads, so that results do not depend on the
+    number of ranks; and it is not slower.
     """
 
     def forward(self, x: Tensor) -> Tensor:

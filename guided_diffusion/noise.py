@@ -30,8 +30,8 @@ def generator(seed: int, stream: Stream, step: int, item: int) -> np.random.Gene
 def axial_noise(seed: int, realisation: int, step: int, slices: range, in_plane: tuple[int, int]) -> Tensor:
     """Noise for a slab, float32 [1, 1, Z, X, Y] on the CPU.
 
-    step: the timestep of the original process, or its length for the noise that a walk starts from; of images that a
-    network draws, the number of the noise field. slices: the slab's axial positions in the volume on the model's grid.
+    step: the timestep of the original process, or its length for the noise at which sampling starts; for images drawn
+    by a network, the number of the noise field. slices: the slab's axial positions in the volume on the model's grid.
     in_plane: (X, Y) after padding.
     """
     slab = np.empty((len(slices), *in_plane), dtype=np.float32)

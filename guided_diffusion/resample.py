@@ -34,7 +34,7 @@ class UniformSampler:
 class LossSecondMomentSampler:
     """Timesteps in proportion to the root mean square of their latest losses (IDDPM section 3.3).
 
-    Uniform until every timestep has been drawn `history` times; a small uniform share always stays.
+    Uniform until every timestep has been drawn `history` times; a small uniform share always remains.
     """
 
     uniform_share = 0.001

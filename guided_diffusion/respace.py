@@ -6,11 +6,11 @@ from guided_diffusion.errors import InputError
 
 
 def kept_timesteps(alphas_cumprod: np.ndarray, respacing: str, start_step: int | None = None) -> list[int]:
-    """The original timesteps, ascending, of a walk over a process with these cumulative products.
+    """The original timesteps, ascending, to use in sampling from a process with these cumulative products.
 
     respacing: as in `space_timesteps`, or "logsnrN": N timesteps from 0 to the start, evenly spaced in the logarithm of
-    the signal-to-noise ratio. start_step: timesteps above it are left out; None: where the process ends. Raises
-    InputError for a string or a start that does not fit the process.
+    the signal-to-noise ratio. start_step: timesteps above it are left out; None: the last. Raises InputError for a
+    string or a start that does not fit the process.
     """
     num_timesteps = len(alphas_cumprod)
     last = num_timesteps - 1 if start_step is None else start_step
@@ -43,9 +43,9 @@ def _even_in_log_snr(alphas_cumprod: np.ndarray, count: int) -> list[int]:
 def space_timesteps(num_timesteps: int, respacing: str) -> list[int]:
     """The original timesteps, ascending, that `respacing` keeps.
 
-    "" keeps all. "ddimN" keeps N at one integer stride from 0. A comma list divides the process into that many
-    sections of (almost) equal length and keeps the given count of each, evenly spaced from its first to its last.
-    Raises InputError for a string that does not fit the process.
+    "" keeps all. "ddimN" keeps N at an integer stride from 0. A comma list divides the process into as many sections of
+    (almost) equal length and keeps the given number in each, evenly spaced from its first to its last. Raises
+    InputError for a string that does not fit the process.
     """
     if not respacing:
         return list(range(num_timesteps))

@@ -69,8 +69,8 @@ def bar(diffusion: Process, show: bool) -> AfterStep:
 def ddpm(predict: Predictor[Process], x: Tensor, *, noise_at: NoiseSource, after_step: AfterStep = _keep) -> Tensor:
     """Ancestral sampling (DDPM algorithm 2). x: the start; returns x_0 of the same shape.
 
-    The one sampler here that uses the network's variance: where it is learned it makes up for long steps (IDDPM
-    section 4), where it is fixed it is beta's.
+    This is the only sampler here that uses the network's variance: a learned one compensates for long steps (IDDPM
+    section 4), a fixed one is that of beta.
     """
     for step in predict.steps():
         out = predict(x, step)
@@ -91,8 +91,8 @@ def ddim(
 ) -> Tensor:
     """Song et al., Denoising Diffusion Implicit Models (2021), eq. 12 and 16.
 
-    eta scales the fresh noise of each step: 0 is deterministic, 1 is like ancestral sampling. A learned variance has
-    no say: eta fixes that of every step.
+    eta scales the fresh noise of each step: 0 is deterministic, 1 is like ancestral sampling. A learned variance is not
+    used, since eta sets the variance of every step.
     """
     diffusion = predict.diffusion
     for step in predict.steps():
@@ -116,10 +116,10 @@ def dpmpp_2m(
     noise_at: NoiseSource,  # noqa: ARG001 the samplers have one signature
     after_step: AfterStep = _keep,
 ) -> Tensor:
-    """DPM-Solver++(2M), the second-order multistep solver of the probability flow (Lu et al., DPM-Solver++: Fast Solver
-    for Guided Sampling of Diffusion Probabilistic Models, 2022, algorithm 2).
+    """DPM-Solver++(2M), the second-order multistep solver of the probability flow.
 
-    Deterministic: no noise is asked for, and a learned variance has no part in the flow.
+    Lu et al., DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models, 2022, algorithm 2. It is
+    deterministic: no noise is drawn, and a learned variance does not enter the flow.
     """
 
     def advance(step: int, h: float, x: Tensor, estimate: Tensor) -> Tensor:
@@ -158,15 +158,15 @@ def _two_step(
 ) -> Tensor:
     """Take all steps with x_0 extrapolated to the middle of each, from its predictions at this and the previous step.
 
-    Lengths and middles are those in lambda = log(alpha / sigma), over which x_0 is integrated (proposition 4.1).
-    advance(step, h, x, estimate) gives x after a step of length h > 0 in lambda with that estimate of x_0. The first
-    step has no last prediction. The last one, to sigma = 0, is infinitely long: nothing can be extrapolated, and either
-    equation leaves x_0 as predicted. Predictions are clipped, where they are, before they are extrapolated.
+    Lengths and middles are in lambda = log(alpha / sigma), over which x_0 is integrated (proposition 4.1).
+    advance(step, h, x, estimate) returns x after a step of length h > 0 in lambda with that estimate of x_0. The first
+    step has no previous prediction. The last one, to sigma = 0, is infinitely long: extrapolation is impossible, and
+    either equation gives x_0 as predicted. Predictions are clipped, if at all, before extrapolation.
 
-    Lu et al. extrapolate by h / 2 however short the step before was. Steps even in time grow by factors towards the
-    noiseless end, where that overshoots: on Gaussians the error of the stochastic walk doubles from 5 steps to 14. Here
-    no extrapolation is longer than half the step before, which changes nothing for steps even in lambda and keeps the
-    order wherever their lengths change slowly.
+    Lu et al. extrapolate by h / 2 regardless of the length of the previous step. Steps evenly spaced in time grow by
+    large factors towards the noiseless end, where that overshoots: on Gaussians, the error of the stochastic sampler
+    doubles from 5 steps to 14. Here the extrapolation is limited to half of the previous step, which changes nothing
+    for steps evenly spaced in lambda and keeps the order of convergence wherever step lengths change slowly.
     """
     lambdas = half_log_snr(predict.diffusion.alphas_cumprod)
     last, h_last = None, math.inf

@@ -163,9 +163,9 @@ _current: _Watch | None = None
 
 
 def stated_seconds(arguments: Sequence[str] | None = None) -> float | None:
-    """`--stall_seconds` of a command line, this process's own by default, before there are ranks to parse it together.
+    """`--stall_seconds` on a command line, by default this process's, before ranks exist to parse it together.
 
-    None where it is not given, or is no number, which parsing will refuse.
+    None if it is not given or is no number, which parsing will refuse.
     """
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("--stall_seconds", type=float)
@@ -177,11 +177,11 @@ def stated_seconds(arguments: Sequence[str] | None = None) -> float | None:
 
 @contextmanager
 def watching(seconds: float | None) -> Iterator[None]:
-    """Start MPI and, within the block, end the job where a rank stands still for `seconds`.
+    """Start MPI and, within the block, end the job if a rank makes no progress for `seconds`.
 
-    All ranks call this together. It goes round all of a command's work: after it, a rank has LEAST_SECONDS to end.
+    All ranks call this together. It encloses all work of a command: afterwards, a rank has LEAST_SECONDS to end.
 
-    seconds: 0 for never; None for a bound that follows from the longest step so far, and no less than LEAST_SECONDS.
+    seconds: 0 for never; None for a limit that follows from the longest step so far, and is at least LEAST_SECONDS.
     Raises SharedError for a negative number.
     """
     if seconds is not None and seconds < 0:

@@ -33,10 +33,10 @@ def share_tasks(
     on_result: Callable[[int, Any], None],
     on_step: Callable[[], None],
 ) -> None:
-    """Compute every task on one of the ranks. All ranks call this together.
+    """Distribute tasks over the ranks and compute them. All ranks call this together.
 
-    tasks: on rank 0, the tasks in order; None elsewhere. compute(task, step): on whichever rank has the task; returns
-    its result and calls step() after each unit of work. on_result(number, result) and on_step(): called on rank 0,
+    tasks: on rank 0, the tasks in order; None elsewhere. compute(task, step): called on the rank of the task; returns
+    its result and calls step() after each unit of work. on_result(number, result) and on_step(): called on rank 0, with
     results in order of arrival.
     """
     comm = communicator()

@@ -76,7 +76,7 @@ class BlockShape:
 
 
 class ResBlock(TimestepBlock):
-    """Norm, SiLU, convolution; the timestep; norm, SiLU, dropout, convolution; plus the skip path.
+    """Norm, SiLU, convolution; add the timestep; norm, SiLU, dropout, convolution; add the skip path.
 
     resample: None, or a function that halves or doubles X and Y of both paths.
     """
@@ -266,10 +266,10 @@ class UNetModel(nn.Module):
 
 
 def corrected(config: ModelConfig, output: Tensor, low_res: Tensor) -> Tensor:
-    """A network's output whose first channels are a correction, in its units, to the low-dose patch: the image there.
+    """The image from a network's output whose first channels are a correction to the low-dose patch.
 
-    The low-dose patch enters times `low_res_scale` and corrections leave divided by it: tissue is a few hundredths of
-    the normalised range, and layers learn faster from values around 1.
+    The low-dose patch is multiplied by `low_res_scale` at the input and corrections are divided by it: tissue is a few
+    hundredths of the normalised range, and layers learn faster from values around 1.
     """
     image, others = output.split([low_res.shape[1], output.shape[1] - low_res.shape[1]], dim=1)
     return torch.cat([image / config.low_res_scale + low_res.float(), others], dim=1)

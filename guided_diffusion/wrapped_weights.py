@@ -27,10 +27,10 @@ _MOST = 1000  # dictionaries in a file: a few that hold each other can be walked
 
 
 def find_weights(plain: dict, path: str) -> tuple[StateDict, tuple[str, ...]]:
-    """A network's weights by their plain names, and notices that say where in the file they were.
+    """A network's weights by their plain names, and notices on where in the file they were.
 
-    Of several, the one that is called a moving average ("ema") is taken. Raises InputError for entries that are no
-    tensors or have no names, and where there are several and none or more than one is an average.
+    Of several sets of weights, the moving average (one named "ema") is used. Raises InputError for entries that are not
+    tensors or have no names, and for several sets of which none or more than one is an average.
     """
     _check_few(plain, path)
     found = dict(_weights_in(plain, ()))

@@ -36,9 +36,9 @@ class Row(Protocol):
 
 @dataclass(frozen=True)
 class ChallengeScore:
-    """100 for no error, 0 for the errors of the low dose, less for larger ones.
+    """100 for no error, 0 for the errors of the low dose, negative for larger ones.
 
-    total: weighted over parts and doses; NaN where a part was measured at no dose. parts: by name, weighted over doses.
+    total: weighted over parts and doses; NaN if a part was measured at no dose. parts: by name, weighted over doses.
     doses: by dose, weighted over parts.
     """
 
@@ -50,11 +50,11 @@ class ChallengeScore:
 def challenge_scores(rows: Iterable[Row], low_dose: str) -> dict[str, ChallengeScore]:
     """The score of every method, by name. low_dose: the name of the low dose among them.
 
-    The error of a part is a mean over subjects: of NRMSE and 1 - SSIM for the image, each as a share of the low dose's,
-    and of the absolute biases in per cent for organs (SUVmean, SUVmax) and lesions (those and total uptake), a
-    subject's regions averaged. PSNR says of one scan what NRMSE says. The score of a part is 100 (1 - its error / the
-    low dose's). Doses that were not measured leave their weight to the others; without
-    any dose of the challenge there is no score.
+    The error of a part is a mean over subjects: for the image, of NRMSE and 1 - SSIM relative to the low dose's; for
+    organs (SUVmean, SUVmax) and lesions (these and total uptake), of the absolute biases in per cent, averaged over a
+    subject's regions. PSNR is omitted because for one scan it is equivalent to NRMSE. The score of a part is 100 (1 -
+    its error / the low dose's). The weights of doses that were not measured go to the others; without any dose of the
+    challenge there is no score.
     """
     errors = _errors(rows)
     methods = dict.fromkeys(method for method, _, _ in errors)

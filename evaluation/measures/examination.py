@@ -53,11 +53,11 @@ class MeasuredImage:
 
 @dataclass(frozen=True, eq=False)
 class Examination:
-    """The images of one scan on the grid of its low dose, [X, Y, Z] in SUV, not clipped. None: there is no such image.
+    """The images of one scan on the grid of its low dose, [X, Y, Z] in SUV, not clipped; None for missing ones.
 
-    subject, tracer, scanner: "" where unknown. dose: the low dose's fraction of the normal one, None where unknown.
+    subject, tracer, scanner: "" if unknown. dose: of the low dose as a fraction of the normal dose, None if unknown.
     normal_dose: float32. truth: float32, the true activity blurred to the scan's resolution. labels: uint8, numbered as
-    the virtual patients' (`simulation.body_phantom`).
+    in the virtual patients (`simulation.body_phantom`).
     """
 
     subject: str

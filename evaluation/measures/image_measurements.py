@@ -34,11 +34,11 @@ UPTAKE: Mapping[str, Callable[[MeasuredImage, np.ndarray], float]] = {
 
 
 def measure(examination: Examination, image: np.ndarray, plan: PatchPlan | None = None) -> list[Measurement]:
-    """The numbers of an image, float32 [X, Y, Z] in SUV on the examination's grid, not clipped.
+    """The metrics of an image, float32 [X, Y, Z] in SUV on the examination's grid, not clipped.
 
-    plan: the patches along Z that the image was made of, for the seam index; None where that is not known. What needs
-    a reference, labels or a size that are not there is not in the list. Raises InputError where the image has another
-    shape than a reference or a voxel that is not finite.
+    plan: the patches along Z from which the image was made, for the seam index; None if unknown. Metrics that lack
+    their reference, labels or size are left out. Raises InputError if the shape differs from a reference's or a voxel
+    is not finite.
     """
     measured = MeasuredImage(image, examination.voxel_mm)
     steps = (_fidelity, _uptake, _contrast, _noise, _detection)

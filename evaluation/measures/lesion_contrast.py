@@ -11,10 +11,10 @@ SMALLEST_CONTRAST = 0.5
 
 
 def contrast_to_noise(image: np.ndarray, lesion: np.ndarray, background: np.ndarray) -> float:
-    """SUVmean of the lesion less the background's, over the standard deviation of the background's voxels.
+    """(SUVmean of the lesion - SUVmean of the background) / standard deviation of the background's voxels.
 
     lesion, background: bool [X, Y, Z]; the background is a sphere of 3 cm in the liver, as is usual for whole-body PET
-    (PERCIST measures the liver there; doi:10.1186/s40658-019-0264-9 its noise). NaN where the background is constant.
+    (PERCIST measures the liver there; doi:10.1186/s40658-019-0264-9 its noise). NaN if the background is constant.
     """
     around = image[background].astype(float)
     noise = around.std()
@@ -22,9 +22,9 @@ def contrast_to_noise(image: np.ndarray, lesion: np.ndarray, background: np.ndar
 
 
 def surroundings_of(lesion: np.ndarray, tissue: np.ndarray, voxel_mm: Sequence[float]) -> np.ndarray:
-    """Voxels of `tissue` from 8 to 16 mm off a lesion (bool [X, Y, Z] all); none where they are less than 1 mL.
+    """Voxels of `tissue` at 8 to 16 mm from a lesion (all bool [X, Y, Z]); none if they are less than 1 mL.
 
-    Nearer ones are lit by the lesion itself: scanners resolve 4 to 8 mm.
+    Nearer voxels contain spill-out from the lesion: scanners resolve 4 to 8 mm.
     """
     around = np.zeros_like(lesion)
     (box,) = find_objects(lesion.astype(np.uint8))
@@ -37,10 +37,11 @@ def surroundings_of(lesion: np.ndarray, tissue: np.ndarray, voxel_mm: Sequence[f
 
 
 def contrast_recovery(image: np.ndarray, reference: np.ndarray, lesion: np.ndarray, surroundings: np.ndarray) -> float:
-    """Contrast of a lesion in an image, in per cent of its contrast in the reference; 100 keeps all of it.
+    """Contrast of a lesion in an image, in per cent of its contrast in the reference; 100: fully preserved.
 
-    Contrast is the mean of the lesion over that of its surroundings, less one: NEMA NU 2's, with a measured reference
-    in place of the filled ratio. NaN where the reference's is below 0.5, as a ratio of small numbers is mostly noise.
+    Contrast is the mean of the lesion over that of its surroundings, minus one, as in NEMA NU 2, with a measured
+    reference instead of the filled activity ratio. NaN if the contrast of the reference is below 0.5, where the ratio
+    is mostly noise.
     """
 
     def contrast(volume: np.ndarray) -> float:

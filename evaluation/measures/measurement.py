@@ -30,11 +30,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Metric:
-    """What a number means.
+    """The definition of a metric.
 
-    title: for tables and plots, without the unit. unit: "dB", "SUV", "%", or "" for a plain number.
-    decimals: in tables.
-    better: which values are good; "target" means near `target`, None that no direction is good in itself.
+    title: for tables and plots, without the unit. unit: "dB", "SUV", "%", or "" for a plain number. decimals: in
+    tables. better: which values are better; "target" means nearer to `target`, None that the values are not rated.
     definition: a sentence. source: where it is defined.
     """
 

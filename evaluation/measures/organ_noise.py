@@ -22,9 +22,9 @@ def deep_sphere(organ: np.ndarray, voxel_mm: Sequence[float], diameter_mm: float
 
 
 def deepest_point(organ: np.ndarray, voxel_mm: Sequence[float]) -> tuple[tuple[int, int, int], float]:
-    """The voxel of `organ` that lies deepest below its surface, and the depth in mm; 0 where there is no organ.
+    """The voxel of `organ` deepest below its surface, and its depth in mm; depth 0 if there is no organ.
 
-    Beyond the volume there is none either.
+    The organ ends at the border of the volume.
     """
     box = find_objects(organ.astype(np.uint8))
     if not box:

@@ -8,11 +8,11 @@ from guided_diffusion.pet.patches import PatchPlan
 
 
 def seam_index(truth: np.ndarray, image: np.ndarray, plan: PatchPlan) -> float:
-    """Axial change of an image's error where patches meet, as a ratio to that elsewhere; 1: no seams.
+    """Axial change of an image's error where patches meet, relative to that elsewhere; 1: no seams.
 
-    The mean absolute difference between axial neighbours of (image - truth), over the pairs of slices between which
-    the plan hands over from one patch to the next, divided by that over all other pairs. Raises InputError where
-    shapes differ, a voxel is not finite, or there is nothing to compare: a single patch, or handing over everywhere.
+    It is the mean absolute difference between axial neighbours of (image - truth) over the pairs of slices at which the
+    plan changes from one patch to the next, divided by that over all other pairs. Raises InputError if shapes differ, a
+    voxel is not finite, or there is nothing to compare: a single patch, or changes at all slices.
     """
     truth, image = comparable(truth, image)
     weights = np.zeros((len(plan.starts), plan.length))

@@ -21,9 +21,9 @@ def lesions_over(labels: np.ndarray, voxel_mm: Sequence[float], diameter_mm: flo
 
 
 def organ_core(organ: np.ndarray, voxel_mm: Sequence[float]) -> np.ndarray:
-    """Voxels of an organ (bool [X, Y, Z]) deeper than 8 mm below its surface, which its neighbours hardly reach.
+    """Voxels of an organ (bool [X, Y, Z]) deeper than 8 mm below its surface, largely free of spill-in.
 
-    Empty where less than 5 mL remain. Beyond the volume there is no organ.
+    Empty if less than 5 mL remain. The organ ends at the border of the volume.
     """
     core = np.zeros_like(organ)
     box = find_objects(organ.astype(np.uint8))
@@ -36,10 +36,10 @@ def organ_core(organ: np.ndarray, voxel_mm: Sequence[float]) -> np.ndarray:
 
 
 def total_uptake(image: np.ndarray, lesion: np.ndarray, voxel_mm: Sequence[float]) -> float:
-    """Total lesion uptake in SUV mL: volume times SUVmean of the lesion's voxels of 41 % of its SUVmax or more.
+    """Total lesion uptake in SUV mL: volume times SUVmean of the lesion's voxels with at least 41 % of its SUVmax.
 
-    With FDG the total lesion glycolysis, by the contour that the EANM's procedure guidelines give (Boellaard et al.,
-    Eur J Nucl Med Mol Imaging 42:328, 2015). image: [X, Y, Z] in SUV. lesion: bool [X, Y, Z] with at least one voxel.
+    For FDG this is total lesion glycolysis, with the contour of the EANM procedure guidelines (Boellaard et al., Eur J
+    Nucl Med Mol Imaging 42:328, 2015). image: [X, Y, Z] in SUV. lesion: bool [X, Y, Z] with at least one voxel.
     """
     values = image[lesion].astype(float)
     return float(values[values >= ISOCONTOUR * values.max()].sum() * np.prod(voxel_mm) / 1000)

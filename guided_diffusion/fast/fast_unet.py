@@ -40,10 +40,10 @@ class Build:
 class FastUNet(nn.Module):
     """The backbone. Subclasses define its input and output.
 
-    Called as all networks are: x and low_res [N, 1, Z, X, Y], timesteps [N] -> float32 [N, out, Z, X, Y].
-    model: in evaluation mode, on the device on which this one is to stay. dtype: precision of feature maps and
-    convolutions; timesteps and norms are float32 whatever it is. norm_silu: what `compiled.compiled_norm_silu` gives,
-    for instance. Patches of a batch are computed one after the other: they share no work, but would share the memory.
+    Called like all networks: x and low_res [N, 1, Z, X, Y], timesteps [N] -> float32 [N, out, Z, X, Y]. model: in
+    evaluation mode, on the device of this network. dtype: precision of feature maps and convolutions; timesteps and
+    norms are always float32. norm_silu: such as the result of `compiled.compiled_norm_silu`. The patches of a batch are
+    computed one after the other: together they would save no work and need more memory.
     """
 
     def __init__(self, model: UNetModel, dtype: torch.dtype, norm_silu: NormSilu = norm_silu):
@@ -146,10 +146,10 @@ def _of_one_map(function: Callable[[Tensor], Tensor]) -> Layer:
 
 
 class FastResBlock:
-    """`unet.ResBlock` for one map, or for two of equal width side by side: the decoder's, from below and by the skip.
+    """`unet.ResBlock` for one map, or for two of equal width: in the decoder, those from below and of the skip.
 
-    The norm's groups divide the halves of such a pair evenly, so that they are normed one by one, and their
-    convolutions add up.
+    The groups of the norm divide both halves of such a pair evenly, so the two are normalised separately, and their
+    convolutions are added.
     """
 
     def __init__(self, block: ResBlock, build: Build, parts: int):

@@ -108,9 +108,9 @@ def library_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps:
 
 
 def steady_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """`library_norm_silu` on a CPU, with the same bits for every number of threads.
+    """`library_norm_silu` on a CPU, bit-identical for any number of threads.
 
-    With the statistics at hand, batch norm is just the affine map that is left to do, in float32 for any x.
+    Once the statistics are known, batch norm is the remaining affine map, computed in float32 for any x.
     """
     moments = group_moments(x, groups)
     y = torch.empty(x.shape, dtype=x.dtype, memory_format=LAYOUT)
@@ -151,7 +151,7 @@ class FastNorm:
 
 
 def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and (population) variance of each group, float32 [C]: that of its group for every channel.
+    """Mean and (population) variance of the group of each channel, float32 [C].
 
     x: [1, C, Z, X, Y] channels last, on the CPU.
     """
@@ -187,10 +187,10 @@ def _images(x: Tensor) -> list[Tensor]:
 
 
 def _even_shares(count: int) -> Iterator[slice]:
-    """`count` blocks in runs that the threads can share evenly; so many threads run while the consumer has a run.
+    """`count` blocks in runs that the threads can share evenly; that many threads run while the consumer has a run.
 
-    The library cuts its work into as many equal pieces as there are threads. Sums of pieces and the ends of vector
-    loops give other last bits when it is cut elsewhere, so that here it never cuts within a block.
+    The library divides its work into as many equal pieces as there are threads. Sums over other pieces, and the ends of
+    vector loops, differ in the last bits; here pieces never end within a block.
     """
     threads = torch.get_num_threads()
     even = count - count % threads

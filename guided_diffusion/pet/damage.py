@@ -10,8 +10,8 @@ from guided_diffusion.errors import InputError
 def damage_as(message: str, *passing: type[Exception]) -> Iterator[None]:
     """Turns every exception inside into InputError(message), except InputError itself and those in `passing`.
 
-    For calls into libraries that parse bytes from outside: on damaged ones they raise exceptions of any kind, from
-    ZeroDivisionError to their own classes. Nothing of ours belongs inside.
+    For calls of libraries that parse untrusted bytes: on damaged files they raise exceptions of any kind, from
+    ZeroDivisionError to classes of their own. Code of this program should not be inside.
     """
     try:
         yield

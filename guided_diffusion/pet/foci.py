@@ -69,18 +69,18 @@ def contrast_map(volume: np.ndarray, voxel_mm: Sequence[float]) -> ContrastMap:
 
 
 def foci(own: ContrastMap, other: ContrastMap) -> list[Focus]:
-    """The foci of a volume, hottest first, with what another volume on the same grid has within 8 mm of them.
+    """The foci of a volume, hottest first, and what another volume on the same grid has within 8 mm of each.
 
-    A focus is a maximum of SUVpeak within 10 mm either way along each axis, of SUV 1 and twice its surroundings or
-    more.
+    A focus is a maximum of SUVpeak within 10 mm in both directions along each axis, with an SUVpeak of at least 1 and
+    at least twice the mean of its surroundings.
     """
     return [_focus(place, own, other) for place in own.places]
 
 
 def lacking(volume: np.ndarray, other: np.ndarray, voxel_mm: Sequence[float]) -> tuple[list[Focus], int]:
-    """The foci of `volume` that `other` lacks, hottest first, and how many foci `volume` has.
+    """The foci of `volume` that `other` lacks, hottest first, and the number of foci of `volume`.
 
-    `other` lacks one where its contrast stays below 1.5 within 8 mm. Volumes [X, Y, Z] in SUV on one grid.
+    `other` lacks a focus if its contrast stays below 1.5 within 8 mm. Volumes [X, Y, Z] in SUV on one grid.
     """
     found = foci(contrast_map(volume, voxel_mm), contrast_map(other, voxel_mm))
     return [focus for focus in found if focus.is_lacking], len(found)

@@ -13,11 +13,11 @@ LEAST_CONTRAST = 1.5
 
 
 def hot_spots(image: np.ndarray) -> np.ndarray:
-    """The middles in voxels, int [n, 3], of blocks of an image [X, Y, Z] in SUV that stand out.
+    """The centres in voxels, int [n, 3], of blocks of an image [X, Y, Z] in SUV that stand out.
 
-    Such a block is the hottest among its neighbours, and its mean is 1.5 times the mean of 5 x 5 x 5 blocks around, air
-    counting as BODY_SUV. Noise can make one too, and hot organs are some. Voxels beyond the last whole block are left
-    out; an image of less than a block has none.
+    Such a block is hotter than its neighbours, and its mean is at least 1.5 times that of the 5 x 5 x 5 blocks around
+    it, with air counted as BODY_SUV. Noise and hot organs can qualify too. Voxels beyond the last whole block are
+    ignored; an image smaller than a block has none.
     """
     counts = [length // BLOCK for length in image.shape]
     if not all(counts):

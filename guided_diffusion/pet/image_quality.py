@@ -22,6 +22,6 @@ def ssim(reference: np.ndarray, image: np.ndarray, data_range: float, window: in
     """Mean structural similarity over a volume [X, Y, Z] in any order of axes (Wang et al. 2004).
 
     scikit-image's defaults, which are the published settings: a uniform window of `window` (odd) voxels along every
-    axis, K1 = 0.01, K2 = 0.03, sample covariance, the mean over windows that lie inside the volume.
+    axis, K1 = 0.01, K2 = 0.03, sample covariance, and the mean over windows inside the volume.
     """
     return float(structural_similarity(reference, image, win_size=window, data_range=data_range))

@@ -65,8 +65,7 @@ def plan_axial_patches(length: int, patch_size: int = 96, overlap: int = 10) -> 
     """The published plan for any axial length (slices).
 
     Patches follow one another at a stride of `patch_size - overlap`; the last is moved back so that it ends with the
-    volume. A volume that is shorter than a patch is one patch of its own length. Raises InputError for sizes that
-    cannot make a plan.
+    volume. A volume shorter than a patch is one patch of its own length. Raises InputError for impossible sizes.
     """
     if length < 1 or patch_size < 1:
         raise InputError(f"cannot plan patches of {patch_size} slices for a volume of {length}")
@@ -81,10 +80,10 @@ def plan_axial_patches(length: int, patch_size: int = 96, overlap: int = 10) -> 
 
 
 def plan_aligned_patches(length: int, patch_size: int, overlap: int, multiple: int) -> PatchPlan:
-    """A plan whose patches begin at multiples of so many slices, for a volume that is continued to the plan's length.
+    """A plan whose patches begin at multiples of `multiple` slices; the volume is extended to the plan's length.
 
-    The stride is the nearest multiple to `patch_size - overlap`, below it if that leaves no more than half of a patch
-    to the overlap. A volume that is shorter than a patch is one patch of its own length. Raises InputError as
+    The stride is the multiple at or below `patch_size - overlap`, or the next one above if otherwise more than half of
+    a patch would overlap. A volume shorter than a patch is one patch of its own length. Raises InputError as
     `plan_axial_patches`, and for patches shorter than `multiple`.
     """
     plan = plan_axial_patches(length, patch_size, overlap)
@@ -101,7 +100,7 @@ def plan_aligned_patches(length: int, patch_size: int, overlap: int, multiple: i
 
 
 def pad_in_plane(volume: np.ndarray, multiple: int) -> np.ndarray:
-    """The volume [X, Y, Z] with air (zeros) behind X and Y up to the next multiple.
+    """The volume [X, Y, Z] padded with zeros at the end of X and Y to the next multiple.
 
     `[:X, :Y]` of the result is the volume.
     """

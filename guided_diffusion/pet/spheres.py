@@ -38,9 +38,9 @@ def sphere_kernel(volume_ml: float, voxel_mm: Sequence[float]) -> np.ndarray:
 
 
 def means_inside(volume: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean about every voxel that is so far from the border that the weights (odd sizes, sum 1) fit.
+    """Weighted mean around every voxel far enough from the border for the weights (odd sizes, sum 1) to fit.
 
-    float64, smaller than the volume by the weights' sizes less one.
+    float64, smaller than the volume by the sizes of the weights less one.
     """
     return fftconvolve(volume.astype(float), weights, mode="valid")
 

@@ -11,9 +11,9 @@ PEAK_SPHERE_ML = 1.0
 
 
 def suv_peak(volume: np.ndarray, lesion: np.ndarray, voxel_mm: Sequence[float]) -> float:
-    """SUVpeak: the highest mean over a sphere of 1 mL whose centre is a voxel of the lesion.
+    """SUVpeak: the highest mean over a sphere of 1 mL centred on a voxel of the lesion.
 
-    volume: [X, Y, Z] in SUV. lesion: bool [X, Y, Z] with at least one voxel. Beyond the volume its edge goes on.
+    volume: [X, Y, Z] in SUV, extended by its edge values. lesion: bool [X, Y, Z] with at least one voxel.
     """
     kernel = sphere_kernel(PEAK_SPHERE_ML, voxel_mm)
     (box,) = find_objects(lesion.astype(np.uint8))

@@ -59,12 +59,12 @@ def thinned(scan: Volume, noise: ScanNoise, dose: float, seed: int) -> Volume:
 
 
 def noise_sigmas(volume: np.ndarray, centres: np.ndarray, voxel_mm: Sequence[float]) -> tuple[float, ...]:
-    """Sigma in voxels, per axis, of the Gaussian that makes white noise as correlated as that of the spheres.
+    """Sigma in voxels, per axis, of the Gaussian that gives white noise the correlation of the noise in the spheres.
 
-    From squared differences d voxels apart along the axis. Noise filtered with sigma has the correlation q^(d^2) with
-    q = exp(-1 / (4 sigma^2)), so those of d = 2 and 1 are as 1 - q^4 to 1 - q, or 1 + q + q^2 + q^3. Unlike the
-    correlation itself, this needs no mean, which a sphere of few correlated voxels does not give well. In spheres
-    chosen for their uniformity among many of the same noise, sigma comes out a fifth too low.
+    It is computed from squared differences of voxels at distance d along the axis. Noise filtered with sigma has the
+    correlation q^(d^2) with q = exp(-1 / (4 sigma^2)), so the squared differences for d = 2 and d = 1 have the ratio (1
+    - q^4) / (1 - q) = 1 + q + q^2 + q^3. Unlike the correlation itself, this needs no mean, which a sphere of few
+    correlated voxels does not give well. In spheres selected for their uniformity, sigma is underestimated by a fifth.
     """
     sphere = ball(SPHERE_MM, voxel_mm)
     half = np.array(sphere.shape) // 2
@@ -90,11 +90,11 @@ def _squared_difference(blocks: Sequence[np.ndarray], sphere: np.ndarray, axis: 
 def thin_by_noise(
     volume: np.ndarray, dose: float, cov: float, sigmas: Sequence[float], voxel_mm: Sequence[float], seed: int
 ) -> np.ndarray:
-    """A volume [X, Y, Z] as if its dose were smaller: correlated noise added, negative values cut off; float32.
+    """A volume [X, Y, Z] as if acquired at a lower dose: adds correlated noise and sets negative values to 0; float32.
 
-    A dose fraction p has 1/p of the variance, so 1/p - 1 of the volume's own is added. Its own noise is taken to be
-    `cov` x the local activity (a Gaussian mean of sigma 10 mm), with the correlation that a Gaussian of `sigmas`
-    (voxels) gives to white noise.
+    At a dose fraction p the variance is 1/p of the volume's own, so 1/p - 1 times its own variance is added. The
+    standard deviation of its own noise is taken as `cov` x the local activity (a Gaussian mean with sigma 10 mm), its
+    correlation as that of white noise filtered with a Gaussian of `sigmas` (voxels).
     """
     field = gaussian_filter(np.random.default_rng(seed).standard_normal(volume.shape), sigmas, mode="wrap")
     field /= field.std()

@@ -23,10 +23,10 @@ CLEAN_SHARE = "clean_share"
 
 @dataclass(frozen=True)
 class Case:
-    """One subject at one dose (a fraction, 1 is normal) and its NIfTI files.
+    """One subject at one dose (as a fraction of the normal dose) and its NIfTI files.
 
-    `name` is the low-dose file below the trial's folder without its suffix, such as sub-0000/low_dose_1-20. It is also
-    where the results of this case lie in a folder of results.
+    `name` is the path of the low-dose file in the trial's folder without its suffix, such as sub-0000/low_dose_1-20; in
+    a folder of results, the results of this case have the same path.
     """
 
     name: str
@@ -52,10 +52,9 @@ def is_trial(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path, columns: Sequence[str] = MANIFEST_COLUMNS) -> list[dict[str, str]]:
-    """The rows in their order; what is missing at the end of a row is "".
+    """The rows in their order; missing values at the end of a row are "".
 
-    columns: those that must be there. Raises InputError where there is no manifest, it cannot be read, or it lacks
-    one of them.
+    columns: required columns. Raises InputError if there is no manifest, it cannot be read, or it lacks a column.
     """
     manifest = folder / MANIFEST
     if not manifest.is_file():
@@ -86,7 +85,7 @@ def file_of(folder: Path, row: dict[str, str], column: str) -> Path:
 def read_cases(folder: Path) -> list[Case]:
     """Every case of a trial in the manifest's order.
 
-    Raises InputError where there is no manifest, or one that scripts/simulate.py did not write, or a file is missing.
+    Raises InputError if there is no manifest, if scripts/simulate.py did not write it, or if a file is missing.
     """
     return [_case(folder, row) for row in read_manifest(folder)]
 

@@ -12,9 +12,9 @@ SPHERES = 20
 
 
 def sphere_statistics(volume: np.ndarray, voxel_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over the 30 mm sphere about every voxel, float64 [X, Y, Z].
+    """Mean and standard deviation over the 30 mm sphere around every voxel, float64 [X, Y, Z].
 
-    NaN where the sphere does not lie wholly inside the volume.
+    NaN where the sphere extends beyond the volume.
     """
     sphere = ball(SPHERE_MM, voxel_mm)
     weights = sphere / sphere.sum()

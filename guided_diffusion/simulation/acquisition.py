@@ -126,7 +126,7 @@ def scatter_and_randoms(trues: Sequence[np.ndarray], geometry: Geometry, scanner
 def thin(counts: list[np.ndarray], rng: np.random.Generator) -> Iterator[tuple[float, list[np.ndarray]]]:
     """Yield (dose, counts) for every dose of DOSES, each a binomial subset of the dose before.
 
-    The whole chain is always drawn, so that a dose's counts do not depend on which doses are wanted.
+    All doses are always drawn, so that the counts of one do not depend on which others are wanted.
     """
     previous = 1.0
     for dose in DOSES:

@@ -69,10 +69,10 @@ class RandomField:
 
 
 class Canvas:
-    """Activity (SUV), attenuation (per cm) and labels of a patient while they are painted, the last one on top.
+    """Activity (SUV), attenuation (per cm) and labels of a patient, painted solid by solid, later ones on top.
 
-    Outlines are bent by a smooth random displacement, so that no organ keeps its ideal shape; what touches stays in
-    touch.
+    Outlines are deformed by a smooth random displacement, so that no organ keeps its ideal shape, but organs in contact
+    stay in contact.
     """
 
     def __init__(self, grid: Grid, rng: np.random.Generator, bend_mm: float = 3.0) -> None:
@@ -100,9 +100,10 @@ class Canvas:
         return tuple(box)
 
     def _filled_share(self, solid: Solid, box: tuple[slice, slice, slice]) -> np.ndarray:
-        """Share of every voxel of `box` that a solid fills, from the distance of the voxel's centre to its surface.
+        """Fraction of each voxel of `box` that a solid fills, from the distance of the voxel's centre to its surface.
 
-        That takes the surface for a plane, so small, strongly curved solids are sampled at eight points of a voxel.
+        This approximates the surface by a plane, so small, strongly curved solids are sampled at eight points per
+        voxel.
         """
         points = [q[box] for q in self._points]
         voxel = self.grid.voxel_mm

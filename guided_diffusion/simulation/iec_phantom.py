@@ -55,10 +55,10 @@ class PhantomScan:
 def scan_phantom(
     acquisition: Acquisition, contrast: float, seed: int, noise_of: Callable[[Volume], float], wanted: float
 ) -> PhantomScan:
-    """The phantom at the first reconstruction of an acquisition, with so many counts that its noise is as wanted.
+    """The phantom in the first reconstruction of an acquisition, with counts chosen to give the wanted noise.
 
-    noise_of: how noise is measured, in the unit of `wanted`. Noise goes with one over the root of the counts, which a
-    few trials turn into the counts that are needed; what remains is a few per cent.
+    noise_of: measures the noise, in the unit of `wanted`. Noise is proportional to one over the square root of the
+    counts, from which a few trials find the counts; the remaining error is a few per cent.
     """
     phantom = iec_phantom(SHAPE, FINE_MM, contrast)
     acquisition = replace(acquisition, reconstructions=acquisition.reconstructions[:1])

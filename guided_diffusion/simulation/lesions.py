@@ -41,8 +41,8 @@ def draw_lesions(
 ) -> list[Lesion]:
     """0 to 30 lesions of 4 to 60 mm and contrast 1.5 to 20, in the organs of a patient.
 
-    One patient in eight has none; the rest a geometric number of about seven. Diameters are log-normal about 15 mm; the
-    contrast is log-uniform, held below an SUV of 45, but at least 1.5.
+    One patient in eight has none; the others have a geometrically distributed number with a mean of about seven.
+    Diameters are log-normal about 15 mm; contrasts are log-uniform, limited to an SUV of 45 but at least 1.5.
     """
     if rng.random() < HEALTHY_SHARE:
         return []
@@ -83,9 +83,10 @@ def draw_small_lesions(
     rng: np.random.Generator,
     depth_mm: tuple[float, float],
 ) -> list[Lesion]:
-    """10 to 24 lesions of 5 to 15 mm and contrast 2 to 20 within a stretch of the patient's axis (mm from the vertex).
+    """10 to 24 lesions of 5 to 15 mm and contrast 2 to 20 within a section of the patient's axis (mm from the vertex).
 
-    For training, which hardly meets them at their true frequency. Fewer where the stretch has few organs for them.
+    They are meant for training, in which they are rare at their true frequency. There are fewer if the section has few
+    organs for them.
     """
     lesions = []
     for _ in range(int(rng.integers(*SMALL_LESIONS))):
@@ -120,9 +121,9 @@ def _centre_between(
 
 
 def _centre(site: str, radius: float, coats: Sequence[tuple[Solid, str]], rng: np.random.Generator) -> np.ndarray:
-    """A point in a random solid of the host tissue; for a node beside a vessel.
+    """A random point in a solid of the host tissue; for a lymph node, one beside a vessel.
 
-    Points nearer to the host's surface than 0.7 radii are refused in the first half of the attempts.
+    Points closer to the host's surface than 0.7 radii are rejected in the first half of the attempts.
     """
     hosts = [solid for solid, tissue in coats if tissue == HOST[site]]
     for attempt in range(200):

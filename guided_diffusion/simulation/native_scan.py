@@ -23,10 +23,10 @@ from guided_diffusion.simulation.tracers import Injection
 
 @dataclass(frozen=True)
 class RawData:
-    """Sinograms [views, bins, slices] of a normal-dose scan, and the corrections that the reconstruction has.
+    """Sinograms [views, bins, slices] of a normal-dose scan, and the corrections known to the reconstruction.
 
-    mean: the expected counts, without noise. counts: those measured. survival: share of photons that attenuation
-    leaves. background: scatter and randoms. per_bin: counts per view in a slice of each fine voxel of SUV 1, [slices].
+    mean: expected counts without noise. counts: measured counts. survival: fraction of photons that are not attenuated.
+    background: scatter and randoms. per_bin: counts per view in a slice of each fine voxel of SUV 1, [slices].
     """
 
     grid: Grid
@@ -44,7 +44,7 @@ def native_slices(grid: Grid, slice_mm: float) -> int:
 
 
 def overlap_weights(fine: int, fine_mm: float, count: int, coarse_mm: float, margin_mm: float = 0.0) -> np.ndarray:
-    """Matrix [fine, count] that averages `fine` samples over wider or narrower ones; columns within them sum to 1.
+    """Matrix [fine, count] that averages `fine` samples into wider or narrower ones; inner columns sum to 1.
 
     The coarse samples begin `margin_mm` before the fine ones.
     """

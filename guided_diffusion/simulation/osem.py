@@ -18,8 +18,8 @@ def osem(
     """Reconstruct [X, Y, Z] float32 from the counts of every subset.
 
     The model is counts ~ Poisson(factors * forward(image) + background). `counts`, `factors` (attenuation times
-    sensitivity) and `background` (randoms and scatter) hold an array [views, bins, Z] per subset. The image has the
-    unit that `factors` is per. Voxels that no ray crosses are 0.
+    sensitivity) and `background` (randoms and scatter) hold an array [views, bins, Z] per subset. `factors` are counts
+    per unit of the image. Voxels crossed by no ray are 0.
     """
     return next(islice(osem_iterates(projector, counts, factors, background), iterations - 1, None))
 

@@ -44,7 +44,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Settings of a reconstruction: voxels, number of OSEM's updates, resolution modelling or not, and post-filter.
+    """Settings of a reconstruction: voxel size, number of OSEM updates, resolution modelling, and post-filter.
 
     filter_fwhm_mm: within slices, 0 for none. axial_kernel: a name of AXIAL_KERNELS or `gaussian`.
     """
@@ -117,10 +117,10 @@ def is_held_out(made: Reconstruction) -> bool:
 
 
 def draw_acquisition(kind: str, count: int, rng: np.random.Generator) -> Acquisition:
-    """A scanner and `count` reconstructions: of `random` and `random-spheres`, none is held out; of `held-out-NAME`,
-    all are of the family.
+    """A scanner and `count` reconstructions, none of a held-out family; with `held-out-NAME`, all of that family.
 
-    Two of them in a row share their OSEM run, the second being taken after half the iterations with another filter.
+    Consecutive pairs of reconstructions share an OSEM run: the second is its image after half of the iterations, with
+    another filter.
     """
     ranges = load_ranges()
     if kind in (RANDOM, SPHERES):

@@ -47,10 +47,10 @@ def _column(grid: Grid, rng: np.random.Generator) -> Column:
 
 
 def make_hot_spheres(seed: int, grid: Grid) -> Phantom:
-    """A column of even uptake with many hot spheres and, in every other one, a cold cylinder along its middle.
+    """A uniform column with many hot spheres and, in every second one, a cold cylinder along its axis.
 
-    Four spheres in five have a diameter of 5 to 16 mm, the others one of up to 40 mm; contrasts to the column are
-    log-uniform from 1.5 to 20. Half of the columns have a texture.
+    Four of five spheres have a diameter of 5 to 16 mm, the others up to 40 mm; contrasts to the column are log-uniform
+    from 1.5 to 20. Half of the columns have a texture.
     """
     rng = generator(seed, "hot spheres")
     canvas = Canvas(grid, generator(seed, "canvas"), bend_mm=0.0)
@@ -67,9 +67,10 @@ def make_hot_spheres(seed: int, grid: Grid) -> Phantom:
 
 
 def make_random_shapes(seed: int, grid: Grid) -> Phantom:
-    """A column of random depth and width, filled with ellipsoids, wavy ones and tubes of random uptake.
+    """A column of random depth and width, filled with ellipsoids, wavy ellipsoids and tubes of random uptake.
 
-    Sizes and contrasts to the column are log-uniform; one shape in eight is thin as lung, one in eight dense as bone.
+    Sizes and contrasts to the column are log-uniform; one shape in eight is as thin as lung, one in eight as dense as
+    bone.
     """
     rng = generator(seed, "random shapes")
     canvas = Canvas(grid, generator(seed, "canvas"))

@@ -47,12 +47,12 @@ LEAST_SLICE_SUV = 0.02
 
 @dataclass(frozen=True)
 class RandomTrial(Trial):
-    """A trial whose subjects each have a scanner of their own.
+    """A trial in which each subject has a scanner of its own.
 
-    voxel_mm: of the pairs. reconstructions: of each subject's data. native: whether the images on the scanner's grid
-    are kept, as evaluation needs them. clean_share: how much of the normal dose's noise is taken from what pairs aim
-    at, by averaging it with the reconstruction of noise-free data: 0 none, 1 all; of several numbers the
-    reconstructions of a subject take one each in turn.
+    voxel_mm: of the pairs. reconstructions: of each subject's data. native: whether to keep the images on the scanner's
+    grid, as needed for evaluation. clean_share: share of the normal dose's noise to remove from the targets of pairs,
+    by averaging with the reconstruction of noise-free data (0: none, 1: all); several numbers are used in turn for the
+    reconstructions of a subject.
     """
 
     voxel_mm: float = 2.5
@@ -112,8 +112,9 @@ def random_manifest_rows(trial: RandomTrial, subject: VirtualSubject) -> list[di
 
 
 def write_random_subject(trial: RandomTrial, subject: VirtualSubject, out: Path) -> None:
-    """Simulate a subject and write its files, unless they are complete already; pairs whose counts make no image are
-    left out.
+    """Simulate a subject and write its files, unless they are already complete.
+
+    Pairs with too few counts for an image are left out.
     """
     done = out / subject.name / "subject.json"
     if done.exists():
@@ -179,10 +180,10 @@ def _references(trial: RandomTrial, raw: RawData, normal: list[Volume]) -> list[
 def _write_dose(
     trial: RandomTrial, subject: VirtualSubject, out: Path, dose: str, images: list[Volume], references: list[Volume]
 ) -> None:
-    """The pairs of a dose, in half precision, and its images where they are kept.
+    """Write the pairs of a dose, in half precision, and its images if they are kept.
 
-    Images of so few counts that no reader takes them for SUV, such as those without a voxel above zero, are left out,
-    and for training those that `loses_uptake` names.
+    Images of so few counts that they would not be accepted as SUV, such as those without a voxel above zero, are left
+    out; for training, also those that `loses_uptake` detects.
     """
     for number, (image, reference) in enumerate(zip(images, references, strict=True)):
         files = _Case(subject, number).files(dose, trial.native)
@@ -201,10 +202,10 @@ def _write_dose(
 
 
 def loses_uptake(pair: np.ndarray) -> bool:
-    """Whether some slice of the low dose of a pair [2, X, Y, Z] has less than half of the uptake of its reference.
+    """Whether a slice of the low dose of a pair [2, X, Y, Z] has less than half of the uptake of its reference.
 
-    That happens to OSEM with very few counts, in single beds or everywhere. Nothing can be learnt from such a slice,
-    while a crop of it has thousands of times the loss of others, in units of the noise that it shows.
+    OSEM does this with very few counts, in single beds or everywhere. Such a slice teaches nothing, but a crop of it
+    has thousands of times the loss of others, in units of its apparent noise.
     """
     low, reference = pair.mean(axis=(1, 2), dtype=np.float64)
     in_body = reference > LEAST_SLICE_SUV

@@ -168,9 +168,10 @@ class Common:
 
 @dataclass(frozen=True)
 class Wavy:
-    """A solid whose surface is pushed in and out by a few plane waves: gyri, bowel folds, irregular lesions.
+    """A solid with a surface displaced by a few plane waves: gyri, bowel folds, irregular lesions.
 
-    `waves` [n, 3]: wave vectors (radians per mm); `phases` [n]; `amplitude` mm is the standard deviation of the push.
+    `waves` [n, 3]: wave vectors (radians per mm); `phases` [n]; `amplitude` mm is the standard deviation of the
+    displacement.
     """
 
     solid: Solid

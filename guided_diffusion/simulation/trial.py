@@ -82,9 +82,9 @@ class VirtualSubject:
 
 
 def plan_subject(trial: Trial, index: int) -> VirtualSubject:
-    """Subject `index` of a trial, independent of how many there are.
+    """Subject `index` of a trial, independent of the number of subjects.
 
-    Tracers and scanners rotate so that every pair occurs once before one occurs again. Splits are drawn in tens.
+    Tracers and scanners rotate so that all combinations occur once before one recurs. Splits are drawn for every ten.
     """
     turn, place = divmod(index, len(trial.tracers))
     scanner = trial.scanners[(turn + place) % len(trial.scanners)]
