@@ -20,11 +20,11 @@ def _input(manifest: Mapping[str, Any]) -> Facts:
     given, source = manifest["input"], manifest["input"]["source"]
     cap, above = manifest["settings"]["preprocessing"]["suv_max"], manifest["input"]["above_suv_max"]
     facts = [
-        ("SUV", str(source.get("suv", "as the file has it"))),
-        ("format", str(source.get("format", "not known"))),
+        ("SUV", str(source.get("suv", "as stored in the file"))),
+        ("format", str(source.get("format", "unknown"))),
         ("voxels of the scan", f"{_times(given['shape'])} of {_times(given['voxel_mm'])} mm"),
-        ("the scan's fingerprint", f"{given['sha256_of_voxels_and_affine'][:DIGEST_LETTERS]} (compare with run.json)"),
-        ("above the model's cap", _above(above, cap, manifest["flags"].get("above_cap", "keep"))),
+        ("SHA-256 of the scan", f"{given['sha256_of_voxels_and_affine'][:DIGEST_LETTERS]} (compare with run.json)"),
+        ("above the model's largest SUV", _above(above, cap, manifest["flags"].get("above_cap", "keep"))),
     ]
     if "suv_factor" in source:
         factor = source["suv_factor"]
@@ -32,7 +32,7 @@ def _input(manifest: Mapping[str, Any]) -> Facts:
         text = f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
         facts.insert(1, ("SUV per stored unit", f"{text} ({source.get('stored_units', 'Bq/mL')})"))
     if source.get("suv_overrides"):
-        facts.insert(1, ("replaced in the header", ", ".join(sorted(source["suv_overrides"]))))
+        facts.insert(1, ("replaced header values", ", ".join(sorted(source["suv_overrides"]))))
     facts += [(name, str(source[name])) for name in ("orientation", "spacing") if source.get(name)]
     return facts
 

@@ -110,7 +110,7 @@ def _cards(findings: Findings, manifest: Mapping[str, Any]) -> list[dict[str, An
         {"value": str(len(findings.new)), "text": "foci that the input does not show", "alert": bool(findings.new)},
         {
             "value": f"{above['ml']:.1f} mL",
-            "text": f"of the input above SUV {cap:g}, where the model sees nothing; peak {above['peak']:.1f}",
+            "text": f"of the input above SUV {cap:g}, the model's limit; peak {above['peak']:.1f}",
             "alert": False,
         },
     ]

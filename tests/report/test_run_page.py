@@ -79,7 +79,7 @@ def test_texts_from_outside_are_escaped(written, page):
 def test_facts(page):
     for fact in (
         "SUV per stored unit 0.0002 to 0.0003 (BQML)",
-        "replaced in the header injection_time, weight_kg",
+        "replaced header values injection_time, weight_kg",
         "44 x 40 x 60 of 4 x 5 x 3 mm",
         "fedcba987654",
         "sampler ddim, seed 10, realisations 3; precision bfloat16",
