@@ -18,6 +18,8 @@ TYPICAL_PERCENTILE = 99.0
 LARGEST_NEGATIVE_SHARE = 0.95
 LARGEST_NORMALISED = 1.001  # 1, and the rounding of half precision
 SAMPLED_VOXELS = 2**20
+# A body holds no more than what was injected; calibration, and noise that is cut off at zero in the air, add to it.
+LARGEST_SHARE_OF_DOSE = 1.5
 
 
 def check_suv(data: np.ndarray, name: object, *, stated: bool = False, advice: str = "") -> list[str]:
@@ -53,6 +55,16 @@ def check_suv(data: np.ndarray, name: object, *, stated: bool = False, advice: s
     if high <= SMALLEST_PEAK_SUV or typical < SMALLEST_STATED_PEAK_SUV:
         return [f"{name}: SUV up to {high:.4g} and mostly below {typical:.2g} is low; check weight, dose and unit"]
     return []
+
+
+def doubts_of_dose(suv: np.ndarray, voxel_ml: float, weight_kg: float | None) -> list[str]:
+    """A notice where an image [any axes] holds more activity than was injected, by its own SUV."""
+    if weight_kg is None or weight_kg <= 0:
+        return []
+    share = float(suv.sum(dtype=np.float64)) * voxel_ml / (weight_kg * 1000)
+    if share <= LARGEST_SHARE_OF_DOSE:
+        return []
+    return [f"holds {share:.1f} times the injected activity; check dose, injection time and half-life"]
 
 
 def check_normalised(data: np.ndarray, name: object, *, advice: str) -> None:

@@ -155,3 +155,13 @@ def test_the_typical_value_is_that_of_the_voxels_above_zero():
     data[0, 0, 0] = -5.0
     assert typical_of(data) == pytest.approx(2.0)
     assert typical_of(np.zeros((4, 4, 4))) == 0.0
+
+
+@pytest.mark.parametrize(("dose_mbq", "share"), [(350, None), (50, None), (40, "1.7"), (4, "17.3")])
+def test_more_activity_than_was_injected_is_told(tmp_path, dose_mbq, share):
+    """9000 Bq/mL in 3.84 L, one half-life after the injection."""
+    stored = np.full((40, 40, 40), 9000, np.int16)
+    write_series(tmp_path, stored, RadionuclideTotalDose=str(dose_mbq * 1_000_000), PatientWeight="20")
+    notices = [n for n in load_volume(tmp_path).source["notices"] if "the injected activity" in n]
+    expected = f"{tmp_path}: holds {share} times the injected activity; check dose, injection time and half-life"
+    assert notices == ([] if share is None else [expected])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom import Dataset
@@ -22,6 +23,7 @@ from guided_diffusion.pet.formats.series_checks import is_pet_image, why_no_imag
 from guided_diffusion.pet.formats.slices import SliceStack, stack_slices
 from guided_diffusion.pet.formats.stored_values import rescaled
 from guided_diffusion.pet.grid import Volume, check_size
+from guided_diffusion.pet.plausibility import doubts_of_dose
 from guided_diffusion.pet.suv import SUVConversion, SUVError, SUVOverrides, suv_conversion
 from guided_diffusion.pet.suv_bases import ratios_to_suvbw
 from guided_diffusion.pet.text import printable
@@ -98,7 +100,12 @@ def load_suv(path: Path, *, series: str | None = None, overrides: SUVOverrides |
 
         data = found.stack.resample(read)
         kept = replace(found, headers=tuple(whole[k] for k in range(len(found.files))))
-        return Volume(data, found.stack.affine, "SUV", _source(found, conversion, overrides), kept)
+        source = _source(found, conversion, overrides)
+        voxel_ml = abs(np.linalg.det(found.stack.affine[:3, :3])) / 1000
+        source["notices"] += [
+            f"{found.name}: {doubt}" for doubt in doubts_of_dose(data, voxel_ml, _weight_kg(found, overrides))
+        ]
+        return Volume(data, found.stack.affine, "SUV", source, kept)
 
 
 def with_whole_headers(found: Series) -> Series:
@@ -172,9 +179,14 @@ def _lacking(header: Dataset) -> str:
     return "" if is_pet_image(header) else f", and it is {why_no_image(header)}"
 
 
-def _source(found: Series, conversion: SUVConversion, overrides: SUVOverrides | None) -> dict[str, object]:
+def _weight_kg(found: Series, overrides: SUVOverrides | None) -> float | None:
+    """The weight that a user gave, or the header's."""
+    given = overrides.weight_kg if overrides else None
+    return given or tags.number(found.headers[0], "PatientWeight")
+
+
+def _source(found: Series, conversion: SUVConversion, overrides: SUVOverrides | None) -> dict[str, Any]:
     header = found.headers[0]
-    weight = overrides.weight_kg if overrides else None
     low, high = min(conversion.factors), max(conversion.factors)
     return {
         "format": "DICOM",
@@ -184,7 +196,7 @@ def _source(found: Series, conversion: SUVConversion, overrides: SUVOverrides | 
         "suv": conversion.method,
         "suv_overrides": overrides.given() if overrides else {},
         "suv_basis_ratios": ratios_to_suvbw(
-            weight or tags.number(header, "PatientWeight"),
+            _weight_kg(found, overrides),
             tags.number(header, "PatientSize"),
             tags.text(header, "PatientSex"),
         ),

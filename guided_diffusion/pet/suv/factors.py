@@ -155,7 +155,7 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
         delay = delay_s(datasets, drug, reference, half_life, overrides)
         factor = at_injection * growth(delay, half_life)
         when = f"{abs(delay):.0f} s {'after' if delay >= 0 else 'before'} the injection"
-        doubtful += doubts(datasets, drug, reference, delay, overrides)
+        doubtful += doubts(datasets, drug, reference, delay, half_life, overrides)
         doubtful += doubts_of_correction(datasets, drug, overrides, delay)
         return SUVConversion((factor,) * len(datasets), f"{when}, by {reference.how}{remark}", doubtful)
     if correction == "NONE":

@@ -17,6 +17,8 @@ MAX_DELAY_HALF_LIVES = 12 * 3600 / F18_HALF_LIFE_S
 DATED_HALF_LIFE_S = 12 * 3600.0
 # Dynamic protocols start the scanner before the injection, by seconds, and seldom by minutes.
 LONGEST_LEAD_S = 600.0
+# Late images are taken after three half-lives at the most: of F-18 after 5 h, of Ga-68 after 3, of Zr-89 after 9 days.
+LONG_DELAY_HALF_LIVES = 3.0
 # An image that begins so soon after the injection is rare.
 EARLY_IMAGE_S = 60.0
 # A date-time and a time that were entered one after the other.
@@ -63,10 +65,23 @@ def delay_s(
 
 
 def doubts(
-    datasets: Sequence[Dataset], drug: Dataset, reference: Moment, delay: float, overrides: SUVOverrides
+    datasets: Sequence[Dataset],
+    drug: Dataset,
+    reference: Moment,
+    delay: float,
+    half_life_s: float,
+    overrides: SUVOverrides,
 ) -> tuple[str, ...]:
-    """A notice where the image itself begins with the injection, as where software filled in the scan's time for it."""
-    if overrides.injection_time is not None or overrides.scan_start is not None or delay > EARLY_IMAGE_S:
+    """A notice where the injection was rarely long before, or the image itself begins with it.
+
+    Software fills in the scan's time where it knows none of the injection.
+    """
+    if overrides.injection_time is not None or overrides.scan_start is not None:
+        return ()
+    if delay > LONG_DELAY_HALF_LIVES * half_life_s:
+        times = f"{growth(delay, half_life_s):.0f} times the SUV of an image right after it"
+        return (f"injected {delay / 3600:.1f} h before the scan's start, which is rare and makes {times}",)
+    if delay > EARLY_IMAGE_S:
         return ()
     image_delay = (min(moment.at for moment in acquisitions(datasets)) - reference.at).total_seconds() + delay
     if image_delay > EARLY_IMAGE_S:

@@ -98,3 +98,19 @@ def test_decay_factors_need_nothing_that_the_suv_does_not():
     isotope = header.RadiopharmaceuticalInformationSequence[0]
     del isotope.RadiopharmaceuticalStartTime, isotope.RadionuclideHalfLife
     assert suv_conversion([header]).notices == ()
+
+
+@pytest.mark.parametrize(
+    ("half_life", "injected", "said"),
+    [
+        ("6586.2", "041000", "injected 7.8 h before the scan's start, which is rare and makes 19 times the SUV"),
+        ("4062.6", "080000", "injected 4.0 h before"),
+        ("6586.2", "070000", None),
+        ("4062.6", "090000", None),
+    ],
+)
+def test_an_injection_long_before_the_scan(half_life, injected, said):
+    header = pet_header(RadionuclideHalfLife=half_life, RadiopharmaceuticalStartTime=injected)
+    notices = suv_conversion([header]).notices
+    assert [said is not None and said in notice for notice in notices] == [True] * (said is not None)
+    assert suv_conversion([header], SUVOverrides(injection_time=injected)).notices == ()
