@@ -16,8 +16,8 @@ from guided_diffusion.inference.assembly import Assembly
 from guided_diffusion.inference.blend_at_end import BlendAtEnd
 from guided_diffusion.inference.blend_each_step import BlendEachStep
 from guided_diffusion.inference.loading import LoadedModel
-from guided_diffusion.inference.patch_sampling import Blending, PatchTiming, groups_of_draws
-from guided_diffusion.inference.results import Denoised, Result
+from guided_diffusion.inference.patch_sampling import Blending, PatchTiming
+from guided_diffusion.inference.results import Denoised, DrawnResult, Result
 from guided_diffusion.inference.resume import FinishedPatches
 from guided_diffusion.memory import PatchesTooLarge
 from guided_diffusion.pet.grid import Volume
@@ -58,7 +58,8 @@ def denoise_volume(
     blending = BLENDINGS[loaded.sampling.fuse](loaded)
 
     def begin() -> _Work:
-        result = Result(volume, model_input, loaded, above_cap, measure)
+        kind = DrawnResult if loaded.method.noise_fields else Result
+        result = kind(volume, model_input, loaded, above_cap, measure)
         return _Work(plan, loaded, result, finished.with_patches_of(plan.patch_size) if finished else None)
 
     while True:
@@ -82,11 +83,7 @@ class _Work:
         self.padded = np.pad(padded, ((0, 0), (0, 0), (0, plan.length - padded.shape[2])), mode="edge")
         self.batches = _batches(len(plan.starts), loaded.sampling.batch_size)
         x, y = self.padded.shape[:2]
-        if loaded.method.noise_fields:
-            shapes, add = [(1 + len(group), x, y) for group in groups_of_draws(loaded.sampling)], result.add_draws
-        else:
-            shapes, add = [(x, y)] * loaded.sampling.realisations, result.add
-        self.assembly = Assembly(plan, self.batches, shapes, add, kept)
+        self.assembly = Assembly(plan, self.batches, result.shapes((x, y)), result.add, kept)
 
 
 def _described(work: _Work, plan: PatchPlan, timings: list[PatchTiming]) -> Denoised:

@@ -79,12 +79,10 @@ def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
     settings = replace(settings, notices=(*checkpoint.notices, *settings.notices))
     create_process = METHODS[settings.method].create_process
     diffusion = root_first(create_process, settings.diffusion, settings.sampling.start_step)
-    if not (flags or {}).get("compile", False):
-        model = root_first(_fill, checkpoint, settings, path, norm_silu)
-        return LoadedModel(model, diffusion, settings, checkpoint.sha256)
-    model = root_first(_fill, checkpoint, settings, path, root_first(compiled_norm_silu))
-    margin = METHODS[settings.method].margin(settings.model)
-    return LoadedModel(model, diffusion, settings, checkpoint.sha256, warm_up(model, margin))
+    compiles = (flags or {}).get("compile", False)
+    model = root_first(_fill, checkpoint, settings, path, root_first(compiled_norm_silu) if compiles else norm_silu)
+    seconds = warm_up(model, METHODS[settings.method].margin(settings.model)) if compiles else None
+    return LoadedModel(model, diffusion, settings, checkpoint.sha256, seconds)
 
 
 def _check_names(flags: dict[str, Any]) -> None:

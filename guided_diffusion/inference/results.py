@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from guided_diffusion.inference.loading import LoadedModel
-from guided_diffusion.inference.patch_sampling import PatchTiming
+from guided_diffusion.inference.patch_sampling import PatchTiming, groups_of_draws
 from guided_diffusion.inference.running_statistics import RunningStatistics
 from guided_diffusion.pet.geometry import back_to_input_grid
 from guided_diffusion.pet.grid import Volume
@@ -55,8 +55,10 @@ class Result:
         self._measure = measure
         self._measured: list[Any] = []
         self._on_model_grid, self._on_input_grid = RunningStatistics(), RunningStatistics()
-        self._of_draws = RunningStatistics(), RunningStatistics()
-        self._deviations: tuple[np.ndarray | None, np.ndarray | None] | None = None
+
+    def shapes(self, in_plane: tuple[int, int]) -> list[tuple[int, ...]]:
+        """Shapes of the arrays to be added, without Z. in_plane: X and Y, padded as the network needs them."""
+        return [in_plane] * self._sampling.realisations
 
     def add(self, realisation: np.ndarray) -> None:
         """Add a realisation, normalised [X, Y, Z], padded as the network needs it."""
@@ -66,24 +68,6 @@ class Result:
         self._on_input_grid.add(back.data)
         if self._measure is not None:
             self._measured.append(self._measure(back))
-
-    def add_draws(self, channels: np.ndarray) -> None:
-        """Add the mean and a group of images, normalised [1 + images, X, Y, Z], padded as the network needs it.
-
-        Groups are added in order; all have the same mean.
-        """
-        mean, *images = self._of_volume(channels)
-        if not self._on_model_grid.count:
-            image = images[0] if self._sampling.sample else mean
-            self._on_model_grid.add(image)
-            self._on_input_grid.add(self._back(image).data)
-        for image in images if self._sampling.realisations > 1 else ():
-            back = self._back(image)
-            for statistics, values in zip(self._of_draws, (image, back.data), strict=True):
-                statistics.add(values)
-            if self._measure is not None:
-                self._measured.append(self._measure(back))
-        self._deviations = tuple(statistics.standard_deviation for statistics in self._of_draws)
 
     def _of_volume(self, padded: np.ndarray) -> np.ndarray:
         """[..., X, Y, Z] without the padding."""
@@ -102,12 +86,13 @@ class Result:
             instead=self._linear,
         )
 
+    def _varying(self) -> tuple[RunningStatistics, RunningStatistics]:
+        """What the error bar is the standard deviation of: statistics on the model's grid, and on the input's."""
+        return self._on_model_grid, self._on_input_grid
+
     def described(self, plan: PatchPlan, timings: list[PatchTiming]) -> Denoised:
         """The result, once all realisations have been added."""
-        on_model_grid, on_input_grid = self._deviations or (
-            self._on_model_grid.standard_deviation,
-            self._on_input_grid.standard_deviation,
-        )
+        on_model_grid, on_input_grid = (statistics.standard_deviation for statistics in self._varying())
         return Denoised(
             self._on_model_grid.mean,
             self.model_input,
@@ -118,3 +103,35 @@ class Result:
             None if on_input_grid is None else replace(self._volume, data=on_input_grid),
             self._measured,
         )
+
+
+class DrawnResult(Result):
+    """As `Result`, for a network that draws images about a mean: the mean, or the first image, and their deviation."""
+
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        self._of_draws = RunningStatistics(), RunningStatistics()
+
+    def shapes(self, in_plane: tuple[int, int]) -> list[tuple[int, ...]]:
+        """As in `Result`: each array has the mean and a group of images."""
+        return [(1 + len(group), *in_plane) for group in groups_of_draws(self._sampling)]
+
+    def add(self, realisation: np.ndarray) -> None:
+        """Add the mean and a group of images, normalised [1 + images, X, Y, Z], padded as the network needs it.
+
+        Groups are added in order; all have the same mean.
+        """
+        mean, *images = self._of_volume(realisation)
+        if not self._on_model_grid.count:
+            image = images[0] if self._sampling.sample else mean
+            self._on_model_grid.add(image)
+            self._on_input_grid.add(self._back(image).data)
+        for image in images if self._sampling.realisations > 1 else ():
+            back = self._back(image)
+            for statistics, values in zip(self._of_draws, (image, back.data), strict=True):
+                statistics.add(values)
+            if self._measure is not None:
+                self._measured.append(self._measure(back))
+
+    def _varying(self) -> tuple[RunningStatistics, RunningStatistics]:
+        return self._of_draws
