@@ -37,6 +37,7 @@ from guided_diffusion.pet.suv.slice_times import mean_rate_moments
 # Newborns have a body mass index of about 13 kg/m2; outside these bounds nobody lives long.
 LEAST_BMI, GREATEST_BMI = 8.0, 100.0
 SHORTEST_M, TALLEST_M = 0.3, 2.5
+OR_AS_NIFTI = "or give the image as NIfTI in SUV"
 # All that the factor needs of a header.
 SUV_TAGS = [
     "StudyDate",
@@ -118,7 +119,9 @@ def suv_conversion(
         return _from_activity(datasets, overrides)
     if units == "CNTS":
         raise refusal(first, "Units", f"counts need Philips' {_name(first, PHILIPS_SUV_FACTOR)}")
-    raise refusal(first, "Units", "only BQML, GML, and CNTS of Philips lead to SUV")
+    raise refusal(
+        first, "Units", f"only BQML, GML, and CNTS of Philips lead to SUV; export it in one of them, {OR_AS_NIFTI}"
+    )
 
 
 def _from_gml(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVConversion:
@@ -192,8 +195,13 @@ def _doubts_of_weight(dataset: Dataset, weight_kg: float) -> tuple[str, ...]:
 
 
 def _check_attenuation_corrected(dataset: Dataset) -> None:
-    if "ATTN" not in tags.texts(dataset, "CorrectedImage"):
-        raise refusal(dataset, "CorrectedImage", "an image without attenuation correction (ATTN) has no SUV")
+    corrections = tags.texts(dataset, "CorrectedImage")
+    if not corrections:
+        lacking = "it must say that attenuation is corrected (ATTN)"
+        raise refusal(dataset, "CorrectedImage", f"{lacking}; export the series with this tag, {OR_AS_NIFTI}")
+    if "ATTN" not in corrections:
+        reason = "an image without attenuation correction (ATTN) has no SUV; give the corrected series"
+        raise refusal(dataset, "CorrectedImage", reason)
 
 
 def _require_decay_corrected(dataset: Dataset) -> None:
