@@ -15,8 +15,7 @@ def conv_nd(dims: int, *args, **kwargs) -> nn.Module:
 class _Pointwise:
     """The 1x1(x1) convolution as a matrix product.
 
-    Unlike the library's convolution it is bit-identical for any number of threads, so that results do not depend on the
-    number of ranks; and it is not slower.
+    Unlike the library's convolution of this size it is bit-identical for any number of threads; and it is not slower.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -152,20 +152,35 @@ def test_autocast_rounds_and_no_more():
     assert 0 < (rounded - exact).norm() / exact.norm() < 0.02
 
 
-def test_threads_change_no_bit():
-    model = fill(create_model(SMALL, DEMO_DIFFUSION))
-    x = torch.randn(1, 1, 12, 32, 48, generator=torch.Generator().manual_seed(0))
+def outputs_by_threads(module, *inputs, **named):
+    """What a module gives on 1, 2 and 3 threads."""
     before = torch.get_num_threads()
     outputs = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             with torch.no_grad():
-                outputs.append(model(x, torch.tensor([9]), low_res=x))
+                outputs.append(module(*inputs, **named))
     finally:
         torch.set_num_threads(before)
-    torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=0)
-    torch.testing.assert_close(outputs[2], outputs[0], rtol=0, atol=0)
+    return outputs
+
+
+@pytest.mark.parametrize(("dims", "size"), [(2, (31, 45)), (3, (7, 32, 48))])
+def test_threads_change_no_bit_of_pointwise_convolutions(dims, size):
+    torch.manual_seed(0)
+    one, *others = outputs_by_threads(pointwise_conv_nd(dims, 48, 40), torch.randn(2, 48, *size))
+    for other in others:
+        torch.testing.assert_close(other, one, rtol=0, atol=0)
+
+
+def test_threads_change_no_more_of_the_network_than_rounding():
+    """On some processors the library's 3 x 3 x 3 convolution in float32 rounds differently on other threads."""
+    model = fill(create_model(SMALL, DEMO_DIFFUSION))
+    x = torch.randn(1, 1, 12, 32, 48, generator=torch.Generator().manual_seed(0))
+    one, *others = outputs_by_threads(model, x, torch.tensor([9]), low_res=x)
+    for other in others:
+        torch.testing.assert_close(other, one, rtol=0, atol=1e-5 * one.abs().max().item())
 
 
 def test_bfloat16_stays_close():
