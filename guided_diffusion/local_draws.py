@@ -9,8 +9,10 @@ those that were left out are independent (Kingman, Poisson Processes, 1993, sect
 in the counts. So two things suffice for references of every dose: what the noise-free image may be besides the
 regression's answer, and what noise of the scan's kind looks like. p = 0 stands for the noise-free image itself.
 
-A UNet makes each of the two of a noise field of its own, so that they need not be Gaussian. What depends on the scan
-alone is computed once for all draws.
+A UNet makes each of the two of a noise field of its own, so that they need not be Gaussian. Noise of the scan's kind is
+made in units of what the regression took from the scan, measured around every position for eight patterns of different
+fineness: so it is as fine as the scan's own where that is finer than any in training. What depends on the scan alone is
+computed once for all draws.
 """
 
 import math
@@ -26,11 +28,13 @@ from guided_diffusion.config import ModelConfig
 from guided_diffusion.local_unet import (
     INPUTS,
     SUB_IMAGES,
+    WINDOW,
     LocalUNet,
     continued,
     cropped,
     from_sub_images,
     halved,
+    mean_around,
     padded_sub_images,
     sub_images,
 )
@@ -67,15 +71,32 @@ class Reference:
         return (self.noise.square() * self.dose * (1 - self.dose)).view(-1, 1, 1, 1, 1)
 
 
+# Of the measured noise, what the residual has at least in each pattern.
+LEAST_RESIDUAL = 0.02
+
+
+def patterns(parts: Tensor) -> Tensor:
+    """Sub-images [N, 8, Z, X, Y] as eight patterns within positions: their mean, differences along each axis, and
+    differences of those (Haar's wavelets). Orthonormal, and its own inverse.
+    """
+    for channel in (1, 2, 4):
+        pairs = parts.unflatten(1, (SUB_IMAGES // (2 * channel), 2, channel))
+        first, second = pairs[:, :, 0], pairs[:, :, 1]
+        parts = torch.stack([first + second, first - second], dim=2).flatten(1, 3) * 0.5**0.5
+    return parts
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """What a scan says of its draws. answer: the regression's, and scale: the size of the noise, [N, 8, Z, X, Y] and
-    [N, 1, Z, X, Y] in SUV. hints, gates: of each level, [N, width, Z', X', Y'], what is added within its blocks, and
-    what its noise is multiplied by.
+    """What a scan says of its draws. answer: the regression's, [N, 8, Z, X, Y], scale: the size of the noise,
+    [N, 1, Z, X, Y], and removed: the local size of each pattern of what the regression took away, [N, 8, Z, X, Y], in
+    SUV. hints, gates: of each level, [N, width, Z', X', Y'], what is added within its blocks, and what its noise is
+    multiplied by.
     """
 
     answer: Tensor
     scale: Tensor
+    removed: Tensor
     hints: tuple[Tensor, ...]
     gates: tuple[Tensor, ...]
 
@@ -107,7 +128,7 @@ class LocalDraws(nn.Module):
         super().__init__()
         self.config = config
         self.regression = LocalUNet(config).requires_grad_(False)
-        self.know = nn.Conv3d(config.num_channels + INPUTS, WIDTHS[0], 3, padding=1)
+        self.know = nn.Conv3d(config.num_channels + INPUTS + SUB_IMAGES, WIDTHS[0], 3, padding=1)
         self.hint = nn.ModuleList(nn.Conv3d(WIDTHS[0], width, 1) for width in WIDTHS)
         self.gate = nn.ModuleList(nn.Conv3d(WIDTHS[0], width, 1) for width in WIDTHS)
         self.enter = nn.Conv3d(FIELDS * SUB_IMAGES, WIDTHS[0], 3, padding=1, bias=False)
@@ -143,16 +164,23 @@ class LocalDraws(nn.Module):
 
     def prepare(self, scan: Tensor) -> Prepared:
         """What all draws have in common, of a scan [N, 1, Z, X, Y] in SUV."""
+        parts = padded_sub_images(scan, self.config)
         with torch.no_grad():
-            local = self.regression.denoise(padded_sub_images(scan, self.config))
-        known = torch.cat([local.features, local.inputs.to(local.features.dtype)], dim=1)
+            local = self.regression.denoise(parts)
+        noise = local.scale.noise
+        squares = mean_around(patterns(parts - local.answer).square(), WINDOW)
+        removed = (squares + (LEAST_RESIDUAL * noise).square()).sqrt()
+        known = torch.cat(
+            [local.features, *(more.to(local.features.dtype) for more in (local.inputs, torch.log(removed / noise)))],
+            dim=1,
+        )
         h = F.silu(self.know(continued(known.to(self.dtype), MULTIPLE // 2)))
         levels = [h]
         for _ in WIDTHS[1:]:
             levels.append(halved(levels[-1]))
         hints = tuple(layer(level) for layer, level in zip(self.hint, levels, strict=True))
         gates = tuple(F.softplus(layer(level)) for layer, level in zip(self.gate, levels, strict=True))
-        return Prepared(local.answer, local.scale.noise, hints, gates)
+        return Prepared(local.answer, noise, removed, hints, gates)
 
     def deviations(self, prepared: Prepared, noise: Tensor) -> Tensor:
         """Of white noise [N, FIELDS, Z, X, Y]: deviations of the noise-free image, and noise as the scan's, in SUV."""
@@ -160,8 +188,9 @@ class LocalDraws(nn.Module):
         parts = torch.cat([sub_images(field) for field in whole.split(1, dim=1)], dim=1)
         output = self.leave(self._levels(prepared, parts)).float()
         z, x, y = prepared.scale.shape[2:]
-        relative = FIRST_SIZE * output[:, :, :z, :x, :y]
-        return torch.cat([from_sub_images(prepared.scale * one) for one in relative.split(SUB_IMAGES, dim=1)], dim=1)
+        free, noise = (FIRST_SIZE * output[:, :, :z, :x, :y]).split(SUB_IMAGES, dim=1)
+        parts_of_noise = patterns(prepared.removed * noise)
+        return torch.cat([from_sub_images(prepared.scale * free), from_sub_images(parts_of_noise)], dim=1)
 
     def _levels(self, prepared: Prepared, parts: Tensor) -> Tensor:
         """The UNet over positions, in the precision of the weights."""

@@ -50,7 +50,7 @@ def from_sub_images(parts: Tensor) -> Tensor:
     return apart.reshape(n, 1, 2 * z, 2 * x, 2 * y)
 
 
-def _around(values: Tensor, window: int) -> Tensor:
+def mean_around(values: Tensor, window: int) -> Tensor:
     """Mean over a cube of positions; beyond the edge there is nothing to count."""
     for axis, length in enumerate(values.shape[2:]):
         size = [1, 1, 1]
@@ -66,9 +66,9 @@ def local_scale(parts: Tensor) -> LocalScale:
     Noise is what differs within a position, and between a position and its neighbours; edges count as noise too.
     """
     block = parts.mean(dim=1, keepdim=True)
-    within = _around((parts - block).square().mean(dim=1, keepdim=True), WINDOW)
-    between = _around((block - _around(block, 3)).square(), WINDOW)
-    mean = _around(block, WINDOW)
+    within = mean_around((parts - block).square().mean(dim=1, keepdim=True), WINDOW)
+    between = mean_around((block - mean_around(block, 3)).square(), WINDOW)
+    mean = mean_around(block, WINDOW)
     variance = within + between
     floor = LEAST_NOISE**2 + (LEAST_RELATIVE_NOISE * mean).square()
     return LocalScale(block, mean, (variance + floor).sqrt(), within / (variance + floor))
