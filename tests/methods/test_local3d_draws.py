@@ -12,7 +12,7 @@ from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.interfaces import Examples
-from guided_diffusion.local_draws import FIELDS, LocalDraws, Reference, predictive_draws
+from guided_diffusion.local_draws import FIELDS, LEAST_RESIDUAL, LocalDraws, Reference, patterns, predictive_draws
 from guided_diffusion.local_unet import local_scale, sub_images
 from guided_diffusion.methods import local3d_draws
 from guided_diffusion.methods.local3d_draws import FAIRNESS, METHOD, almost_fair_crps, draws_losses
@@ -96,6 +96,39 @@ def test_the_first_guess_is_noise_of_mean_0_that_scales_with_the_uptake_and_is_c
     assert over_blocks > 2 * 8**-1.5
     twice = model(noise, t, low_res=2 * low_dose)[:, 1:]
     torch.testing.assert_close(twice, 2 * deviations, rtol=0.05, atol=0.01)
+
+
+def test_patterns_are_means_and_differences_within_positions():
+    volume = torch.randn(2, 1, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+    found = patterns(sub_images(volume))
+    blocks = volume.reshape(2, 2, 2, 3, 2, 4, 2)  # [N, Z, dz, X, dx, Y, dy]
+    signs = torch.tensor([1.0, -1.0])
+    for number in range(8):
+        weights = [signs if number & bit else torch.ones(2) for bit in (4, 2, 1)]
+        expected = torch.einsum("nzaxbyc,a,b,c->nzxy", blocks, *weights) / 8**0.5
+        torch.testing.assert_close(found[:, number], expected)
+    torch.testing.assert_close(patterns(found), sub_images(volume))
+    assert found.square().sum().item() == pytest.approx(volume.square().sum().item(), rel=1e-5)
+
+
+@torch.no_grad()
+def test_noise_is_as_large_in_every_pattern_as_what_the_regression_took_away():
+    """Of a network that is told nothing else about the scan, so that all that differs is that unit."""
+    model = network()
+    model.know.weight.zero_()
+    noise = torch.randn(1, FIELDS, 20, 20, 20, generator=torch.Generator().manual_seed(3))
+    white = torch.randn(1, 1, 22, 22, 22, generator=torch.Generator().manual_seed(4))
+    drawn, sizes = [], []
+    for field in (white[..., 1:-1, 1:-1, 1:-1], 3 * avg_pool3d(white, 3, stride=1)):
+        low_dose = (1 + 0.3 * field) / MODEL.low_res_scale
+        output = model(noise, torch.zeros(1), low_res=low_dose)
+        drawn.append(patterns(sub_images(output[:, 2:3]))[0, :, 5, 5, 5].numpy())
+        residual = patterns(sub_images(low_dose - output[:, :1]))[0].numpy()
+        floor = LEAST_RESIDUAL * local_scale(sub_images(MODEL.low_res_scale * low_dose)).noise[0, 0, 5, 5, 5].item()
+        around = np.square(residual[:, 3:8, 3:8, 3:8]).mean(axis=(1, 2, 3))
+        sizes.append(np.sqrt(around + (floor / MODEL.low_res_scale) ** 2))
+    assert (sizes[0] / sizes[1]).max() > 2 * (sizes[0] / sizes[1]).min()
+    np.testing.assert_allclose(drawn[0] / drawn[1], sizes[0] / sizes[1], rtol=1e-3)
 
 
 @settings(max_examples=20, deadline=None)
