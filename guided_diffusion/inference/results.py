@@ -11,8 +11,11 @@ from guided_diffusion.inference.patch_sampling import PatchTiming, groups_of_dra
 from guided_diffusion.inference.running_statistics import RunningStatistics
 from guided_diffusion.pet.geometry import back_to_input_grid
 from guided_diffusion.pet.grid import Volume
-from guided_diffusion.pet.normalisation import denormalise
+from guided_diffusion.pet.normalisation import BODY_SUV, denormalise
 from guided_diffusion.pet.patches import PatchPlan
+
+LEAST_LOSS = 0.01
+"""Deviations that are too small by a smaller share than this are left: on one and the same grid it is rounding."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +109,18 @@ class Result:
 
 
 class DrawnResult(Result):
-    """As `Result`, for a network that draws images about a mean: the mean, or the first image, and their deviation."""
+    """As `Result`, for a network that draws images about a mean: the mean, or the first image, and their deviation.
+
+    Deviations have the right size on the model's grid. The way back to coarser voxels takes more from them than from a
+    scan's own noise, which came from such voxels. So where images with noise are drawn (`--dose_fraction` above 0), and
+    the way back has made them too small, their deviations are enlarged by one factor: see `_lost_on_the_way_back`.
+    """
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
         self._of_draws = RunningStatistics(), RunningStatistics()
+        self._mean_on_input_grid: np.ndarray | None = None
+        self._factor = 1.0
 
     def shapes(self, in_plane: tuple[int, int]) -> list[tuple[int, ...]]:
         """As in `Result`: each array has the mean and a group of images."""
@@ -122,16 +132,48 @@ class DrawnResult(Result):
         Groups are added in order; all have the same mean.
         """
         mean, *images = self._of_volume(realisation)
-        if not self._on_model_grid.count:
-            image = images[0] if self._sampling.sample else mean
-            self._on_model_grid.add(image)
-            self._on_input_grid.add(self._back(image).data)
+        if self._mean_on_input_grid is None:
+            self._mean_on_input_grid = self._back(mean).data
+            if images and self._sampling.dose:
+                self._factor = self._lost_on_the_way_back(mean, images[0])
+            sample = self._sampling.sample
+            self._on_model_grid.add(images[0] if sample else mean)
+            self._on_input_grid.add(self._drawn_back(images[0]).data if sample else self._mean_on_input_grid)
         for image in images if self._sampling.realisations > 1 else ():
-            back = self._back(image)
+            back = self._drawn_back(image)
             for statistics, values in zip(self._of_draws, (image, back.data), strict=True):
                 statistics.add(values)
             if self._measure is not None:
                 self._measured.append(self._measure(back))
+
+    def _drawn_back(self, image: np.ndarray) -> Volume:
+        """As `_back`, with the deviation from the mean as large as it should be there."""
+        back = self._back(image)
+        if self._factor == 1:
+            return back
+        data = self._mean_on_input_grid + np.float32(self._factor) * (back.data - self._mean_on_input_grid)
+        highest = self._suv_max if self._above_cap == "clip" else None
+        return replace(back, data=np.clip(data, min(0.0, float(self._volume.data.min())), highest))
+
+    def _lost_on_the_way_back(self, mean: np.ndarray, image: np.ndarray) -> float:
+        """By how much more the way back reduces what is drawn than what the mean took from the scan; at least 1.
+
+        Both by their mean absolute values in the body on the two grids.
+        """
+        in_suv = [denormalise(np.maximum(values, 0), self._suv_max) for values in (mean, image)]
+        on_model_grid = self.model_input.data, *in_suv
+        on_input_grid = self._volume.data, self._mean_on_input_grid, self._back(image).data
+        removed, drawn = [], []
+        for scan, answer, one in (on_model_grid, on_input_grid):
+            body = answer > BODY_SUV
+            if not body.any():
+                return 1.0
+            removed.append(float(np.abs(scan - answer)[body].mean(dtype=np.float64)))
+            drawn.append(float(np.abs(one - answer)[body].mean(dtype=np.float64)))
+        if not (min(removed) > 0 and min(drawn) > 0):
+            return 1.0
+        factor = removed[1] / removed[0] * drawn[0] / drawn[1]
+        return factor if factor > 1 + LEAST_LOSS else 1.0
 
     def _varying(self) -> tuple[RunningStatistics, RunningStatistics]:
         return self._of_draws

@@ -1,6 +1,8 @@
 """Images that a network draws of noise: the same bits over ranks, batches and patches, and what is written of them."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,10 @@ from guided_diffusion.checkpoints import save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference import blend_at_end, denoise_volume, load_model, patch_sampling
+from guided_diffusion.inference.presets import inference_settings
+from guided_diffusion.inference.results import DrawnResult
 from guided_diffusion.local_draws import LocalDraws
+from guided_diffusion.pet.geometry import to_model_grid
 from guided_diffusion.pet.grid import Volume
 from tests.denoising import denoise, denoise_on
 from tests.evaluation_trial import write_trial
@@ -188,3 +193,30 @@ def test_patches_agree_where_they_overlap(denoised):
     whole, cut = deviation(patch_size=48), deviation(patch_size=24, overlap=11)
     np.testing.assert_allclose(cut, whole, rtol=0.1)
     assert cut.mean() == pytest.approx(whole.mean(), rel=0.02)
+
+
+@pytest.mark.parametrize("dose", ["1/4", "0"])
+@pytest.mark.parametrize("spacing", [4.0, 2.0])
+def test_deviations_stay_as_large_beside_the_scans_noise_on_the_way_back_to_coarser_voxels(dose, spacing):
+    """The scan's noise comes from the coarser voxels, what is drawn does not; at dose 0 the image has no noise."""
+    rng = np.random.default_rng(0)
+    affine = np.diag([-spacing, -spacing, spacing, 1.0])
+    scan = Volume((4 + rng.standard_normal((24, 20, 16))).astype(np.float32), affine)
+    model_input = to_model_grid(scan, voxel_mm=2.0, linear=True)
+    sampling = inference_settings({"realisations": 3, "dose_fraction": dose}, HEADER, on_gpu=False).sampling
+    loaded = SimpleNamespace(sampling=sampling, preprocessing=replace(GRID, suv_max=16.0, linear_transfer=True))
+    result = DrawnResult(scan, model_input, loaded, "keep", None)
+    mean = np.full(model_input.data.shape, 4 / 16, np.float32)
+    drawn = (mean + 0.03 * rng.standard_normal((3, *mean.shape))).astype(np.float32)
+    result.add(np.stack([mean, *drawn]))
+    plain = [result._back(image).data - 4 for image in drawn]
+    found = result._varying()[1].standard_deviation
+    factor = np.median(found / np.std(plain, axis=0, ddof=1))
+    if dose == "0" or spacing == 2.0:
+        assert factor == pytest.approx(1, abs=1e-4)
+        return
+    removed = np.abs(scan.data - 4).mean() / np.abs(model_input.data - 4).mean()
+    kept = np.abs(plain[0]).mean() / np.abs(16 * drawn[0] - 4).mean()
+    assert removed > 1.2 * kept
+    assert factor == pytest.approx(removed / kept, rel=1e-3)
+    np.testing.assert_allclose(found, factor * np.std(plain, axis=0, ddof=1), rtol=1e-3)
