@@ -47,6 +47,8 @@ MULTIPLE = 2 ** len(WIDTHS)
 """Volumes whose sides are divisible by it in voxels need no continuation."""
 # About half of what deviations are at first, over the measured noise.
 FIRST_SIZE = 0.2
+# Of the measured noise, what the residual has at least in each pattern.
+LEAST_RESIDUAL = 0.02
 # Weight of what a block adds: with 1 a step of the optimiser moves all voxels of a draw together by too much.
 BRANCH = 0.1
 
@@ -69,10 +71,6 @@ class Reference:
     def fresh(self) -> Tensor:
         """Variance of its fresh noise in units of the scan's, [N, 1, 1, 1, 1]."""
         return (self.noise.square() * self.dose * (1 - self.dose)).view(-1, 1, 1, 1, 1)
-
-
-# Of the measured noise, what the residual has at least in each pattern.
-LEAST_RESIDUAL = 0.02
 
 
 def patterns(parts: Tensor) -> Tensor:
@@ -171,10 +169,9 @@ class LocalDraws(nn.Module):
         squares = mean_around(patterns(parts - local.answer).square(), WINDOW)
         removed = (squares + (LEAST_RESIDUAL * noise).square()).sqrt()
         known = torch.cat(
-            [local.features, *(more.to(local.features.dtype) for more in (local.inputs, torch.log(removed / noise)))],
-            dim=1,
+            [one.to(self.dtype) for one in (local.features, local.inputs, (removed / noise).log())], dim=1
         )
-        h = F.silu(self.know(continued(known.to(self.dtype), MULTIPLE // 2)))
+        h = F.silu(self.know(continued(known, MULTIPLE // 2)))
         levels = [h]
         for _ in WIDTHS[1:]:
             levels.append(halved(levels[-1]))
@@ -188,9 +185,9 @@ class LocalDraws(nn.Module):
         parts = torch.cat([sub_images(field) for field in whole.split(1, dim=1)], dim=1)
         output = self.leave(self._levels(prepared, parts)).float()
         z, x, y = prepared.scale.shape[2:]
-        free, noise = (FIRST_SIZE * output[:, :, :z, :x, :y]).split(SUB_IMAGES, dim=1)
-        parts_of_noise = patterns(prepared.removed * noise)
-        return torch.cat([from_sub_images(prepared.scale * free), from_sub_images(parts_of_noise)], dim=1)
+        free, fresh = (FIRST_SIZE * output[:, :, :z, :x, :y]).split(SUB_IMAGES, dim=1)
+        in_suv = prepared.scale * free, patterns(prepared.removed * fresh)
+        return torch.cat([from_sub_images(parts) for parts in in_suv], dim=1)
 
     def _levels(self, prepared: Prepared, parts: Tensor) -> Tensor:
         """The UNet over positions, in the precision of the weights."""
