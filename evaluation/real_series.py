@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
+from evaluation.drawing_weights import draws_images
 from evaluation.equal_noise import gaussian_of_equal_noise
 from evaluation.measures.image_fidelity import clip_suv, psnr
 from evaluation.mip_pictures import save_coronal_mips
-from guided_diffusion.checkpoints import load_checkpoint
 from guided_diffusion.commands import denoise_flags
 from guided_diffusion.commands.denoise import denoise_subjects
 from guided_diffusion.config import Role, flag
@@ -25,7 +25,6 @@ from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder
 from guided_diffusion.inference.subjects import DENOISED_NAME, UNCERTAINTY_NAME
-from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.pet.thinning import fraction_of, measure_noise
@@ -89,8 +88,7 @@ def main() -> None:
 def read_command_line() -> SeriesFlags:
     """The flags. Raises InputError for weights that cannot do what they ask for."""
     flags = SeriesFlags(**vars(create_parser().parse_args()))
-    header = load_checkpoint(str(flags.model_path)).header
-    if flags.realisations > 1 and (header is None or not METHODS[header.method].noise_fields):
+    if flags.realisations > 1 and not draws_images(flags.model_path):
         raise InputError(f"--realisations {flags.realisations}: {flags.model_path} draws no images of a stated dose")
     return flags
 
@@ -164,7 +162,8 @@ def check_error_bar(scan: np.ndarray, mean: np.ndarray, bar: np.ndarray, number:
 
     scan, mean, bar: float32 [X, Y, Z] in SUV; the bar is the standard deviation of `number` images. For voxels with a
     mean above 0.3 SUV, gives the share within the 95 % interval (%), by the quantile of Student's distribution for this
-    number of images, and the root mean square of the bar over that of the error (1 is right).
+    number of images, and the root mean square of the bar over that of the error (1 is right). `measures.ensembles` has
+    both for an error about the images' own mean, which is uncertain itself; this mean is the regression's.
     """
     body = mean > BODY_SUV
     error, deviation = (scan - mean)[body].astype(float), bar[body].astype(float)

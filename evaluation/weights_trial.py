@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.compared_scans import dose_text
+from evaluation.drawing_weights import draws_images
 from evaluation.measures import pooled_region
 from evaluation.measuring import Row
 from evaluation.running import launcher, run_command
 from evaluation.tables import COLUMNS
-from guided_diffusion.checkpoints import load_checkpoint
 from guided_diffusion.config import Role, flag
 from guided_diffusion.config.inference_flags import MANIFEST_DOSE
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, open_table
-from guided_diffusion.methods.registry import method_named
 from guided_diffusion.pet.trial_manifest import read_cases
 
 # Nothing was trained or chosen on patients of the first seed. Filters are tuned on those of the other.
@@ -116,10 +115,7 @@ def drawing_flags(weights: Path) -> tuple[str, ...]:
 
     Raises InputError for a file that holds no weights, or those of an unknown method.
     """
-    header = load_checkpoint(str(weights)).header
-    if header is None or not method_named(header.method, f"{weights}: the header's method").noise_fields:
-        return ()
-    return "--dose_fraction", MANIFEST_DOSE
+    return ("--dose_fraction", MANIFEST_DOSE) if draws_images(weights) else ()
 
 
 def columns_of(names: Sequence[str]) -> dict[str, str]:
