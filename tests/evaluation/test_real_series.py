@@ -102,10 +102,10 @@ def test_an_error_bar_is_checked_in_the_body(noise):
     mean = np.where(np.arange(44)[:, None, None] < 30, 2, 0.2).astype(np.float32) * np.ones(noise.shape, np.float32)
     scan = (mean + 0.1 * noise).astype(np.float32)
     scan[30:] += 100  # air is not looked at
-    found = check_error_bar(scan, mean, np.full(noise.shape, 0.05, np.float32), 10)
-    # 0.05 times Student's 2.262 for ten images: 1.131 deviations of the error.
-    assert found["coverage_percent"] == pytest.approx(74.2, abs=0.6)
-    assert found["spread_over_error"] == pytest.approx(0.5, abs=0.01)
+    found = check_error_bar(scan, mean, np.full(noise.shape, 0.02, np.float32), 3)
+    # 0.02 times Student's 4.303 for three images: 0.8605 deviations of the error.
+    assert found["coverage_percent"] == pytest.approx(61.05, abs=0.6)
+    assert found["spread_over_error"] == pytest.approx(0.2, abs=0.002)
 
 
 @pytest.mark.parametrize(("covered", "verdict"), [(89.9, "**no**"), (90.1, "yes"), (98.9, "yes"), (99.1, "**no**")])
