@@ -10,9 +10,9 @@ table.tex and plots; evaluation/README.md explains them.
 import csv
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
-from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from evaluation.case_page import write_case_page
@@ -50,6 +50,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, open_table, writable_folder
 from guided_diffusion.folder_lock import one_writer
 from guided_diffusion.pet.grid import DEFAULT_VOXEL_MM
+from guided_diffusion.pet.text import number_of
 
 KEPT = "measured"
 
@@ -195,10 +196,10 @@ def named_folders(name: str, arguments: Sequence[str]) -> list[tuple[str, Path]]
 
 def parse_doses(text: str) -> list[float]:
     """The numbers of a comma list of fractions. Raises InputError for another text."""
-    try:
-        return [float(Fraction(part)) for part in text.split(",")]
-    except (ValueError, ZeroDivisionError):
-        raise InputError(f"--doses {text!r}: give a comma list of fractions such as 1/4,1/20") from None
+    doses = [number_of(part) for part in text.split(",")]
+    if not np.isfinite(doses).all():
+        raise InputError(f"--doses {text!r}: give a comma list of fractions such as 1/4,1/20")
+    return doses
 
 
 def shown_scans(scans: Sequence[ComparedScan], subjects: str) -> list[ComparedScan]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,7 +28,7 @@ from guided_diffusion.pet.grid import (
 )
 from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 from guided_diffusion.pet.plausibility import check_normalised, check_suv
-from guided_diffusion.pet.text import printable
+from guided_diffusion.pet.text import number_of, printable
 from guided_diffusion.pet.trial_manifest import Case, read_cases
 from guided_diffusion.pet.volume import load_volume
 
@@ -167,10 +168,10 @@ def _read_about(path: Path) -> dict[str, dict[str, str]]:
 def _dose_of(row: dict[str, str], table: Path | None) -> float | None:
     """The dose of a row as a fraction, None where it says none."""
     text = row.get("dose", "")
-    try:
-        return float(Fraction(text)) if text else None
-    except (ValueError, ZeroDivisionError):
-        raise InputError(f"{table}: the dose '{printable(text)}' is no fraction such as 1/20") from None
+    dose = number_of(text) if text else None
+    if dose is not None and not math.isfinite(dose):
+        raise InputError(f"{table}: the dose '{printable(text)}' is no fraction such as 1/20")
+    return dose
 
 
 def dose_text(dose: float | None) -> str:

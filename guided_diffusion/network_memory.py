@@ -11,12 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from guided_diffusion.config import ModelConfig
-from guided_diffusion.local_unet import SUB_IMAGES
 
 INPUT_COPIES = 3.0  # of a block's input, itself included
 OUTPUT_COPIES = 2.5  # of a block's output
-# Of a local network, measured for widths of 32 and 64: copies of its widest map, and single values beside them.
-LOCAL_COPIES, LOCAL_BYTES = 7.0, 40.0
 # Usable share of the free memory: the rest is for the state of sampling and for what the allocator cannot use.
 _USABLE = 0.8
 
@@ -42,12 +39,6 @@ def network_bytes(config: ModelConfig, patch: tuple[int, int, int], dtype: torch
     depth, x, y = patch
     most = max(block.live for block in _blocks(config))
     return round(most * depth * x * y * dtype.itemsize)
-
-
-def local_network_bytes(config: ModelConfig, patch: tuple[int, int, int], dtype: torch.dtype) -> int:
-    """The same for a `LocalUNet`, which works on an eighth of the positions."""
-    depth, x, y = patch
-    return round((LOCAL_COPIES * config.num_channels * dtype.itemsize + LOCAL_BYTES) * depth * x * y / SUB_IMAGES)
 
 
 def shorter(patch_size: int, overlap: int) -> int | None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from guided_diffusion.config import DEMO_MODEL, LOCAL_MODEL, RELEASED_MODEL
-from guided_diffusion.network_memory import fitting_patch_size, local_network_bytes, network_bytes, shorter
+from guided_diffusion.methods.registry import METHODS
+from guided_diffusion.network_memory import fitting_patch_size, network_bytes, shorter
 
 PROBE = """
 import re, sys
@@ -129,12 +130,12 @@ def test_the_local_networks_take_what_is_estimated(method, width, depth):
 
 
 def test_patches_of_the_local_network_are_shortened_by_its_own_estimate():
-    needed = local_network_bytes(LOCAL_MODEL, (96, 128, 192), torch.bfloat16)
+    needed = METHODS["local3d"].call_bytes(LOCAL_MODEL, (96, 128, 192), torch.bfloat16)
     assert needed < network_bytes(LOCAL_MODEL, (96, 128, 192), torch.bfloat16) / 4
 
     def size(free: float) -> int:
         return fitting_patch_size(
-            lambda slices: local_network_bytes(LOCAL_MODEL, (slices, 128, 192), torch.bfloat16), free, 96, 24
+            lambda slices: METHODS["local3d"].call_bytes(LOCAL_MODEL, (slices, 128, 192), torch.bfloat16), free, 96, 24
         )
 
     assert size(1.3 * needed) == 96

@@ -1,15 +1,14 @@
 """The flags of inference. Those of network, process, grid and patches are declared in `config.model`."""
 
-import math
 import typing
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any
 
 from guided_diffusion.config.flags import Role, flag, flags_of, stall_flag, threads_flag
 from guided_diffusion.config.model import DiffusionConfig, ModelConfig, PreprocessingConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.suv_bases import SUVBasis
+from guided_diffusion.pet.text import number_of
 
 INFERENCE_PRESETS = ("paper", "fast")
 PUBLISHED_SEED = 10
@@ -192,10 +191,7 @@ class Sampling:
 
         "manifest" is no number: `at_dose` replaces it with the dose of a scan.
         """
-        try:
-            dose = float(Fraction(self.dose_fraction))
-        except (ValueError, ZeroDivisionError):
-            dose = math.nan
+        dose = number_of(self.dose_fraction)
         if not 0 <= dose < 1:
             raise InputError(f"--dose_fraction {self.dose_fraction!r}: a fraction such as 1/20, from 0 to below 1")
         return dose

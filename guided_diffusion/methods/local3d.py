@@ -10,15 +10,16 @@ from torch import Tensor
 from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.gaussian_diffusion import mean_flat
 from guided_diffusion.interfaces import Method
-from guided_diffusion.local_unet import LocalUNet, local_scale, sub_images
+from guided_diffusion.local_unet import SUB_IMAGES, LocalUNet, local_scale, sub_images
 from guided_diffusion.methods.unet3d import Regression
-from guided_diffusion.network_memory import local_network_bytes
 
 MEAN_BLOCKS = {2: 1.0, 4: 2.0, 8: 4.0}
 """Sides in voxels of the blocks whose means are compared besides the voxels, and their weights: what a reader measures
 are means, and an error of a mean is small in the sum over voxels."""
 PEAK_BLOCKS = {4: 0.1, 8: 0.1}
 """The same for the highest voxels of blocks."""
+# Memory of a call, measured for widths of 32 and 64: copies of its widest map, and bytes per position beside them.
+LOCAL_COPIES, LOCAL_BYTES = 7.0, 40.0
 
 
 class LocalRegression(Regression):
@@ -85,8 +86,9 @@ class Local3D(Method):
         return LocalRegression(diffusion, start_step)
 
     def call_bytes(self, model: ModelConfig, patch: tuple[int, int, int], dtype: torch.dtype) -> int:
-        """The memory of a call, which works on an eighth of the positions."""
-        return local_network_bytes(model, patch, dtype)
+        """The memory of a call, which works on an eighth of the positions (see `tests/test_network_memory.py`)."""
+        depth, x, y = patch
+        return round((LOCAL_COPIES * model.num_channels * dtype.itemsize + LOCAL_BYTES) * depth * x * y / SUB_IMAGES)
 
 
 METHOD = Local3D()

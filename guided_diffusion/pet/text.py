@@ -1,7 +1,19 @@
-"""Text from files, made safe to print."""
+"""Text from files and flags: made safe to print, and read as a number."""
+
+import math
 
 
 def printable(value: object, length: int = 64) -> str:
     """Text out of a file for a message: one line, plain ASCII, no control characters, not long."""
     text = "".join(c if " " <= c <= "~" else "?" for c in str(value))
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def number_of(text: str) -> float:
+    """The number of a text such as 1/20 or 0.05; NaN, which lies within no limits, for another text."""
+    numerator, slash, denominator = text.partition("/")
+    try:
+        number = float(numerator) / (float(denominator) if slash else 1)
+    except (ValueError, ZeroDivisionError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan

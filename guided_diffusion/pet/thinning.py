@@ -6,7 +6,6 @@ Gaussian, has the correlation of the scan's own noise, and is proportional to th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -15,7 +14,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet.blur import gaussian_blur
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.spheres import ball
-from guided_diffusion.pet.text import printable
+from guided_diffusion.pet.text import number_of, printable
 from guided_diffusion.pet.uniform_tissue import SPHERE_MM, most_uniform_spheres, sphere_statistics
 
 LOCAL_MEAN_MM = 10.0  # sigma of the activity that the added noise follows
@@ -30,13 +29,13 @@ class ScanNoise:
 
 
 def fraction_of(flag: str, text: str) -> float:
-    """The dose fraction of a text such as 1/4. Raises InputError, with the name of the `flag`, unless it is 0 to 1."""
-    try:
-        dose = float(Fraction(text))
-    except (ValueError, ZeroDivisionError):
-        raise InputError(f"{flag} '{printable(text)}': give a fraction such as 1/4") from None
+    """The dose fraction of a text such as 1/4.
+
+    Raises InputError, with the name of the `flag`, unless it lies between 0 and 1.
+    """
+    dose = number_of(text)
     if not 0 < dose < 1:
-        raise InputError(f"{flag} {text.strip()}: a share of the dose lies between 0 and 1")
+        raise InputError(f"{flag} '{printable(text)}': give a fraction between 0 and 1, such as 1/4")
     return dose
 
 

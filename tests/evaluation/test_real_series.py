@@ -120,8 +120,8 @@ def test_error_bars_are_judged(noise, covered, verdict):
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--thin", "1/4,1/10"], "--thin '1/4,1/10': give a fraction such as 1/4"),
-        (["--thin", "2"], "--thin 2: a share of the dose lies between 0 and 1"),
+        (["--thin", "1/4,1/10"], "--thin '1/4,1/10': give a fraction between 0 and 1, such as 1/4"),
+        (["--thin", "2"], "--thin '2': give a fraction between 0 and 1"),
         (["--realisations", "0"], "--realisations 0: at least 1"),
         (["--realisations", "3"], "--realisations 3: .*small.pt draws no images of a stated dose"),
     ],
