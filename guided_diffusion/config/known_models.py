@@ -37,7 +37,7 @@ DEMO_DIFFUSION = DiffusionConfig(predict_xstart=True)
 # Patches not much longer than the crops of training: the norms take their statistics over a whole patch.
 DEMO_PREPROCESSING = PreprocessingConfig(voxel_mm=(3.3, 3.3, 3.3), patch_size=32)
 
-# More calls gain 0.1 dB at the most (checkpoint/README.md).
+# More calls gain 0.1 dB at the most (checkpoint/demo.md).
 DEMO_SAMPLER = SamplerConfig(
     sampler="ddim", timestep_respacing="logsnr1", start_from="low_dose", start_step=250, bfloat16=True
 )

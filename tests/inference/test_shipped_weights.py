@@ -1,6 +1,6 @@
 """What the shipped weights are worth: a patient whom they have not seen, at a twentieth of the dose.
 
-The bounds are the targets of checkpoint/README.md, which has the numbers of many patients.
+The bounds are the targets of checkpoint/demo.md, which has the numbers of many patients.
 """
 
 import hashlib
