@@ -18,8 +18,9 @@ MEAN_BLOCKS = {2: 1.0, 4: 2.0, 8: 4.0}
 are means, and an error of a mean is small in the sum over voxels."""
 PEAK_BLOCKS = {4: 0.1, 8: 0.1}
 """The same for the highest voxels of blocks."""
-# Memory of a call, measured for widths of 32 and 64: copies of its widest map, and bytes per position beside them.
-LOCAL_COPIES, LOCAL_BYTES = 7.0, 40.0
+# Memory of a call, the most that was measured for widths of 32, 64 and 96: copies of its widest map, and bytes per
+# position beside them.
+LOCAL_COPIES, LOCAL_BYTES = 8.0, 300.0
 
 
 class LocalRegression(Regression):
