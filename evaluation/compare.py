@@ -8,11 +8,11 @@ table.tex and plots; evaluation/README.md explains them.
 """
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from evaluation.case_page import write_case_page
@@ -197,7 +197,7 @@ def named_folders(name: str, arguments: Sequence[str]) -> list[tuple[str, Path]]
 def parse_doses(text: str) -> list[float]:
     """The numbers of a comma list of fractions. Raises InputError for another text."""
     doses = [number_of(part) for part in text.split(",")]
-    if not np.isfinite(doses).all():
+    if any(map(math.isnan, doses)):
         raise InputError(f"--doses {text!r}: give a comma list of fractions such as 1/4,1/20")
     return doses
 

@@ -168,8 +168,10 @@ def _read_about(path: Path) -> dict[str, dict[str, str]]:
 def _dose_of(row: dict[str, str], table: Path | None) -> float | None:
     """The dose of a row as a fraction, None where it says none."""
     text = row.get("dose", "")
-    dose = number_of(text) if text else None
-    if dose is not None and not math.isfinite(dose):
+    if not text:
+        return None
+    dose = number_of(text)
+    if math.isnan(dose):
         raise InputError(f"{table}: the dose '{printable(text)}' is no fraction such as 1/20")
     return dose
 

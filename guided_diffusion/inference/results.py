@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -132,37 +133,39 @@ class DrawnResult(Result):
         Groups are added in order; all have the same mean.
         """
         mean, *images = self._of_volume(realisation)
+        backs = map(self._back, images)
         if self._mean_on_input_grid is None:
             self._mean_on_input_grid = self._back(mean).data
-            if images and self._sampling.dose:
-                self._factor = self._lost_on_the_way_back(mean, images[0])
+            first = list(islice(backs, 1))
+            backs = chain(first, backs)
+            if first and self._sampling.dose:
+                self._factor = self._lost_on_the_way_back(mean, images[0], first[0])
             sample = self._sampling.sample
             self._on_model_grid.add(images[0] if sample else mean)
-            self._on_input_grid.add(self._drawn_back(images[0]).data if sample else self._mean_on_input_grid)
-        for image in images if self._sampling.realisations > 1 else ():
-            back = self._drawn_back(image)
-            for statistics, values in zip(self._of_draws, (image, back.data), strict=True):
-                statistics.add(values)
-            if self._measure is not None:
-                self._measured.append(self._measure(back))
+            self._on_input_grid.add(self._enlarged(first[0]).data if sample else self._mean_on_input_grid)
+        if self._sampling.realisations > 1:
+            for image, back in zip(images, map(self._enlarged, backs), strict=True):
+                for statistics, values in zip(self._of_draws, (image, back.data), strict=True):
+                    statistics.add(values)
+                if self._measure is not None:
+                    self._measured.append(self._measure(back))
 
-    def _drawn_back(self, image: np.ndarray) -> Volume:
-        """As `_back`, with the deviation from the mean as large as it should be there."""
-        back = self._back(image)
+    def _enlarged(self, back: Volume) -> Volume:
+        """An image on the input's grid with the deviation from the mean as large as it should be there."""
         if self._factor == 1:
             return back
         data = self._mean_on_input_grid + np.float32(self._factor) * (back.data - self._mean_on_input_grid)
         highest = self._suv_max if self._above_cap == "clip" else None
         return replace(back, data=np.clip(data, min(0.0, float(self._volume.data.min())), highest))
 
-    def _lost_on_the_way_back(self, mean: np.ndarray, image: np.ndarray) -> float:
+    def _lost_on_the_way_back(self, mean: np.ndarray, image: np.ndarray, back: Volume) -> float:
         """By how much more the way back reduces what is drawn than what the mean took from the scan; at least 1.
 
-        Both by their mean absolute values in the body on the two grids.
+        Both by their mean absolute values in the body on the two grids. back: the image on the input's.
         """
         in_suv = [denormalise(np.maximum(values, 0), self._suv_max) for values in (mean, image)]
         on_model_grid = self.model_input.data, *in_suv
-        on_input_grid = self._volume.data, self._mean_on_input_grid, self._back(image).data
+        on_input_grid = self._volume.data, self._mean_on_input_grid, back.data
         removed, drawn = [], []
         for scan, answer, one in (on_model_grid, on_input_grid):
             body = answer > BODY_SUV
