@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint, save_plain
-from guided_diffusion.commands.export import export_half
+from guided_diffusion.commands.export import create_parser, export, export_half
 from guided_diffusion.config import (
     DEMO_DIFFUSION,
     DEMO_MODEL,
@@ -29,7 +29,7 @@ HEADER = Header("ddpm3d", DEMO_MODEL, DEMO_DIFFUSION, DEMO_PREPROCESSING, DEMO_S
 def test_weights_are_rounded_and_the_header_stays(tmp_path):
     weights = {"a": torch.randn(50, 7), "b": 1e-3 * torch.randn(9), "c": torch.zeros(3)}
     save_checkpoint(tmp_path / "full.pt", weights, HEADER)
-    change = export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt")
+    change = export_half([str(tmp_path / "full.pt")], tmp_path / "half.pt")
     exported = load_checkpoint(str(tmp_path / "half.pt"))
     assert exported.header == HEADER
     for name, value in weights.items():
@@ -38,17 +38,47 @@ def test_weights_are_rounded_and_the_header_stays(tmp_path):
     assert (tmp_path / "half.pt").stat().st_size < (tmp_path / "full.pt").stat().st_size
 
 
+def test_the_mean_of_several_has_the_last_ones_header(tmp_path):
+    parts = [{"a": torch.randn(50, 7), "b": torch.randn(9)} for _ in range(3)]
+    flags = []
+    for number, weights in enumerate(parts):
+        save_checkpoint(tmp_path / f"{number}.pt", weights, replace(HEADER, training={"step": number}))
+        flags += ["--checkpoint", str(tmp_path / f"{number}.pt")]
+    export(create_parser("test"), [*flags, "--out", str(tmp_path / "mean.pt")])
+    exported = load_checkpoint(str(tmp_path / "mean.pt"))
+    assert exported.header.training == {"step": 2}
+    for name in "ab":
+        mean = torch.stack([weights[name] for weights in parts]).mean(dim=0)
+        torch.testing.assert_close(exported.state_dict[name].float(), mean, rtol=2**-10, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("weights", "header"),
+    [
+        ({"a": torch.ones(4)}, HEADER),
+        ({"b": torch.ones(3)}, HEADER),
+        ({"a": torch.ones(3)}, replace(HEADER, method="unet3d")),
+    ],
+)
+def test_there_is_no_mean_of_different_networks(tmp_path, weights, header):
+    save_checkpoint(tmp_path / "one.pt", {"a": torch.ones(3)}, HEADER)
+    save_checkpoint(tmp_path / "other.pt", weights, header)
+    with pytest.raises(InputError, match=r"other\.pt: is another network than .*one\.pt"):
+        export_half([str(tmp_path / "one.pt"), str(tmp_path / "other.pt")], tmp_path / "mean.pt")
+    assert not (tmp_path / "mean.pt").exists()
+
+
 def test_weights_beyond_float16(tmp_path):
     save_checkpoint(tmp_path / "full.pt", {"a": torch.tensor([1.0, 1e6])}, HEADER)
     with pytest.raises(InputError, match=r"full\.pt: a has weights beyond the range of float16"):
-        export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt")
+        export_half([str(tmp_path / "full.pt")], tmp_path / "half.pt")
     assert not (tmp_path / "half.pt").exists()
 
 
 def test_weights_without_a_header(tmp_path):
     save_plain(tmp_path / "plain.pt", {"a": torch.ones(3)})
     with pytest.raises(InputError, match=r"plain\.pt: has no header"):
-        export_half(str(tmp_path / "plain.pt"), tmp_path / "half.pt")
+        export_half([str(tmp_path / "plain.pt")], tmp_path / "half.pt")
 
 
 @pytest.mark.parametrize(("method", "sampler"), [("ddpm3d", DEMO_SAMPLER), ("unet3d", SamplerConfig(bfloat16=True))])
@@ -56,7 +86,7 @@ def test_what_the_demo_recommends(tmp_path, method, sampler):
     of_the_run = replace(DEMO_PREPROCESSING, patch_size=96, overlap=4, suv_max=20.0)
     header = replace(HEADER, method=method, preprocessing=of_the_run, sampler=SamplerConfig(bfloat16=True))
     save_checkpoint(tmp_path / "full.pt", {"a": torch.ones(3)}, header)
-    export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt", recommended="demo")
+    export_half([str(tmp_path / "full.pt")], tmp_path / "half.pt", recommended="demo")
     patches = {"patch_size": DEMO_PREPROCESSING.patch_size, "overlap": DEMO_PREPROCESSING.overlap}
     exported = load_checkpoint(str(tmp_path / "half.pt")).header
     assert exported == replace(header, preprocessing=replace(of_the_run, **patches), sampler=sampler)
@@ -67,7 +97,7 @@ def test_what_the_local_preset_recommends(tmp_path):
     model = METHODS["local3d"].create_model(config, DiffusionConfig())
     ours = Header("local3d", config, DiffusionConfig(), PreprocessingConfig(), SamplerConfig(bfloat16=True), {})
     save_checkpoint(tmp_path / "full.pt", model.state_dict(), ours)
-    export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt", recommended="local")
+    export_half([str(tmp_path / "full.pt")], tmp_path / "half.pt", recommended="local")
     found = load_checkpoint(str(tmp_path / "half.pt")).header
     assert (found.preprocessing.patch_size, found.preprocessing.overlap) == (96, 24)
     assert found.sampler == SamplerConfig(bfloat16=True)
@@ -78,7 +108,7 @@ def test_what_a_small_preset_recommends_is_what_training_writes(tmp_path, method
     model = replace(DEMO_MODEL, dims=2) if method == "ddpm2d" else DEMO_MODEL
     header = replace(HEADER, method=method, model=model, preprocessing=PreprocessingConfig(), sampler=FAST_SAMPLER)
     save_checkpoint(tmp_path / "full.pt", {"a": torch.ones(3)}, header)
-    export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt", recommended=f"small_{method}")
+    export_half([str(tmp_path / "full.pt")], tmp_path / "half.pt", recommended=f"small_{method}")
     found = load_checkpoint(str(tmp_path / "half.pt")).header
     trained = training_settings({"preset": f"small_{method}", "data_dir": "pairs"})
     assert (found.preprocessing.patch_size, found.preprocessing.overlap) == (DEMO_PREPROCESSING.patch_size, overlap)
@@ -92,4 +122,4 @@ def test_what_a_small_preset_recommends_is_what_training_writes(tmp_path, method
 def test_weights_of_an_unknown_method_are_not_recommended_anything(tmp_path):
     save_checkpoint(tmp_path / "full.pt", {"a": torch.ones(3)}, replace(HEADER, method="of_tomorrow"))
     with pytest.raises(InputError, match="the header's method 'of_tomorrow' is unknown"):
-        export_half(str(tmp_path / "full.pt"), tmp_path / "half.pt", recommended="demo")
+        export_half([str(tmp_path / "full.pt")], tmp_path / "half.pt", recommended="demo")
