@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,14 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
 from guided_diffusion.gate import check_memory, check_zip, open_regular, pointer_remark
 from guided_diffusion.pet.text import printable
+from guided_diffusion.stand_ins import load_with_stand_ins
 from guided_diffusion.wrapped_weights import StateDict, find_weights, has_weights
+
+_ALONE = "save its weights alone: torch.save(model.state_dict(), FILE)"
+
+
+class ForeignObjectsError(InputError):
+    """A file holds more than tensors and plain values."""
 
 
 @dataclass(frozen=True)
@@ -73,26 +81,49 @@ def _open(path: str) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: cannot be fetched ({_first_line(error)})") from None
 
 
-def parse_plain(content: bytes, path: str, map_location: torch.device | str = "cpu") -> dict:
+def parse_plain(
+    content: bytes, path: str, map_location: torch.device | str = "cpu", *, stand_ins: bool = False
+) -> dict:
     """Whatever dictionary of tensors and plain values a file's bytes hold; nothing in them is executed.
 
-    Raises InputError for a truncated or foreign file, and for one that its own checksums say is damaged.
+    stand_ins: take empty stand-ins for other objects. Raises InputError for a truncated or foreign file, and for one
+    that its own checksums say is damaged; ForeignObjectsError for other objects.
     """
     _check_kind(content, path)
     if content.startswith(b"PK"):
         damaged = "not a readable PyTorch checkpoint (its checksums do not fit)"
         check_zip(io.BytesIO(content), len(content), path, damaged)
+        _check_archive(content, path)
     with warnings.catch_warnings():
         try:
             warnings.simplefilter("ignore")  # PyTorch says much about other programs' files
-            plain = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
+            if stand_ins:
+                plain = load_with_stand_ins(content, map_location)
+            else:
+                plain = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
         except pickle.UnpicklingError:
-            raise InputError(f"{path}: holds more than tensors and plain values, so it is not loaded") from None
+            raise ForeignObjectsError(
+                f"{path}: holds more than tensors and plain values, so it is not loaded; {_ALONE}"
+            ) from None
         except Exception as error:  # PyTorch's readers raise many exceptions on damaged files
             raise InputError(f"{path}: not a readable PyTorch checkpoint ({_first_line(error)})") from None
     if not isinstance(plain, dict):
-        raise InputError(f"{path}: holds a {type(plain).__name__}, not a state dict")
+        raise InputError(f"{path}: holds a {type(plain).__name__}, not a state dict; {_ALONE}")
     return plain
+
+
+def _parse_with_weights(content: bytes, path: str, map_location: torch.device | str = "cpu") -> dict:
+    """`parse_plain`, which also accepts other objects beside a network's weights."""
+    try:
+        return parse_plain(content, path, map_location)
+    except ForeignObjectsError as refusal:
+        try:
+            plain = parse_plain(content, path, map_location, stand_ins=True)
+        except InputError:
+            raise refusal from None
+        if not has_weights(plain):
+            raise refusal from None
+        return plain
 
 
 def _check_kind(content: bytes, path: str) -> None:
@@ -106,6 +137,21 @@ def _check_kind(content: bytes, path: str) -> None:
         raise InputError(f"{path}: is in the safetensors format; save its tensors with torch.save")
     if content.lstrip()[:1] == b"<":
         raise InputError(f"{path}: not a readable PyTorch checkpoint but a web page; download the file itself")
+    if content.startswith(b"\x1f\x8b"):
+        raise InputError(f"{path}: not a readable PyTorch checkpoint but packed with gzip; unpack it first")
+    if not content.startswith((b"PK", b"\x80")):  # a zip, or a pickle
+        raise InputError(f"{path}: not a readable PyTorch checkpoint but a file of another program; {_ALONE}")
+
+
+def _check_archive(content: bytes, path: str) -> None:
+    """Raises InputError for a zip, whole by its checksums, that is none of `torch.save`."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = {name.rpartition("/")[2] for name in archive.namelist()}
+    if "constants.pkl" in names:
+        raise InputError(f"{path}: is a TorchScript program, not weights; {_ALONE}")
+    if "data.pkl" not in names:
+        held = printable(_first_of(sorted(names)))
+        raise InputError(f"{path}: not a readable PyTorch checkpoint but an archive of {held}; unpack it")
 
 
 def read_plain(path: str) -> dict:
@@ -119,7 +165,7 @@ def parse_checkpoint(content: bytes, path: str) -> Checkpoint:
     Raises InputError as `parse_plain` does, for entries that are no weights or have no names, and for a header that
     makes no sense.
     """
-    plain = parse_plain(content, path)
+    plain = _parse_with_weights(content, path)
     header = None
     if "header" in plain:
         check_header(plain["header"], path)
@@ -139,7 +185,7 @@ def load_checkpoint(path: str) -> Checkpoint:
 
 def parse_state_dict(content: bytes, path: str, map_location: torch.device | str) -> dict[str, Any]:
     """A file's weights, or its whole content where it holds none, as the state of an optimiser."""
-    plain = parse_plain(content, path, map_location)
+    plain = _parse_with_weights(content, path, map_location)
     return find_weights(plain, path)[0] if has_weights(plain) else plain
 
 
@@ -203,7 +249,7 @@ def fitting_flags(state_dict: StateDict) -> dict[str, object]:
     flags: dict[str, object] = {
         "num_channels": width,
         "num_res_blocks": blocks_per_level - 1,
-        "learn_sigma": state_dict["out.2.weight"].shape[0] == 2,
+        "learn_sigma": {1: False, 2: True}[state_dict["out.2.weight"].shape[0]],  # more: of images in colours
         "resblock_updown": not any(name.endswith("op.weight") for name in state_dict),
         "use_scale_shift_norm": state_dict[f"{first_block}.emb_layers.1.weight"].shape[0]
         == 2 * state_dict[f"{first_block}.in_layers.2.weight"].shape[0],

@@ -76,7 +76,9 @@ def _weights_in(entries: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[st
         weights = {
             plain.removeprefix(prefix): entries[name]
             for name, plain in names.items()
-            if plain.startswith(prefix) and (prefix or isinstance(entries[name], Tensor))
+            if plain.startswith(prefix)
+            and (prefix or isinstance(entries[name], Tensor))
+            and not _is_count(entries[name])
         }
         yield (*place, *prefix.split(".")[:-1]), weights
     if not landmarks:
@@ -85,15 +87,20 @@ def _weights_in(entries: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[st
                 yield from _weights_in(value, (*place, name))
 
 
+def _is_count(value: Any) -> bool:
+    """Whether an entry is a number that training programs store beside the weights, such as that of updates."""
+    return isinstance(value, Tensor) and (value.ndim == 0 or (value.numel() == 1 and not value.is_floating_point()))
+
+
 def _plain_name(name: str) -> str:
     """A parameter's name without what wrappers put into it."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def _chosen(places: list[tuple[str, ...]], path: str) -> tuple[str, ...]:
-    """The only place, or the only one of an average."""
-    averages = [place for place in places if "ema" in ".".join(place).lower()]
-    candidates = places if len(places) == 1 else averages
+    """The only place, or the one whose names say most often that it is an average (ema.ema_model, not ema.model)."""
+    says = {place: sum("ema" in part.lower() for part in place) for place in places}
+    candidates = [place for place in places if len(places) == 1 or says[place] == max(1, *says.values())]
     if len(candidates) != 1:
         listed = ", ".join(repr(".".join(place)) for place in places)
         raise InputError(f"{path}: holds several weights ({listed}): save the one that is meant into a file of its own")
@@ -102,6 +109,10 @@ def _chosen(places: list[tuple[str, ...]], path: str) -> tuple[str, ...]:
 
 def _as_they_are(plain: dict, path: str) -> StateDict:
     """The entries unchanged; loading them reports what does not fit the network."""
+    if {"state", "param_groups"} <= plain.keys():
+        raise InputError(
+            f"{path}: is the state of an optimiser; name the weights (model or ema) that were saved with it"
+        )
     state_dict = plain.get("state_dict", plain)
     if not isinstance(state_dict, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state_dict.items()

@@ -1,8 +1,11 @@
 """Checkpoints: what goes in comes out, nothing executes, nothing partial stays, misfits are explained."""
 
 import contextlib
+import gzip
+import io
 import json
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -85,6 +88,14 @@ def test_pickled_code_does_not_run(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+def zip_of(*names):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in names:
+            archive.writestr(name, "content")
+    return packed.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -94,6 +105,10 @@ def test_pickled_code_does_not_run(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "pointer of Git LFS .* run git lfs pull"),
         (b"/annex/objects/MD5E-s10--1.pt\n", "pointer of git-annex .* run datalad get"),
         (b"\n<!DOCTYPE html>\n<html>", "a web page; download the file itself"),
+        (gzip.compress(b"weights"), "packed with gzip; unpack it first"),
+        (b"\x89HDF\r\n\x1a\n", "a file of another program; save its weights alone"),
+        (zip_of("model.pt"), "an archive of model.pt; unpack it"),
+        (zip_of("net/constants.pkl", "net/data.pkl"), "a TorchScript program, not weights"),
         (len(b"{}").to_bytes(8, "little") + b"{}", "in the safetensors format; save its tensors with torch.save"),
     ],
 )
@@ -214,6 +229,9 @@ def test_weights_of_another_kind_of_network():
         model, _ = sr_create_model_and_diffusion(num_channels=32, attention_resolutions="1000")
     with pytest.raises(InputError, match="another kind of network"):
         load_weights(model, {"conv.weight": torch.zeros(3)}, "some.pt")
+    colours = model.state_dict() | {"out.2.weight": torch.zeros(6, 32, 3, 3, 3)}
+    with pytest.raises(InputError, match="another kind of network"):
+        load_weights(model, colours, "some.pt")
 
 
 def test_every_flipped_bit_of_the_weights_is_noticed(tmp_path):

@@ -1,5 +1,9 @@
 """Weights as other programs save them are the same weights."""
 
+import argparse
+from pathlib import PosixPath
+
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +23,17 @@ def prefixed(prefix, weights):
     return {f"{prefix}{name}": value for name, value in weights.items()}
 
 
+def zeros(weights):
+    return {name: 0 * value for name, value in weights.items()}
+
+
+class Configuration:
+    """A class of a training program."""
+
+    def __init__(self):
+        self.depth = 3
+
+
 WRAPPED = {
     "plain": lambda w: w,
     "ddp": lambda w: prefixed("module.", w),
@@ -31,7 +46,21 @@ WRAPPED = {
     "ddp in state_dict": lambda w: {"state_dict": prefixed("module.", w)},
     "lightning": lambda w: {"state_dict": prefixed("net.", w), "epoch": 3},
     "with header": lambda w: {"header": SMALL_HEADER.as_dict(), "state_dict": prefixed("module.", w)},
-    "average": lambda w: {"model": {name: 0 * value for name, value in w.items()}, "ema": w},
+    "average": lambda w: {"model": zeros(w), "ema": w},
+    "average of ema_pytorch": lambda w: {
+        "model": zeros(w),
+        "ema": prefixed("ema_model.", w) | prefixed("online_model.", zeros(w)) | {"step": torch.tensor([3])},
+    },
+    "average of lightning": lambda w: {
+        "state_dict": prefixed("model.", zeros(w))
+        | prefixed("model_ema.module.", w)
+        | {"model_ema.decay": torch.tensor(0.999), "model_ema.num_updates": torch.tensor(3)}
+    },
+    "with a count": lambda w: w | {"num_updates": torch.tensor(3)},
+    "with arguments": lambda w: {"model": w, "args": argparse.Namespace(lr=1e-4)},
+    "with NumPy's numbers": lambda w: {"state_dict": w, "best": np.float64(30), "losses": np.arange(3.0)},
+    "with paths": lambda w: {"state_dict": w, "data_dir": PosixPath("/data")},
+    "with a configuration": lambda w: {"state_dict": w, "cfg": Configuration()},
 }
 
 
@@ -44,7 +73,7 @@ def test_wrapped_weights_are_the_same_weights(weights, tmp_path, wrap):
 
 
 def test_where_they_were_is_told(weights, tmp_path):
-    torch.save({"model": {name: 0 * value for name, value in weights.items()}, "ema": weights}, tmp_path / "model.pt")
+    torch.save({"model": zeros(weights), "ema": weights}, tmp_path / "model.pt")
     told = " ".join(load_checkpoint(str(tmp_path / "model.pt")).notices)
     assert "'ema'" in told
     assert "not 'model'" in told
@@ -54,3 +83,32 @@ def test_several_weights_without_an_average_are_refused(weights, tmp_path):
     torch.save({"generator": weights, "teacher": weights}, tmp_path / "model.pt")
     with pytest.raises(InputError, match="holds several weights \\('generator', 'teacher'\\)"):
         load_checkpoint(str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"state": {0: {}}, "param_groups": [{"lr": 1e-4}]}, "is the state of an optimiser; name the weights"),
+        (torch.nn.Linear(2, 2), "so it is not loaded; save its weights alone: torch.save"),
+        ((1, 2), "holds a tuple, not a state dict; save its weights alone"),
+    ],
+)
+def test_what_is_no_weights_is_named_with_a_way_out(content, words, tmp_path):
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=rf"model\.pt: .*{words}"):
+        load_checkpoint(str(tmp_path / "model.pt"))
+
+
+def test_a_stand_in_runs_nothing(weights, tmp_path):
+    """Weights beside an object whose unpickling would make a file."""
+    torch.save({"model": weights, "made": Making(tmp_path / "made")}, tmp_path / "model.pt")
+    assert set(load_checkpoint(str(tmp_path / "model.pt")).state_dict) == set(weights)
+    assert not (tmp_path / "made").exists()
+
+
+class Making:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
