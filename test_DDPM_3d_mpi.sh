@@ -5,8 +5,17 @@
 #   BASE_SAMPLES=subject.npz MODEL_PATH=model.pt ./test_DDPM_3d_mpi.sh --save_dir out
 #
 # Everything after the script's name is passed on to scripts/test.py and wins over what stands here.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # for those who start it by sh
 set -euo pipefail
-HERE=$(cd "$(dirname "$0")" && pwd)
+# Its own folder, also through a link; batch systems run a copy from elsewhere, and name the folder it was submitted from.
+HERE=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
+for SUBMITTED in "${SLURM_SUBMIT_DIR:-}" "${PBS_O_WORKDIR:-}" "${LS_SUBCWD:-}" "${SGE_O_WORKDIR:-}"; do
+  [ -f "$HERE/scripts/test.py" ] || HERE=${SUBMITTED:-$HERE}
+done
+if [ ! -f "$HERE/scripts/test.py" ]; then
+  echo "error: $0 is a copy that does not find scripts/test.py: submit it from the repository's folder" >&2
+  exit 2
+fi
 
 BASE_SAMPLES=${BASE_SAMPLES:-$(echo "$HERE"/results/demo/trial/sub-*/low_dose_1-20.nii.gz)}
 MODEL_PATH=${MODEL_PATH:-$HERE/checkpoint/demo_ddpm3d.pt}

@@ -1,4 +1,4 @@
-"""`test_DDPM_3d_mpi.sh`: a rank for each GPU that may be used."""
+"""`test_DDPM_3d_mpi.sh`: a rank for each GPU that may be used, and the folder of the repository."""
 
 import os
 import shutil
@@ -25,15 +25,53 @@ SCRIPT = "test_DDPM_3d_mpi.sh"
     ],
 )
 def test_ranks_follow_the_gpus(visible, there, ranks, tmp_path):
-    shutil.copy(ROOT / SCRIPT, tmp_path)
-    commands = tmp_path / ".venv" / "bin"
-    commands.mkdir(parents=True)
-    for name, line in (("nvidia-smi", "seq 1 $THERE"), ("mpiexec", 'echo launched "$@"')):
-        (commands / name).write_text(f"#!/bin/sh\n{line}\n")
-        (commands / name).chmod(0o755)
-    environment = os.environ | {"PATH": f"{commands}:{os.environ['PATH']}", "THERE": str(there)}
+    place = repository(tmp_path)
+    environment = os.environ | {"PATH": f"{place}/.venv/bin:{os.environ['PATH']}", "THERE": str(there)}
     environment.pop("CUDA_VISIBLE_DEVICES", None)
     if visible is not None:
         environment["CUDA_VISIBLE_DEVICES"] = visible
-    told = subprocess.run(["bash", tmp_path / SCRIPT], env=environment, capture_output=True, text=True, check=True)
-    assert told.stdout.startswith(f"launched -n {ranks} python {tmp_path}/scripts/test.py --attention_resolutions 1000")
+    told = subprocess.run(["bash", place / SCRIPT], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.startswith(f"launched -n {ranks} python {place}/scripts/test.py --attention_resolutions 1000")
+
+
+@pytest.mark.parametrize(
+    ("shell", "script", "variables"),
+    [
+        ("sh", "repository/" + SCRIPT, {}),
+        ("bash", "link", {}),
+        ("bash", "spool/slurm_script", {"SLURM_SUBMIT_DIR": "repository"}),
+        ("bash", "spool/slurm_script", {"PBS_O_WORKDIR": "repository", "SLURM_SUBMIT_DIR": ""}),
+    ],
+)
+def test_the_repository_is_found_from_a_link_and_a_batch_system_s_copy(shell, script, variables, tmp_path):
+    place, spool = repository(tmp_path), tmp_path / "spool"
+    (tmp_path / "link").symlink_to(place / SCRIPT)
+    spool.mkdir()
+    shutil.copy(ROOT / SCRIPT, spool / "slurm_script")
+    variables = {name: value and str(tmp_path / value) for name, value in variables.items()}
+    told = subprocess.run(
+        [shell, tmp_path / script], env=os.environ | variables, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.startswith("launched")
+    assert f"python {place}/scripts/test.py" in told.stdout
+
+
+def test_a_copy_that_cannot_find_the_repository_gets_one_line(tmp_path):
+    shutil.copy(ROOT / SCRIPT, tmp_path / "slurm_script")
+    told = subprocess.run(["bash", tmp_path / "slurm_script"], capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert told.stderr.strip().endswith("submit it from the repository's folder")
+
+
+def repository(folder):
+    """A folder as the script lies in, whose commands only print how they are called."""
+    place = folder / "repository"
+    commands = place / ".venv" / "bin"
+    commands.mkdir(parents=True)
+    shutil.copy(ROOT / SCRIPT, place)
+    (place / "scripts").mkdir()
+    (place / "scripts" / "test.py").touch()
+    for name, line in (("nvidia-smi", "seq 1 ${THERE:-0}"), ("mpiexec", 'echo launched "$@"')):
+        (commands / name).write_text(f"#!/bin/sh\n{line}\n")
+        (commands / name).chmod(0o755)
+    return place
