@@ -1,7 +1,5 @@
 """The scans of a comparison, from a virtual trial or from a user's folders, and their images."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +13,12 @@ from evaluation.measures import Examination
 from guided_diffusion.errors import InputError
 from guided_diffusion.gate import open_regular
 from guided_diffusion.pet.contents import contents_of, names_of
+from guided_diffusion.pet.csv_rows import read_csv_rows
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import volume_formats
 from guided_diffusion.pet.formats.declaration import Request
+from guided_diffusion.pet.formats.folder_walk import LeftOut
+from guided_diffusion.pet.formats.folder_walk import notices as left_out
 from guided_diffusion.pet.grid import (
     DEFAULT_AXIS_CODES,
     DEFAULT_VOXEL_MM,
@@ -104,18 +105,22 @@ def scans_of_folders(folders: UserFolders) -> tuple[list[ComparedScan], list[Com
 
     Without a table each scan is a subject of its own, all are compared, and normal doses have the same names. With one,
     each scan must have a row: `scan` (its name below the folder), and as far as known `subject`, `tracer`, `scanner`,
-    `dose`, `normal_dose` (its name below that folder) and `split` (test, or validation for tuning). Raises InputError
-    if a scan or a normal dose is missing.
+    `dose`, `normal_dose` (its name below that folder) and `split` (test, or validation for tuning; scans of another
+    split are left out). Raises InputError if a scan or a normal dose is missing.
     """
     low_doses, notices = _named_scans(folders.low_dose)
     normal_doses, others = ({}, ()) if folders.normal_dose is None else _named_scans(folders.normal_dose)
     about = None if folders.subjects is None else _read_about(folders.subjects)
-    compared: list[ComparedScan] = []
-    tuning: list[ComparedScan] = []
+    by_split: dict[str, list[ComparedScan]] = {"test": [], "validation": []}
+    unused: list[LeftOut] = []
     for name, path in low_doses.items():
         row = {} if about is None else about.get(name or volume_formats.stem_of(path.name))
         if row is None:
             raise InputError(f"{folders.subjects}: no row about the scan {name!r} of {folders.low_dose}")
+        split = row.get("split", "").lower() or "test"
+        if split not in by_split:
+            unused.append(LeftOut(str(path), f"split '{printable(split)}'"))
+            continue
         subject = row.get("subject") or name or volume_formats.stem_of(path.name)
         dose, normal = _dose_of(row, folders.subjects), None
         if folders.normal_dose is not None:
@@ -124,10 +129,10 @@ def scans_of_folders(folders: UserFolders) -> tuple[list[ComparedScan], list[Com
             name, subject, path, normal, tracer=row.get("tracer", ""), scanner=row.get("scanner", ""),
             dose=dose, arrays=folders.arrays,
         )  # fmt: skip
-        (tuning if row.get("split") == "validation" else compared).append(scan)
-    if not compared:
-        raise InputError(f"{folders.low_dose}: holds no scan to compare")
-    return compared, tuning, (*notices, *others)
+        by_split[split].append(scan)
+    if not by_split["test"]:
+        raise InputError(f"{folders.low_dose}: holds no scan to compare, of the split test")
+    return by_split["test"], by_split["validation"], (*notices, *others, *left_out(unused, folders.low_dose))
 
 
 def _named_scans(path: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
@@ -158,11 +163,15 @@ def _partner(normal_doses: dict[str, Path], names: list[str | None], scan: str, 
 def _read_about(path: Path) -> dict[str, dict[str, str]]:
     """The rows of a user's table by scan."""
     with damage_as(f"{path}: is no table in UTF-8"), open_regular(path) as file:
-        reader = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), restval="")
-        rows, columns = list(reader), reader.fieldnames or ()
+        columns, rows = read_csv_rows(file)
     if "scan" not in columns:
         raise InputError(f"{path}: no column 'scan'; it names each scan as its file or folder is called")
-    return {row["scan"]: row for row in rows}
+    about: dict[str, dict[str, str]] = {}
+    for row in rows:
+        name = volume_formats.stem_of(row["scan"])
+        if about.setdefault(name, row) != row and name:
+            raise InputError(f"{path}: two rows about the scan '{printable(name)}' differ; leave one of them")
+    return about
 
 
 def _dose_of(row: dict[str, str], table: Path | None) -> float | None:
@@ -170,7 +179,7 @@ def _dose_of(row: dict[str, str], table: Path | None) -> float | None:
     text = row.get("dose", "")
     if not text:
         return None
-    dose = number_of(text)
+    dose = number_of(text.replace(",", "."))  # a decimal comma, beside semicolons
     if math.isnan(dose):
         raise InputError(f"{table}: the dose '{printable(text)}' is no fraction such as 1/20")
     return dose

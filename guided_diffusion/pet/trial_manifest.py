@@ -1,6 +1,5 @@
 """`manifest.csv` of a virtual trial: a row per subject and dose, whose files are named relative to its folder."""
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.gate import open_regular
+from guided_diffusion.pet.csv_rows import read_csv_rows
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.text import printable
 
@@ -47,7 +47,7 @@ def is_trial(folder: Path) -> bool:
     if not manifest.is_file():
         return False
     with open_regular(manifest) as file:
-        columns = re.split("[,;\t]", file.readline(MAX_HEADING_BYTES).decode("utf-8", "ignore").strip())
+        columns = re.split("[,;\t]", file.readline(MAX_HEADING_BYTES).decode("utf-8-sig", "ignore").strip())
     return len(columns) < 2 or not set(columns).isdisjoint(MANIFEST_COLUMNS)
 
 
@@ -60,9 +60,8 @@ def read_manifest(folder: Path, columns: Sequence[str] = MANIFEST_COLUMNS) -> li
     if not manifest.is_file():
         raise InputError(f"{manifest}: no such file; give the folder of a virtual trial (scripts/simulate.py --out)")
     damaged = f"{manifest}: is no table in UTF-8; is it the manifest of scripts/simulate.py?"
-    with damage_as(damaged), open(manifest, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file, restval="")
-        names, rows = reader.fieldnames or (), list(reader)
+    with damage_as(damaged), open(manifest, "rb") as file:
+        names, rows = read_csv_rows(file)
     for column in columns:
         if column not in names:
             raise InputError(f"{manifest}: no column {column!r}; is it the manifest of scripts/simulate.py?")

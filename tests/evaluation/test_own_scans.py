@@ -186,3 +186,29 @@ def test_without_a_method(tmp_path):
     save_nifti(tmp_path / "low.nii.gz", np.full(SHAPE, 2, np.float32))
     with pytest.raises(InputError, match="no method: give --method NAME=DIR"):
         compare(tmp_path, low_dose=tmp_path / "low.nii.gz")
+
+
+@pytest.fixture
+def three_scans(images, tmp_path):
+    """A folder of three scans."""
+    for name in ("anna", "bert", "carl"):
+        save_nifti(tmp_path / "low" / f"{name}.nii.gz", images["anna"]["low"])
+    return tmp_path / "low"
+
+
+def test_a_spreadsheet_s_table_is_read_and_other_splits_are_left_out(three_scans, tmp_path):
+    """As Excel saves it where numbers have a comma, with a row that is empty."""
+    table = tmp_path / "table.csv"
+    lines = ["scan; dose ;split", "anna;0,05;", "bert.nii.gz;1/4;Validation", "carl;;train", ";;"]
+    table.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    (compared,), (tuning,), notices = scans_of_folders(UserFolders(three_scans, subjects=table))
+    assert (compared.name, compared.dose) == ("anna", 0.05)
+    assert (tuning.name, tuning.dose) == ("bert", 0.25)
+    assert notices == ("left out (split 'train'): carl.nii.gz",)
+
+
+def test_two_rows_that_contradict_each_other_are_refused(three_scans, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("scan,dose\nanna,1/4\nbert,1/4\ncarl,1/4\nanna,1/20\n")
+    with pytest.raises(InputError, match=r"table\.csv: two rows about the scan 'anna' differ"):
+        scans_of_folders(UserFolders(three_scans, subjects=table))

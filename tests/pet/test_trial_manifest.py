@@ -17,6 +17,16 @@ def test_rows_are_read_in_order_and_cut_ones_end_with_nothing(tmp_path):
         read_manifest(tmp_path, ("a", "d"))
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_what_a_spreadsheet_saved_is_read(tmp_path, separator):
+    """With a byte order mark, blanks, Windows' line ends and an empty row."""
+    lines = [["a", "pair "], [" 1", "2"], ["", ""]]
+    text = "\r\n".join(separator.join(line) for line in lines)
+    (tmp_path / "manifest.csv").write_text(text, encoding="utf-8-sig", newline="")
+    assert is_trial(tmp_path)
+    assert read_manifest(tmp_path, ("a", "pair")) == [{"a": "1", "pair": "2"}]
+
+
 @pytest.mark.parametrize("heading", ["Series UID,Collection,Subject ID", "file;size", "path,checksum"])
 def test_a_table_of_others_under_that_name_is_no_trial(tmp_path, heading):
     (tmp_path / "manifest.csv").write_text(f"{heading}\n1,2,3\n")
