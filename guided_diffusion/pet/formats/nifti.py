@@ -19,8 +19,9 @@ from guided_diffusion.pet.formats import matlab
 from guided_diffusion.pet.formats.declaration import Format, Request, StoredArray
 from guided_diffusion.pet.formats.opening import HEAD_BYTES, open_unpacked
 from guided_diffusion.pet.formats.placement import affine_mm, says_orientation
+from guided_diffusion.pet.formats.quaternions import with_rounded_quaternions
 from guided_diffusion.pet.formats.volume_units import to_suv
-from guided_diffusion.pet.grid import check_size
+from guided_diffusion.pet.grid import check_size, same_grid
 from guided_diffusion.pet.suv import SUVOverrides
 
 # FreeSurfer's volumes have 256 voxels a side; this is more.
@@ -96,11 +97,14 @@ def holds_labels(path: Path) -> bool:
 def write(path: Path, data: np.ndarray, affine: np.ndarray, *, description: str, unit: str) -> None:
     """Writes float32 [i, j, k] with sform and qform, both as scanner coordinates, whole or not at all.
 
-    The unit goes to the end of `descrip`, where `read` finds it again.
+    A sheared grid (tilted gantry) has no qform, which holds rotations only. The unit goes to the end of `descrip`,
+    where `read` finds it again.
     """
     image = nib.Nifti1Image(np.asarray(data, dtype=np.float32), affine)
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")
+    if not same_grid(data.shape, affine, data.shape, image.get_qform()):
+        image.set_qform(None, code="unknown")
     image.header.set_xyzt_units("mm", "sec")
     ending = f" [{unit}]"
     image.header["descrip"] = (description[: DESCRIPTION_BYTES - len(ending)] + ending).encode("ascii", "replace")
@@ -258,10 +262,10 @@ def _read_format(path: Path, request: Request) -> StoredArray:
 
 
 IMAGE_CLASSES = (
-    (lambda head: head[344:348] == b"n+1\0", nib.Nifti1Image),
-    (lambda head: head[344:348] == b"ni1\0", nib.Nifti1Pair),
-    (lambda head: head[4:8] == b"n+2\0", nib.Nifti2Image),
-    (lambda head: head[4:8] == b"ni2\0", nib.Nifti2Pair),
+    (lambda head: head[344:348] == b"n+1\0", with_rounded_quaternions(nib.Nifti1Image)),
+    (lambda head: head[344:348] == b"ni1\0", with_rounded_quaternions(nib.Nifti1Pair)),
+    (lambda head: head[4:8] == b"n+2\0", with_rounded_quaternions(nib.Nifti2Image)),
+    (lambda head: head[4:8] == b"ni2\0", with_rounded_quaternions(nib.Nifti2Pair)),
     (_is_ecat, nib.ecat.EcatImage),
     (_is_analyze, nib.Spm2AnalyzeImage),
     (_is_mgh, nib.MGHImage),

@@ -63,9 +63,17 @@ def _check_forms(image: nib.Nifti1Pair, path: Path) -> None:
     if qform is None:
         return
     mirrored = np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) < 0
-    if mirrored or (sform_code == qform_code and _largest_shift(sform, qform, image.shape[:3]) > SAME_PLACE_VOXELS):
+    apart = _largest_shift(_nearest_qform(sform), qform, image.shape[:3])
+    if mirrored or (sform_code == qform_code and apart > SAME_PLACE_VOXELS):
         kind = "mirrored" if mirrored else "in another place"
         raise InputError(f"{path}: its sform and qform contradict each other ({kind}); remove the wrong one")
+
+
+def _nearest_qform(affine: np.ndarray) -> np.ndarray:
+    """The affine of a qform that was made from this one: without its shear (tilted gantry), which a qform lacks."""
+    header = nib.Nifti1Header()
+    header.set_qform(affine)
+    return header.get_qform()
 
 
 def _largest_shift(sform: np.ndarray, qform: np.ndarray, shape: tuple[int, ...]) -> float:

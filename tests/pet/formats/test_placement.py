@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.volume import load_volume
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.volume import load_volume, save_volume
 
 SIX_MM = np.array([[-6.0, 0, 0, 60], [0, -6, 0, 50], [0, 0, 6, -300], [0, 0, 0, 1]])
 
@@ -121,3 +122,41 @@ def test_a_nifti_without_its_magic_is_no_analyze_and_a_missing_place_is_told(tmp
         load_volume(path)
     (notice,) = load_volume(saved(tmp_path / "nowhere.nii", codes=(0, 0))).source["notices"]
     assert "nowhere.nii: its header places the voxels nowhere; its first axis is taken to run to the left" in notice
+
+
+SHEARED = np.array([[-4.0, 0, 0, 50], [0, -4, 1.2, 60], [0, 0, 3, 0], [0, 0, 0, 1]])
+
+
+def test_a_tilted_scan_is_written_without_qform_and_comes_back(tmp_path):
+    """A qform holds rotations only: software that prefers it would put the far slices centimetres off."""
+    data = np.random.default_rng(0).uniform(0, 9, (5, 6, 70)).astype(np.float32)
+    save_volume(Volume(data, SHEARED), tmp_path / "v.nii.gz")
+    image = nib.load(tmp_path / "v.nii.gz")
+    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, 0)
+    np.testing.assert_allclose(load_volume(tmp_path / "v.nii.gz").affine, SHEARED, atol=1e-4)
+
+
+def test_a_qform_that_lacks_the_shear_of_the_sform_contradicts_nothing(tmp_path):
+    path = saved(tmp_path / "v.nii", SHEARED)
+    assert np.abs(nib.load(path).get_qform() - SHEARED).max() > 0.5
+    np.testing.assert_allclose(load_volume(path).affine, SHEARED, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("sform_code", [0, 1])
+@pytest.mark.parametrize(("excess", "taken"), [(5e-7, True), (8e-6, True), (1e-3, False)])
+def test_a_half_turn_that_was_rounded_is_one(tmp_path, kind, sform_code, excess, taken):
+    image = kind(np.full((5, 6, 7), 2, np.float32), SIX_MM)
+    image.set_qform(SIX_MM, code=1)
+    image.set_sform(SIX_MM, code=sform_code)
+    header = image.header  # nibabel would not save it
+    header["quatern_d"] = np.float32(np.sqrt(1 + excess))
+    header["vox_offset"] = len(header.binaryblock) + 4
+    (tmp_path / "v.nii").write_bytes(header.binaryblock + bytes(4) + image.get_fdata(dtype=np.float32).tobytes())
+    if not taken:
+        with pytest.raises(InputError):
+            load_volume(tmp_path / "v.nii")
+        return
+    volume = load_volume(tmp_path / "v.nii")
+    np.testing.assert_allclose(volume.affine, SIX_MM, atol=1e-4)
+    assert volume.source["format"] == kind.__name__.removesuffix("Image")
