@@ -130,9 +130,15 @@ def parse_date_time(value: str | None, utc_offset: str | None = None) -> datetim
         moment = datetime.datetime(*(int(part) for part in match.groups()[:3])) + time
     except ValueError:
         return None
-    if match.group(5) and utc_offset and re.fullmatch(r"[+-]\d{4}", utc_offset):
+    if match.group(5) and _is_offset(utc_offset):
         moment += _offset(utc_offset) - _offset(match.group(5))
     return moment
+
+
+def is_of_unknown_zone(value: str | None, utc_offset: str | None) -> bool:
+    """Whether a DICOM DT has an offset from UTC where that of the data set is not known."""
+    match = _DATE_TIME.fullmatch((value or "").strip())
+    return bool(match and match.group(5)) and not _is_offset(utc_offset)
 
 
 def parse_date(value: str | None) -> datetime.datetime | None:
@@ -144,6 +150,10 @@ def date_time(dataset: Dataset, stem: str) -> datetime.datetime | None:
     """<stem>Date and <stem>Time as one moment, e.g. stem 'Acquisition'; None where either is missing or blanked."""
     midnight, time = parse_date(text(dataset, f"{stem}Date")), parse_time(time_text(dataset, f"{stem}Time"))
     return None if midnight is None or time is None else midnight + time
+
+
+def _is_offset(text_: str | None) -> bool:
+    return bool(re.fullmatch(r"[+-]\d{4}", text_ or ""))
 
 
 def _offset(text_: str) -> datetime.timedelta:

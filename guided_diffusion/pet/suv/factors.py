@@ -15,7 +15,7 @@ from guided_diffusion.pet.suv import private_tags
 from guided_diffusion.pet.suv.agreement import check_slices_agree
 from guided_diffusion.pet.suv.correction_doubts import doubts_of_correction
 from guided_diffusion.pet.suv.drug import SEQUENCE, dose_bq, drug_of, half_life_s
-from guided_diffusion.pet.suv.injection import contradictions, delay_s, doubts, growth
+from guided_diffusion.pet.suv.injection import contradictions, date_doubts, delay_s, doubts, growth
 from guided_diffusion.pet.suv.overrides import (
     SUVError,
     SUVOverrides,
@@ -158,6 +158,7 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
         delay = delay_s(datasets, drug, reference, half_life, overrides)
         factor = at_injection * growth(delay, half_life)
         when = f"{abs(delay):.0f} s {'after' if delay >= 0 else 'before'} the injection"
+        doubtful += date_doubts(datasets, drug, reference, half_life, overrides)
         doubtful += doubts(datasets, drug, reference, delay, half_life, overrides)
         doubtful += doubts_of_correction(datasets, drug, overrides, delay)
         return SUVConversion((factor,) * len(datasets), f"{when}, by {reference.how}{remark}", doubtful)
@@ -165,10 +166,12 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
         _require_not_decay_corrected(first)
         refuse_unused(overrides, ("scan_start",), "the image is not decay-corrected to it")
         half_life = half_life_s(drug, overrides)
+        moments = mean_rate_moments(datasets, half_life)
         delays = [
             delay_s([dataset], drug, moment, half_life, overrides)
-            for dataset, moment in zip(datasets, mean_rate_moments(datasets, half_life), strict=True)
+            for dataset, moment in zip(datasets, moments, strict=True)
         ]
+        doubtful += date_doubts(datasets, drug, moments[0], half_life, overrides)
         factors = tuple(at_injection * growth(delay, half_life) for delay in delays)
         method = f"not decay-corrected by the scanner: corrected here per slice{remark}"
         return SUVConversion(factors, method, doubtful)

@@ -23,6 +23,8 @@ LONG_DELAY_HALF_LIVES = 3.0
 EARLY_IMAGE_S = 60.0
 # A date-time and a time that were entered one after the other.
 SAME_TIME_S = 60.0
+# Dates of injection and scan that differ by more were not changed together by de-identification.
+OTHER_DATE_S = 48 * 3600.0
 
 
 def growth(delay_s: float, half_life_s: float) -> float:
@@ -35,7 +37,8 @@ def delay_s(
 ) -> float:
     """Seconds from the injection to `reference`; a little below zero where the scanner was started first.
 
-    A header's midnight sharp counts as missing: taken literally, it would multiply a morning scan's SUV by tens.
+    A header's midnight sharp counts as missing: taken literally, it would multiply a morning scan's SUV by tens. Of a
+    date-time that is days from the scan, the time alone counts: see `date_doubts`.
 
     Raises:
         SUVError: the injection's time is missing or cannot be true.
@@ -52,7 +55,7 @@ def delay_s(
         if half_life_s > DATED_HALF_LIFE_S:
             raise _undated(drug, keyword, half_life_s, overrides)
         delay = _within_a_day(time_of_day(reference.at) - time)
-    elif reference.dated:
+    elif reference.dated and not _is_of_another_date(injection, reference, half_life_s, overrides):
         delay = (reference.at - injection).total_seconds()
     elif half_life_s > DATED_HALF_LIFE_S:
         reason = f"with a half-life of {half_life_s / 3600:.1f} h the scan's day is needed; give --scan_start with it"
@@ -62,6 +65,22 @@ def delay_s(
     if not _is_plausible(delay, datasets, reference, half_life_s, overrides):
         raise _impossible(delay, drug, keyword, overrides)
     return delay
+
+
+def date_doubts(
+    datasets: Sequence[Dataset], drug: Dataset, reference: Moment, half_life_s: float, overrides: SUVOverrides
+) -> tuple[str, ...]:
+    """A notice where the injection's date is not used, since it is days from the scan's: one of them was changed."""
+    offset = tags.text(datasets[0], "TimezoneOffsetFromUTC")
+    injection = tags.parse_date_time(tags.time_text(drug, "RadiopharmaceuticalStartDateTime"), offset)
+    if injection is None or not _is_of_another_date(injection, reference, half_life_s, overrides):
+        return ()
+    apart = abs(reference.at - injection) / tags.DAY
+    state = tags.state(drug, "RadiopharmaceuticalStartDateTime")
+    return (
+        f"{state}, {apart:.0f} days from the scan: only the time counts, on the day of the scan; if it is not true,"
+        " give --injection_time",
+    )
 
 
 def doubts(
@@ -93,19 +112,35 @@ def doubts(
 
 
 def contradictions(dataset: Dataset, drug: Dataset, overrides: SUVOverrides) -> tuple[str, ...]:
-    """A notice where the injection's date-time, which counts, and its time differ."""
+    """A notice where the injection's date-time, which counts, and its time differ, or its zone is not the scan's."""
     if overrides.injection_time is not None:
         return ()
     offset = tags.text(dataset, "TimezoneOffsetFromUTC")
-    counting = tags.parse_date_time(tags.time_text(drug, "RadiopharmaceuticalStartDateTime"), offset)
+    date_time = tags.time_text(drug, "RadiopharmaceuticalStartDateTime")
+    counting = tags.parse_date_time(date_time, offset)
     time = tags.parse_time(tags.time_text(drug, "RadiopharmaceuticalStartTime"))
-    if counting is None or time is None:
+    if counting is None:
         return ()
+    if time is None:
+        if not tags.is_of_unknown_zone(date_time, offset):
+            return ()
+        stated = tags.state(drug, "RadiopharmaceuticalStartDateTime")
+        zone = tags.state(dataset, "TimezoneOffsetFromUTC")
+        return (f"{stated}, but {zone}; it is taken as local time; if it is not, give --injection_time",)
     apart = abs((time_of_day(counting) - time).total_seconds())
     if min(apart, 86400 - apart) <= SAME_TIME_S:
         return ()
     stated = [tags.state(drug, f"RadiopharmaceuticalStart{kind}") for kind in ("DateTime", "Time")]
     return (f"{stated[0]}, which counts, but {stated[1]}; if the latter is true, give --injection_time",)
+
+
+def _is_of_another_date(
+    injection: datetime.datetime, reference: Moment, half_life_s: float, overrides: SUVOverrides
+) -> bool:
+    """Whether a header's date of the injection cannot be true of a nuclide that is scanned within a day."""
+    if overrides.injection_time is not None or half_life_s > DATED_HALF_LIFE_S or not reference.dated:
+        return False
+    return abs((reference.at - injection).total_seconds()) > OTHER_DATE_S
 
 
 def _is_plausible(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 
 from guided_diffusion.pet.formats.stated_units import activity_bq, quoted
 from guided_diffusion.pet.suv import injection, nuclides
@@ -114,10 +115,13 @@ def _half_life_s(content: Mapping[str, object], overrides: SUVOverrides) -> floa
 
 
 def _number(content: Mapping[str, object], *keys: str) -> float | None:
+    """The first of these keys that is a finite number, or a text of one, as tables become in JSON."""
     for key in keys:
         value = content.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            with suppress(ValueError, OverflowError):
+                if math.isfinite(number := float(value)):
+                    return number
     return None
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from guided_diffusion.pet.suv import SUVOverrides, suv_conversion
+from guided_diffusion.pet.suv import SUVError, SUVOverrides, suv_conversion
 from tests.dicom_series import HALF_LIFE_S, pet_header
 
 AT_NOON, NONE = {}, {"DecayCorrection": "NONE", "CorrectedImage": ["ATTN"], "ActualFrameDuration": "1"}
@@ -114,3 +114,37 @@ def test_an_injection_long_before_the_scan(half_life, injected, said):
     notices = suv_conversion([header]).notices
     assert [said is not None and said in notice for notice in notices] == [True] * (said is not None)
     assert suv_conversion([header], SUVOverrides(injection_time=injected)).notices == ()
+
+
+@pytest.mark.parametrize("correction", [AT_NOON, NONE])
+@pytest.mark.parametrize("date_time", ["20000101101013.8", "20300101101013.8", "20240107101013.8"])
+def test_a_date_of_the_injection_that_de_identification_changed(correction, date_time):
+    """No F-18 is scanned days after the injection: the time of day tells the delay."""
+    header = pet_header(RadiopharmaceuticalStartDateTime=date_time, RadiopharmaceuticalStartTime=None, **correction)
+    conversion = suv_conversion([header])
+    assert conversion.factors[0] == pytest.approx(suv_conversion([pet_header(**correction)]).factors[0])
+    (notice,) = conversion.notices
+    assert f"StartDateTime (0018,1078) is '{date_time}', " in notice
+    assert " days from the scan: only the time counts, on the day of the scan; if it is not true, give --inj" in notice
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"RadiopharmaceuticalStartDateTime": "20240109101013.8"},  # a day too early
+        {"RadiopharmaceuticalStartDateTime": "20000101130000"},  # and after the scan by its time
+        {"RadiopharmaceuticalStartDateTime": "20000101101013.8", "RadionuclideHalfLife": "282240"},  # Zr-89
+    ],
+)
+def test_a_date_of_the_injection_that_tells_no_delay_is_refused(changes):
+    with pytest.raises(SUVError, match=r"StartDateTime .* which cannot be true; give --injection_time"):
+        suv_conversion([pet_header(**changes)])
+
+
+def test_an_injection_in_a_zone_that_the_scans_times_do_not_have():
+    zoned = {"RadiopharmaceuticalStartDateTime": "20240110101013.8+0100", "RadiopharmaceuticalStartTime": None}
+    (notice,) = suv_conversion([pet_header(**zoned)]).notices
+    assert "13.8+0100', but TimezoneOffsetFromUTC (0008,0201) is missing; it is taken as local time; if it" in notice
+    assert suv_conversion([pet_header(**zoned, TimezoneOffsetFromUTC="+0100")]).notices == ()
+    assert suv_conversion([pet_header(**zoned)], SUVOverrides(injection_time="101013.8")).notices == ()
+    assert suv_conversion([pet_header(RadiopharmaceuticalStartDateTime="20240110101013.8+0100")]).notices == ()
