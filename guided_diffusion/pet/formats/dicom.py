@@ -21,7 +21,7 @@ from guided_diffusion.pet.formats.dicom_choice import Group, choose_series
 from guided_diffusion.pet.formats.dicom_files import DicomFile, open_files, quiet_pydicom
 from guided_diffusion.pet.formats.series_checks import is_pet_image, why_no_image
 from guided_diffusion.pet.formats.slices import SliceStack, stack_slices
-from guided_diffusion.pet.formats.stored_values import rescaled
+from guided_diffusion.pet.formats.stored_values import check_described, rescaled
 from guided_diffusion.pet.grid import Volume, check_size
 from guided_diffusion.pet.plausibility import doubts_of_dose
 from guided_diffusion.pet.suv import SUVConversion, SUVError, SUVOverrides, suv_conversion
@@ -63,6 +63,7 @@ class Series:
             unchanged = all(element.tag in dataset and dataset[element.tag] == element for element in header)
         if not unchanged:
             raise InputError(f"{name}: was replaced by another file while the series was read; start again")
+        check_described(dataset, name)
         try:
             with damage_as(damaged, RuntimeError, NotImplementedError), quiet_pydicom():
                 stored = dataset.pixel_array
@@ -151,6 +152,8 @@ def _sorted_series(members: Group, name: str, notices: tuple[str, ...]) -> Serie
     if max(stack.shape[:2]) > LARGEST_SLICE:
         raise InputError(f"{name}: has slices of {stack.shape[0]} x {stack.shape[1]} voxels, as no scanner makes")
     check_memory(4 * math.prod(stack.shape), name)
+    if stack.doubt:
+        notices += (f"{name}: {stack.doubt}",)
     files, headers = tuple(members[k][0] for k in order), tuple(members[k][1] for k in order)
     return Series(files, headers, stack, name, notices)
 

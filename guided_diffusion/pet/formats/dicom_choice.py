@@ -11,7 +11,7 @@ from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats import folder_walk
 from guided_diffusion.pet.formats.dicom_files import DicomFile, Slices
 from guided_diffusion.pet.formats.folder_walk import LeftOut
-from guided_diffusion.pet.formats.series_checks import check_one_patient, images_only
+from guided_diffusion.pet.formats.series_checks import check_one_patient, images_only, is_pet_image
 from guided_diffusion.pet.text import printable
 
 PROGRAM = "PET-3D-DDPM"
@@ -24,7 +24,8 @@ Group = list[Member]
 def choose_series(found: Slices, path: str, series: str | None) -> tuple[Group, list[str]]:
     """The slices of the one PET series, or of that with the SeriesInstanceUID or SeriesNumber `series`.
 
-    Of several the only one with attenuation correction counts, and one that this program derived does not. A line
+    Of several the only one of PET images counts, and the only one with attenuation correction; one that this program
+    derived does not. A line
     for all else that was found says why it is left out.
 
     Raises:
@@ -60,7 +61,7 @@ def _only_pet(images: dict[str, Group], path: str) -> Group:
     pet = [group for group in images.values() if tags.text(group[0][1], "Modality") == "PT"]
     if not pet:
         return next(iter(images.values()))
-    for keeps in (_is_original, _is_attenuation_corrected):
+    for keeps in (is_pet_image, _is_original, _is_attenuation_corrected):
         kept = [group for group in pet if keeps(group[0][1])]
         pet = kept if len(pet) > 1 and kept else pet
     if len(pet) == 1:

@@ -13,6 +13,8 @@ SAME_PLACE_MM = 1e-3
 # Headers round positions to a few digits; what lies within this is on the regular grid.
 REGULAR_MM = 5e-3
 OFF_LINE_MM = 0.1
+# Part of the usual distance below which slices are no longer of one bed.
+CLOSEST_GAP = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,17 @@ class SliceStack:
         if self.is_regular:
             return f"equal, {gaps.mean():.4g} mm"
         return f"unequal, {gaps.min():.4g} to {gaps.max():.4g} mm, resampled to {gaps.mean():.4g} mm by position"
+
+    @property
+    def doubt(self) -> str:
+        """What is unusual about the spacing, "" if nothing: slices of overlapping beds lie closer than others."""
+        gaps = np.diff(self.distances)
+        if len(gaps) == 0 or gaps.min() >= CLOSEST_GAP * np.median(gaps):
+            return ""
+        return (
+            f"slices lie {gaps.min():.4g} mm apart where others are {np.median(gaps):.4g} mm, as in beds that overlap;"
+            f" they are resampled to {gaps.mean():.4g} mm by position"
+        )
 
     def resample(self, read: Callable[[int], np.ndarray]) -> np.ndarray:
         """float32 [column, row, slice] at equal distances; `read(k)` gives slice k [column, row] as it is stored."""

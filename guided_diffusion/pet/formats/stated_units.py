@@ -95,7 +95,8 @@ def _read_sidecar(sidecar: Path, path: Path) -> dict[str, object]:
     with damage_as(f"{sidecar}: is no readable JSON, though it says what {path.name} holds; repair or remove it"):
         with open_regular(sidecar) as file:
             text = file.read(LARGEST_SIDECAR_BYTES)
-        content = json.loads(text)
+        # Converters copy names from DICOM in whatever character set; keys and numbers are ASCII.
+        content = json.loads(text.decode(json.detect_encoding(text), "replace"))
     return content if isinstance(content, dict) else {}
 
 

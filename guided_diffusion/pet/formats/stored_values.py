@@ -9,6 +9,21 @@ from guided_diffusion.pet.formats import dicom_tags as tags
 FLOAT_PIXELS = ("FloatPixelData", "DoubleFloatPixelData")
 
 
+def check_described(dataset: Dataset, name: str) -> None:
+    """Refuses pixels without the tags that say how they are stored.
+
+    Raises:
+        InputError: names the first tag that is missing.
+    """
+    needed = ("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
+    if "PixelData" in dataset:
+        needed += ("BitsStored", "PixelRepresentation")
+    for keyword in needed:
+        if not tags.texts(dataset, keyword):
+            state = tags.state(dataset, keyword)
+            raise InputError(f"{name}: {state}, without which its pixels cannot be read; export the series again")
+
+
 def rescaled(stored: np.ndarray, dataset: Dataset, name: str) -> np.ndarray:
     """Stored values [row, column] -> float32 in the header's Units: x RescaleSlope + RescaleIntercept, padding as 0.
 

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import JPEG2000Lossless
+from pydicom.uid import JPEG2000Lossless, RawDataStorage
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.suv import SUVError, SUVOverrides
@@ -75,6 +75,13 @@ def test_unequal_spacing_is_resampled_by_position(tmp_path):
     assert volume.source["spacing"].startswith("unequal, 2.7 to 3.3 mm")
 
 
+def test_slices_of_beds_that_overlap_are_told_of(tmp_path):
+    z = np.array([0, 3, 6, 9, 12, 13.2, 16.2, 19.2, 22.2, 25.2])
+    write_series(tmp_path / "s", np.full((3, 4, 10), 9000, np.int16), steps=np.outer(z, (0, 0, 1)))
+    (notice,) = load_volume(tmp_path / "s").source["notices"]
+    assert "s: slices lie 1.2 mm apart where others are 3 mm, as in beds that overlap; they are resampled" in notice
+
+
 def test_resampling_does_not_ring_below_zero(tmp_path):
     z = np.array([0, 3.2, 6.0, 9.1, 12.0])
     values = np.zeros((2, 2, 5), np.int16)
@@ -109,6 +116,20 @@ def test_one_pet_series_among_others_is_found(tmp_path, stored):
     write_series(tmp_path / "s" / "nac", stored, CorrectedImage=["DECY"])
     write_series(tmp_path / "s" / "pet", stored)
     np.testing.assert_allclose(load_volume(tmp_path / "s").data, stored * SUV_PER_BQML, rtol=1e-6)
+
+
+def test_raw_data_beside_a_pet_series_is_no_series_to_choose(tmp_path, stored):
+    write_series(tmp_path / "s" / "pet", stored)
+    raw = tmp_path / "s" / "raw"
+    (path, *others) = write_series(raw, stored, SOPClassUID=RawDataStorage)
+    for other in others:
+        other.unlink()
+    dataset = pydicom.dcmread(path)
+    del dataset.PixelData, dataset.Rows, dataset.Columns
+    dataset.save_as(path)
+    volume = load_volume(tmp_path / "s")
+    np.testing.assert_allclose(volume.data, stored * SUV_PER_BQML, rtol=1e-6)
+    assert "left out (another series): number 4 (PT, 1 slices" in volume.source["notices"][0]
 
 
 def test_several_pet_series_are_listed_and_can_be_chosen(tmp_path, stored):

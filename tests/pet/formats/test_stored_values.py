@@ -150,3 +150,13 @@ def test_a_number_that_is_none_is_quoted(tmp_path, stored, keyword, text, messag
     with pytest.raises(InputError, match=message) as caught:
         load_volume(tmp_path / "s")
     assert "Anna" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keyword", ["PixelRepresentation", "BitsStored", "SamplesPerPixel", "BitsAllocated"])
+def test_pixels_that_no_tag_describes_are_refused_by_that_tag(tmp_path, stored, keyword):
+    for path in write_series(tmp_path / "s", stored):
+        dataset = pydicom.dcmread(path)
+        delattr(dataset, keyword)
+        dataset.save_as(path)
+    with pytest.raises(InputError, match=rf"{keyword} \(0028,0...\) is missing, without which its pixels"):
+        load_volume(tmp_path / "s")

@@ -237,3 +237,16 @@ def test_concentrations(unit, bqml):
 
 def test_names_of_suv():
     assert [suv_unit(u) for u in ("SUV", "SUVbw", "g/ml", "SUL", "Bq/mL")] == ["SUV", "SUV", "SUV", "SUVlbm", None]
+
+
+def test_a_sidecar_in_another_character_set_and_with_numbers_as_texts(tmp_path, suv):
+    path = saved(tmp_path / "v.nii.gz", suv / AT_INJECTION * 1e-3)
+    content = SIDECAR | {"BodyWeight": "70", "InjectedRadioactivity": "350.0", "InstitutionName": "Universität"}
+    (tmp_path / "v.json").write_bytes(json.dumps(content, ensure_ascii=False).encode("latin-1"))
+    np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
+    (tmp_path / "v.json").write_text(json.dumps(content | {"BodyWeight": "seventy"}))
+    with pytest.raises(InputError, match="no BodyWeight"):
+        load_volume(path)
+    (tmp_path / "v.json").write_text(json.dumps(content | {"BodyWeight": 10**400}))
+    with pytest.raises(InputError, match="no BodyWeight"):
+        load_volume(path)
