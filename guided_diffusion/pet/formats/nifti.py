@@ -18,10 +18,10 @@ from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import matlab
 from guided_diffusion.pet.formats.declaration import Format, Request, StoredArray
 from guided_diffusion.pet.formats.opening import HEAD_BYTES, open_unpacked
-from guided_diffusion.pet.formats.placement import affine_mm, says_orientation
+from guided_diffusion.pet.formats.placement import affine_mm, fits_qform, says_orientation
 from guided_diffusion.pet.formats.quaternions import with_rounded_quaternions
 from guided_diffusion.pet.formats.volume_units import to_suv
-from guided_diffusion.pet.grid import check_size, same_grid
+from guided_diffusion.pet.grid import check_size
 from guided_diffusion.pet.suv import SUVOverrides
 
 # FreeSurfer's volumes have 256 voxels a side; this is more.
@@ -103,7 +103,7 @@ def write(path: Path, data: np.ndarray, affine: np.ndarray, *, description: str,
     image = nib.Nifti1Image(np.asarray(data, dtype=np.float32), affine)
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")
-    if not same_grid(data.shape, affine, data.shape, image.get_qform()):
+    if not fits_qform(affine, data.shape):
         image.set_qform(None, code="unknown")
     image.header.set_xyzt_units("mm", "sec")
     ending = f" [{unit}]"

@@ -69,8 +69,13 @@ def _check_forms(image: nib.Nifti1Pair, path: Path) -> None:
         raise InputError(f"{path}: its sform and qform contradict each other ({kind}); remove the wrong one")
 
 
+def fits_qform(affine: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether a qform can place voxels as this affine does, to half a voxel: it holds no shear (tilted gantry)."""
+    return _largest_shift(affine, _nearest_qform(affine), shape) <= SAME_PLACE_VOXELS
+
+
 def _nearest_qform(affine: np.ndarray) -> np.ndarray:
-    """The affine of a qform that was made from this one: without its shear (tilted gantry), which a qform lacks."""
+    """The affine of a qform that was made from this one: without its shear."""
     header = nib.Nifti1Header()
     header.set_qform(affine)
     return header.get_qform()
