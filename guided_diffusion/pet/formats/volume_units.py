@@ -7,7 +7,7 @@ import nibabel as nib
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import stated_units
 from guided_diffusion.pet.suv import SUVError, SUVOverrides, suvbw_of_bqml
-from guided_diffusion.pet.suv.sidecar import check_attenuation_corrected, sidecar_conversion
+from guided_diffusion.pet.suv.sidecar import check_attenuation_corrected, is_corrected_to_start, sidecar_conversion
 
 
 def to_suv(
@@ -38,9 +38,9 @@ def to_suv(
             f"{path}: {where} is {stated_units.quoted(unit)}, which is neither SUV nor activity per volume; give the"
             " image in SUV or Bq/mL"
         )
-    _refuse_flags(
-        path, ("injection_time", "scan_start"), overrides, "has no use: the sidecar says to when the image is corrected"
-    )
+    if not is_corrected_to_start(content):
+        why = "has no use: the sidecar says to when the image is corrected"
+        _refuse_flags(path, ("injection_time", "scan_start"), overrides, why)
     try:
         conversion = sidecar_conversion(content, overrides)
     except SUVError as error:

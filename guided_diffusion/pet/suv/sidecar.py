@@ -1,13 +1,19 @@
 """SUV of a volume in Bq/mL whose BIDS sidecar describes the injection."""
 
+import datetime
 import math
 from collections.abc import Mapping
 from contextlib import suppress
 
+from pydicom import Dataset
+
+from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats.stated_units import activity_bq, quoted
 from guided_diffusion.pet.suv import injection, nuclides
 from guided_diffusion.pet.suv.factors import SUVConversion
 from guided_diffusion.pet.suv.overrides import SUVError, SUVOverrides, suvbw_of_bqml
+from guided_diffusion.pet.suv.scan_start import decay_reference
+from guided_diffusion.pet.suv.slice_times import SOME_DAY, Moment
 
 # How sidecars say no: BIDS has a truth value and a free text, some software writes the one as the other.
 NO = {"false", "no", "none", "0", "nac", "not applied", "no attenuation correction"}
@@ -31,7 +37,8 @@ def sidecar_conversion(content: Mapping[str, object], overrides: SUVOverrides) -
     """One factor, SUVbw per Bq/mL, from a sidecar's keys (BIDS 1.9, positron emission tomography).
 
     What the user gives goes before the sidecar. Weight and dose both given mean an image that is corrected to the
-    injection, unless the sidecar says to what it is corrected.
+    injection, unless the sidecar says to what it is corrected. If that is the scan's start, the injection's time may be
+    given: dcm2niix writes 0 in its place, or nothing.
 
     Raises:
         SUVError: a key is missing or cannot be true; names it and the flag that helps.
@@ -47,7 +54,13 @@ def sidecar_conversion(content: Mapping[str, object], overrides: SUVOverrides) -
         raise SUVError(f"no SUV: by the sidecar the image is corrected to {delay:g} s after the injection; repair it")
     when = f"corrected to {delay:g} s after the injection" if delay else "corrected to the injection"
     factor = at_injection * injection.growth(delay, half_life)
-    return SUVConversion((factor,), f"sidecar: {when}{overrides.remark}", _doubts(content))
+    doubtful = () if overrides.injection_time is not None else _doubts(content)
+    return SUVConversion((factor,), f"sidecar: {when}{overrides.remark}", doubtful)
+
+
+def is_corrected_to_start(content: Mapping[str, object]) -> bool:
+    """Whether a sidecar says, as DICOM does, that the image is corrected to the scan's start, whose time is needed."""
+    return content.get("DecayCorrection") == "START"
 
 
 def _dose_bq(content: Mapping[str, object]) -> float:
@@ -71,11 +84,21 @@ def _delay_s(content: Mapping[str, object], overrides: SUVOverrides) -> float:
         raise SUVError("no SUV: by the sidecar the image is not decay-corrected; give the DICOM series")
     if kind == "ADMIN":
         return 0.0
+    if overrides.injection_time is not None:
+        return _delay_by_clock(content, overrides)
+    if overrides.scan_start is not None:
+        raise SUVError("--scan_start alone tells no time since the injection; give --injection_time too, or neither")
     reference, injected = _number(content, "ImageDecayCorrectionTime"), _number(content, "InjectionStart")
-    if reference is None and kind == "START":
+    if reference is None and is_corrected_to_start(content):
         reference = _number(content, "ScanStart")
     if reference is not None and injected is not None:
         return reference - injected
+    if is_corrected_to_start(content):
+        start = "" if _clock(content) else " and --scan_start"
+        raise SUVError(
+            f"no SUV: by the sidecar the image is corrected to the scan's start, but it does not say when the injection"
+            f" was; give --injection_time{start}"
+        )
     if overrides.weight_kg is not None and overrides.dose_bq is not None:
         return 0.0
     missing = "InjectionStart" if injected is None else "ImageDecayCorrectionTime"
@@ -83,6 +106,24 @@ def _delay_s(content: Mapping[str, object], overrides: SUVOverrides) -> float:
         f"no SUV: the sidecar has no {missing}; give --weight_kg and --dose_bq if the image is corrected to the"
         " injection"
     )
+
+
+def _delay_by_clock(content: Mapping[str, object], overrides: SUVOverrides) -> float:
+    """Seconds from the injection that the user gave to the scan's start, by the user or as dcm2niix copies it."""
+    half_life, nothing = _half_life_s(content, overrides), Dataset()
+    if overrides.scan_start is not None:
+        start = decay_reference([nothing], half_life, overrides)
+    else:
+        time = _clock(content)
+        if time is None:
+            raise SUVError("no SUV: the sidecar has no SeriesTime, when the scan began; give --scan_start")
+        start = Moment(SOME_DAY + time, False)
+    return injection.delay_s([nothing], nothing, start, half_life, overrides)
+
+
+def _clock(content: Mapping[str, object]) -> datetime.timedelta | None:
+    """Time of day of the scan's start, to which DecayCorrection START refers."""
+    return tags.parse_time(_text(content, "SeriesTime"))
 
 
 def _doubts(content: Mapping[str, object]) -> tuple[str, ...]:

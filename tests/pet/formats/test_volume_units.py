@@ -250,3 +250,50 @@ def test_a_sidecar_in_another_character_set_and_with_numbers_as_texts(tmp_path, 
     (tmp_path / "v.json").write_text(json.dumps(content | {"BodyWeight": 10**400}))
     with pytest.raises(InputError, match="no BodyWeight"):
         load_volume(path)
+
+
+CONVERTED = {
+    "Units": "BQML", "DecayCorrection": "START", "SeriesTime": "12:00:00.000000", "FrameTimesStart": [0],
+    "RadionuclideTotalDose": 350e6, "RadionuclideHalfLife": 6586.2, "Radiopharmaceutical": "FDG", "PatientWeight": 70,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, {"injection_time": "101013.8"}),
+        ({}, {"injection_time": "10:10:13.8", "weight_kg": 70.0, "dose_bq": 350e6}),
+        ({"SeriesTime": None}, {"injection_time": "101013.8", "scan_start": "12:00:00"}),
+        ({"SeriesTime": "18:00:00"}, {"injection_time": "20240109231013.8", "scan_start": "20240110010000"}),
+        ({"InjectionStart": 0, "ScanStart": 0}, {"injection_time": "101013.8"}),
+    ],
+)
+def test_an_image_that_is_corrected_to_the_scans_start_takes_the_injections_time(tmp_path, suv, changes, said):
+    """dcm2niix of 2026 no longer writes when the injection was, and wrote 0 before."""
+    path = saved(tmp_path / "pet.nii.gz", suv / AT_INJECTION / 2, CONVERTED | changes)
+    volume = load_volume(path, overrides=SUVOverrides(**said))
+    np.testing.assert_allclose(volume.data, suv, rtol=1e-5)
+    assert volume.source["notices"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "message"),
+    [
+        ({}, {}, r"corrected to the scan's start, but .* give --injection_time$"),
+        ({}, {"weight_kg": 70.0, "dose_bq": 350e6}, r"corrected to the scan's start, but .* give --injection_time$"),
+        ({"SeriesTime": None}, {}, r"give --injection_time and --scan_start$"),
+        (
+            {"SeriesTime": None},
+            {"injection_time": "101013"},
+            r"has no SeriesTime, when the scan began; give --scan_start",
+        ),
+        ({}, {"scan_start": "120000"}, r"--scan_start alone tells no time since the injection; give --injection_time"),
+        ({}, {"injection_time": "125959"}, r"--injection_time 125959: that is 23.0 h before the scan's start"),
+        ({}, {"injection_time": "noon"}, r"--injection_time noon cannot be true"),
+        ({"DecayCorrection": "ADMIN"}, {"injection_time": "101013"}, r"--injection_time has no use: the sidecar says"),
+    ],
+)
+def test_an_image_that_is_corrected_to_the_scans_start_and_no_time_of_injection(tmp_path, suv, changes, said, message):
+    path = saved(tmp_path / "pet.nii.gz", suv / AT_INJECTION / 2, CONVERTED | changes)
+    with pytest.raises(InputError, match=message):
+        load_volume(path, overrides=SUVOverrides(**said))
