@@ -134,7 +134,7 @@ def test_a_tilted_scan_is_written_without_qform_and_comes_back(tmp_path):
     image = nib.load(tmp_path / "v.nii.gz")
     assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, 0)
     np.testing.assert_allclose(load_volume(tmp_path / "v.nii.gz").affine, SHEARED, atol=1e-4)
-    rounded = np.diag([-4.0, -4, 3, 1]) + [[0, 0, 0, 0], [0, 0, 3e-4, 0], [0] * 4, [0] * 4]
+    rounded = np.array([[-4.0, 0, 0, 0], [0, -4, 3e-4, 0], [0, 0, 3, 0], [0, 0, 0, 1]])
     save_volume(Volume(data, rounded), tmp_path / "rounded.nii.gz")  # ITK reads no rounded sform, but its qform
     assert int(nib.load(tmp_path / "rounded.nii.gz").header["qform_code"]) == 1
 
