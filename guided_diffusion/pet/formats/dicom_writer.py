@@ -43,6 +43,8 @@ LARGEST_STORED = 32767
 DROPPED = (
     "SmallestImagePixelValue",
     "LargestImagePixelValue",
+    "SmallestPixelValueInSeries",
+    "LargestPixelValueInSeries",
     "PixelPaddingValue",
     "PixelPaddingRangeLimit",
     "FloatPixelPaddingValue",
@@ -51,6 +53,8 @@ DROPPED = (
     "DoubleFloatPixelPaddingRangeLimit",
     "FloatPixelData",
     "DoubleFloatPixelData",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
     "InstanceCreationDate",
     "InstanceCreationTime",
     "InstanceCreatorUID",

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 from scipy import ndimage
 
 from guided_diffusion.errors import InputError
@@ -104,11 +104,17 @@ def test_what_describes_the_originals_pixels_is_not_copied(tmp_path):
     for path in write_series(tmp_path / "s", np.full((4, 4, 3), 1000, np.int16)):
         dataset = pydicom.dcmread(path)
         dataset.RealWorldValueMappingSequence, dataset.IconImageSequence = Sequence([mapping]), Sequence([icon])
+        dataset.add_new("SmallestPixelValueInSeries", "SS", 0)
+        dataset.add_new("LargestPixelValueInSeries", "SS", 1000)
+        dataset.compress(RLELossless, encapsulate_ext=True, generate_instance_uid=False)
+        assert "ExtendedOffsetTable" in dataset
         dataset.save_as(path)
     save_dicom_series(load_volume(tmp_path / "s"), tmp_path / "s", tmp_path / "out", model_description="m")
     for header in _by_position(tmp_path / "out"):
         assert (0x0040, 0x9096) not in header
         assert (0x0088, 0x0200) not in header
+        for keyword in ("SmallestPixelValueInSeries", "LargestPixelValueInSeries", "ExtendedOffsetTable"):
+            assert keyword not in header
 
 
 def test_the_original_may_be_remote(tmp_path, monkeypatch):
