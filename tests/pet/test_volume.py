@@ -154,6 +154,12 @@ def test_analyze_is_read(tmp_path, pair):
     volume = load_volume(tmp_path / "v.img")
     np.testing.assert_array_equal(volume.data, pair[0])
     assert volume.source["orientation"] == "assumed: the header has none"
+    placed = np.diag([2.0, 2, 2, 1])
+    nib.save(nib.Spm99AnalyzeImage(pair[0], placed), tmp_path / "spm.img")  # with its matrix in spm.mat
+    volume = load_volume(tmp_path / "spm.img")
+    np.testing.assert_allclose(volume.affine, placed, atol=1e-6)
+    assert "orientation" not in volume.source
+    assert volume.source["notices"] == []
 
 
 @pytest.mark.parametrize(("sform", "qform"), [(0, 0), (1, 0), (0, 1)])

@@ -32,9 +32,11 @@ def affine_mm(image: nib.spatialimages.SpatialImage, path: Path) -> np.ndarray:
 
 
 def says_orientation(image: nib.spatialimages.SpatialImage) -> bool:
-    """Whether the header places the voxels in space. nibabel takes i to run to the left where it does not."""
+    """Whether the header, or SPM's matrix beside it, places the voxels. nibabel takes i to run to the left otherwise."""
     if isinstance(image, nib.Nifti1Pair):
         return bool(image.header["sform_code"] or image.header["qform_code"])
+    if isinstance(image, nib.Spm99AnalyzeImage):
+        return bool(image.file_map["mat"].fileobj.getvalue())
     return not isinstance(image, nib.AnalyzeImage)
 
 
