@@ -32,7 +32,7 @@ def affine_mm(image: nib.spatialimages.SpatialImage, path: Path) -> np.ndarray:
 
 
 def says_orientation(image: nib.spatialimages.SpatialImage) -> bool:
-    """Whether the header, or SPM's matrix beside it, places the voxels. nibabel takes i to run to the left otherwise."""
+    """Whether the header, or SPM's matrix beside it, places the voxels. Else nibabel takes i to run to the left."""
     if isinstance(image, nib.Nifti1Pair):
         return bool(image.header["sform_code"] or image.header["qform_code"])
     if isinstance(image, nib.Spm99AnalyzeImage):
