@@ -36,6 +36,7 @@ __all__ = [
     "cores_of_rank",
     "dev",
     "device",
+    "device_of_all",
     "load_state_dict",
     "meet",
     "on_root",
@@ -67,6 +68,22 @@ def device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", rank % torch.cuda.device_count())
+
+
+def device_of_all() -> torch.device:
+    """This rank's device, of the kind that all ranks have. All ranks call this together.
+
+    Raises SharedError where some ranks see GPUs and others none: networks on CPUs calculate in another precision, and
+    cannot be trained with those on GPUs.
+    """
+    place = device()
+    kinds = communicator().allgather(place.type)
+    if len(set(kinds)) > 1:
+        raise SharedError(
+            f"rank {kinds.index('cpu')} sees no GPU, but rank {kinds.index('cuda')} does: start ranks where there are"
+            " GPUs, or set CUDA_VISIBLE_DEVICES= (empty) for all to use CPUs"
+        )
+    return place
 
 
 def ranks_per_device() -> int:

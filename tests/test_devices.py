@@ -1,4 +1,4 @@
-"""Which ranks share a device."""
+"""Which ranks share a device, and that all have one of a kind."""
 
 from types import SimpleNamespace
 
@@ -31,3 +31,14 @@ def test_ranks_without_a_gpu_share_their_node(monkeypatch):
     monkeypatch.setattr(dist_util, "node_communicator", lambda: node)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert dist_util.ranks_per_device() == 3
+
+
+@pytest.mark.parametrize("own", ["cpu", "cuda"])
+def test_ranks_of_which_some_see_no_gpu_are_refused(own, monkeypatch):
+    kinds = ["cuda", "cpu", "cuda"]
+    monkeypatch.setattr(dist_util, "communicator", lambda: SimpleNamespace(allgather=lambda _own: kinds))
+    monkeypatch.setattr(dist_util, "device", lambda: torch.device(own))
+    with pytest.raises(dist_util.SharedError, match=r"rank 1 sees no GPU, but rank 0 does: .*CUDA_VISIBLE_DEVICES="):
+        dist_util.device_of_all()
+    kinds[:] = [own] * 3
+    assert dist_util.device_of_all().type == own

@@ -24,7 +24,7 @@ from guided_diffusion.config.training_flags import TRAINING_GROUPS, TrainingPres
 from guided_diffusion.dist_util import (
     communicator,
     cores_of_rank,
-    device,
+    device_of_all,
     on_root,
     raise_together,
     root_first,
@@ -73,7 +73,7 @@ def train(parser: Parser) -> None:
 def train_with(settings: TrainSettings, folder: Path) -> None:
     """Train until a limit is reached; `folder` exists. Called by all ranks, with the same settings."""
     keep_freed_memory()
-    place = device()
+    place = device_of_all()
     if settings.model.use_fp16 and place.type == "cpu":
         settings = without_half_precision(settings)
         logger.log("notice: use_fp16 on a CPU means bfloat16")

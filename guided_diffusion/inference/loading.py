@@ -10,7 +10,7 @@ from torch import nn
 from guided_diffusion.checkpoints import Checkpoint, load_weights, parse_checkpoint
 from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.config.inference_flags import Sampling
-from guided_diffusion.dist_util import device, read_once, root_first
+from guided_diffusion.dist_util import device, device_of_all, read_once, root_first
 from guided_diffusion.errors import InputError
 from guided_diffusion.fast.compiled import compiled_norm_silu
 from guided_diffusion.fast.layers import NormSilu, norm_silu
@@ -75,7 +75,7 @@ def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
     """
     root_first(_check_names, flags or {})
     checkpoint = root_first(parse_checkpoint, read_once(path), path)
-    settings = root_first(inference_settings, flags or {}, checkpoint.header, device().type == "cuda")
+    settings = root_first(inference_settings, flags or {}, checkpoint.header, device_of_all().type == "cuda")
     settings = replace(settings, notices=(*checkpoint.notices, *settings.notices))
     create_process = METHODS[settings.method].create_process
     diffusion = root_first(create_process, settings.diffusion, settings.sampling.start_step)
