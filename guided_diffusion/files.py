@@ -8,14 +8,18 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 from guided_diffusion.errors import Failure, InputError
 
-# Errors of writing that are the disk's: nothing that a user gave is wrong.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+# Errors of writing that are the disk's or its server's: nothing that a user gave is wrong.
+_DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
+    errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV,
+)  # fmt: skip
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # of some network file systems
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}~.+")
 
 
@@ -46,21 +50,34 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(f"cannot write {path}: {error.strerror}; choose a folder that can be written") from None
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        _sync(temporary)
         temporary.replace(path)
     except OSError as error:
         raise disk_failure(error, path) or error from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where the disk is gone, so is the file
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file is on the disk, if its file system can tell."""
+    with path.open("rb+") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in _CANNOT_SYNC:
+                raise
 
 
 def disk_failure(error: OSError, path: Path) -> Failure | None:
-    """The Failure to raise if an error in writing `path` is the disk's (full, over quota, failing); else None."""
+    """The Failure to raise if an error in writing `path` is the disk's (full, over quota, gone); else None."""
     if error.errno not in _DISK_ERRORS:
         return None
-    free = shutil.disk_usage(path.parent).free / 2**20
-    return Failure(f"cannot write {path}: {error.strerror} ({free:.0f} MiB are free); make room and run it again")
+    try:
+        free = f"{shutil.disk_usage(path.parent).free / 2**20:.0f} MiB are free"
+    except OSError:
+        return Failure(f"cannot write {path}: {error.strerror}; check its disk and run it again")
+    return Failure(f"cannot write {path}: {error.strerror} ({free}); make room or check the disk, and run it again")
 
 
 def check_space(folder: Path, needed: int) -> None:

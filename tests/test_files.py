@@ -1,0 +1,39 @@
+"""Writing on file systems that fail in the ways of clusters: without synchronisation, remounted, gone."""
+
+import errno
+import os
+import shutil
+
+import pytest
+
+from guided_diffusion.errors import Failure
+from guided_diffusion.files import atomic_write
+
+
+def failing(number):
+    """A function that raises the error of a number, as the system does."""
+
+    def fail(*_args, **_kwargs):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_synchronise_is_written(number, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "fsync", failing(number))
+    with atomic_write(tmp_path / "result") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "result").read_text() == "new"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT])
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_disk_that_fails_is_no_fault_of_the_program(number, is_gone, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "fsync", failing(number))
+    if is_gone:
+        monkeypatch.setattr(shutil, "disk_usage", failing(number))
+    refused = pytest.raises(Failure, match=f"result: {os.strerror(number)}.*run it again")
+    with refused, atomic_write(tmp_path / "result") as temporary:
+        temporary.write_text("new")
+    assert list(tmp_path.iterdir()) == []
