@@ -19,6 +19,7 @@ from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats.dicom_choice import Group, choose_series
 from guided_diffusion.pet.formats.dicom_files import DicomFile, open_files, quiet_pydicom
+from guided_diffusion.pet.formats.multi_frame import check_frames, frames_as_slices
 from guided_diffusion.pet.formats.series_checks import is_pet_image, why_no_image
 from guided_diffusion.pet.formats.slices import SliceStack, stack_slices
 from guided_diffusion.pet.formats.stored_values import check_described, rescaled
@@ -137,8 +138,8 @@ def open_series(path: Path, *, series: str | None = None) -> Iterator[Series]:
     Raises:
         InputError: as `load_suv`.
     """
-    with open_files(path) as files:
-        chosen, notices = choose_series(files, str(path), series)
+    with open_files(path) as files, frames_as_slices(files) as slices:
+        chosen, notices = choose_series(slices, str(path), series)
         yield _sorted_series(chosen, str(path), tuple(notices))
 
 
@@ -152,6 +153,7 @@ def _sorted_series(members: Group, name: str, notices: tuple[str, ...]) -> Serie
     if max(stack.shape[:2]) > LARGEST_SLICE:
         raise InputError(f"{name}: has slices of {stack.shape[0]} x {stack.shape[1]} voxels, as no scanner makes")
     check_memory(4 * math.prod(stack.shape), name)
+    check_frames([file for file, _ in members])
     if stack.doubt:
         notices += (f"{name}: {stack.doubt}",)
     files, headers = tuple(members[k][0] for k in order), tuple(members[k][1] for k in order)

@@ -6,7 +6,7 @@ No message contains a patient's name or birth date.
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -125,14 +125,14 @@ def file_at(path: Path) -> DicomFile:
     return DicomFile(str(path), lambda: open_unpacked(path))
 
 
-def header_of(file: DicomFile) -> Dataset:
-    """Returns the part of a DICOM file's header that reading needs.
+def header_of(file: DicomFile, more_tags: Sequence[str] = ()) -> Dataset:
+    """Returns the part of a DICOM file's header that reading needs, and `more_tags`.
 
     Raises:
         InputError: the file is damaged.
     """
     with damage_as(f"{file.name}: is a damaged or encrypted DICOM file; copy it again"):
-        header = file.read(stop_before_pixels=True, specific_tags=HEADER_TAGS)
+        header = file.read(stop_before_pixels=True, specific_tags=[*HEADER_TAGS, *more_tags])
         with quiet_pydicom():
             header.decode()
     return header

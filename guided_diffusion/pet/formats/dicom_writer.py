@@ -12,7 +12,12 @@ import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    PositronEmissionTomographyImageStorage,
+    generate_uid,
+)
 from pydicom.valuerep import format_number_as_ds
 
 from guided_diffusion.errors import InputError
@@ -184,6 +189,11 @@ def _describe(dataset: Dataset, series_uid: str, model: str, overrides: SUVOverr
     source = Dataset()
     source.ReferencedSOPClassUID = dataset.SOPClassUID
     source.ReferencedSOPInstanceUID = dataset.SOPInstanceUID
+    if "ReferencedFrameNumber" in dataset:  # of a multi-frame object: the derived slice is a classic one
+        source.ReferencedFrameNumber = dataset.ReferencedFrameNumber
+        del dataset.ReferencedFrameNumber
+        dataset.SOPClassUID = PositronEmissionTomographyImageStorage
+        dataset.file_meta.MediaStorageSOPClassUID = PositronEmissionTomographyImageStorage
     dataset.SourceImageSequence = Sequence([source])
     # With the place, since some software gives all slices of a series one UID.
     place = tags.texts(dataset, "ImagePositionPatient")
