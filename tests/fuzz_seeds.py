@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from guided_diffusion.script_util import create_model
 from tests.denoising import SMALL_HEADER
 from tests.dicom_series import write_series
 from tests.golden_weights import fill
+from tests.multi_frame_objects import enhanced, legacy_converted
 
 KEY = "ab" * 32
 SHAPE = (5, 6, 7)
@@ -134,6 +136,16 @@ def _rle(folder: Path) -> Path:
     return path
 
 
+def _multi_frame(write: Callable[[Path, list[Path]], object]) -> Callable[[Path], Path]:
+    def write_object(folder: Path) -> Path:
+        with tempfile.TemporaryDirectory() as slices:
+            _dicom()(Path(slices))
+            write(folder / "whole.dcm", sorted(Path(slices).iterdir()))
+        return folder / "whole.dcm"
+
+    return write_object
+
+
 def _zip(folder: Path) -> Path:
     path = _dicom()(folder / "s")
     with zipfile.ZipFile(folder / "s.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -202,6 +214,8 @@ KINDS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "DICOM, implicit": (_dicom(syntax=ImplicitVRLittleEndian), "volume"),
     "DICOM, deflated": (_dicom(syntax=DeflatedExplicitVRLittleEndian), "volume"),
     "DICOM, RLE": (_rle, "volume"),
+    "DICOM, enhanced": (_multi_frame(enhanced), "volume"),
+    "DICOM, converted": (_multi_frame(legacy_converted), "volume"),
     "DICOM, study": (_dicom(), "study"),
     "DICOM in a zip": (_zip, "volume"),
     "checkpoint": (_few_weights, "weights"),
