@@ -135,7 +135,9 @@ def _set_drugs(header: Dataset, usage: list[Dataset]) -> None:
         if is_in_mbq and is_dose(dose * 1e6):
             _set(drug, "RadionuclideTotalDose", format_number_as_ds(dose * 1e6))
         injected = _moment(drug, "RadiopharmaceuticalStartDateTime", header)
-        if injected is not None and "RadiopharmaceuticalStartTime" not in drug:
+        stated = tags.text(drug, "RadiopharmaceuticalStartDateTime")
+        is_local = not tags.is_of_unknown_zone(stated, tags.text(header, "TimezoneOffsetFromUTC"))
+        if injected is not None and is_local and "RadiopharmaceuticalStartTime" not in drug:
             _set(drug, "RadiopharmaceuticalStartTime", injected.strftime("%H%M%S.%f"))
     if drugs:
         _set(header, SEQUENCE, Sequence(drugs))

@@ -359,6 +359,17 @@ def test_times_with_an_offset_from_utc(tmp_path, slices, injected):
     assert_same_as_classic(tmp_path)
 
 
+def test_an_injection_of_an_unknown_zone_is_told(tmp_path, slices):
+    def offset(whole):
+        whole.RadiopharmaceuticalInformationSequence[0].RadiopharmaceuticalStartDateTime = "20240110101013.8+0300"
+
+    enhanced(tmp_path / "s" / "whole.dcm", slices)
+    edit(tmp_path / "s" / "whole.dcm", offset)
+    volume = load_volume(tmp_path / "s")
+    np.testing.assert_allclose(volume.data, load_volume(tmp_path / "classic").data, rtol=1e-6)
+    assert any("taken as local time" in notice for notice in volume.source["notices"])
+
+
 @KINDS
 def test_several_time_points_are_refused(tmp_path, slices, write):
     whole = write(tmp_path / "s" / "whole.dcm", slices * 2)
