@@ -29,7 +29,7 @@ _SHOWN = {
     "CS": re.compile(r"[A-Z0-9_ \\]*"),
 }
 _TIME = re.compile(r"(\d\d):?(\d\d)?:?(\d\d)?(?:\.(\d{1,6})\d*)?")
-_DATE_TIME = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)[T ]?(\S*?)([+-]\d{4})?")
+_DATE_TIME = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)[T ]?(\S*?)(Z|[+-]\d\d:?\d\d)?")
 
 
 def name_tag(keyword_or_tag: str | tuple[int, int]) -> str:
@@ -116,7 +116,7 @@ def parse_time(value: str | None) -> datetime.timedelta | None:
 
 
 def parse_date_time(value: str | None, utc_offset: str | None = None) -> datetime.datetime | None:
-    """DICOM DT (YYYYMMDDHHMMSS.FFFFFF&ZZXX, dashes and T allowed) -> local date and time; None where it is none.
+    """DICOM DT (YYYYMMDDHHMMSS.FFFFFF&ZZXX), or ISO 8601 as others write it -> local date and time; None if neither.
 
     A value with an offset from UTC is brought to `utc_offset` (+HHMM, the data set's own) where that is known.
     """
@@ -157,5 +157,7 @@ def _is_offset(text_: str | None) -> bool:
 
 
 def _offset(text_: str) -> datetime.timedelta:
+    if text_ == "Z":
+        return datetime.timedelta(0)
     sign = -1 if text_[0] == "-" else 1
-    return sign * datetime.timedelta(hours=int(text_[1:3]), minutes=int(text_[3:5]))
+    return sign * datetime.timedelta(hours=int(text_[1:3]), minutes=int(text_[-2:]))

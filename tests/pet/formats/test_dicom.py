@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import JPEG2000Lossless, RawDataStorage
+from pydicom.uid import JPEG2000Lossless
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.suv import SUVError, SUVOverrides
@@ -116,20 +116,6 @@ def test_one_pet_series_among_others_is_found(tmp_path, stored):
     write_series(tmp_path / "s" / "nac", stored, CorrectedImage=["DECY"])
     write_series(tmp_path / "s" / "pet", stored)
     np.testing.assert_allclose(load_volume(tmp_path / "s").data, stored * SUV_PER_BQML, rtol=1e-6)
-
-
-def test_raw_data_beside_a_pet_series_is_no_series_to_choose(tmp_path, stored):
-    write_series(tmp_path / "s" / "pet", stored)
-    raw = tmp_path / "s" / "raw"
-    (path, *others) = write_series(raw, stored, SOPClassUID=RawDataStorage)
-    for other in others:
-        other.unlink()
-    dataset = pydicom.dcmread(path)
-    del dataset.PixelData, dataset.Rows, dataset.Columns
-    dataset.save_as(path)
-    volume = load_volume(tmp_path / "s")
-    np.testing.assert_allclose(volume.data, stored * SUV_PER_BQML, rtol=1e-6)
-    assert "left out (another series): number 4 (PT, 1 slices" in volume.source["notices"][0]
 
 
 def test_several_pet_series_are_listed_and_can_be_chosen(tmp_path, stored):

@@ -111,3 +111,17 @@ def test_a_slice_in_another_unit_is_refused_and_named(tmp_path, stored):
     message = r"s: no SUV: Units .* BQML and CNTS \(first in .*0004\.dcm\); separate the two"
     with pytest.raises(InputError, match=message):
         load_volume(tmp_path / "s")
+
+
+def test_raw_data_beside_a_pet_series_is_no_series_to_choose(tmp_path, stored):
+    write_series(tmp_path / "s" / "pet", stored)
+    raw = tmp_path / "s" / "raw"
+    (path, *others) = write_series(raw, stored, SOPClassUID=RawDataStorage)
+    for other in others:
+        other.unlink()
+    dataset = pydicom.dcmread(path)
+    del dataset.PixelData, dataset.Rows, dataset.Columns
+    dataset.save_as(path)
+    volume = load_volume(tmp_path / "s")
+    np.testing.assert_allclose(volume.data, stored * SUV_PER_BQML, rtol=1e-6)
+    assert "left out (another series): number 4 (PT, 1 slices" in volume.source["notices"][0]

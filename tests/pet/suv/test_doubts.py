@@ -141,6 +141,16 @@ def test_a_date_of_the_injection_that_tells_no_delay_is_refused(changes):
         suv_conversion([pet_header(**changes)])
 
 
+@pytest.mark.parametrize(
+    ("zone", "date_time"), [("+0100", "2024-01-10T09:10:13.8Z"), ("-0330", "2024-01-10T14:40:13.8+01:00")]
+)
+def test_a_date_time_as_iso_8601_has_it(zone, date_time):
+    header = pet_header(
+        TimezoneOffsetFromUTC=zone, RadiopharmaceuticalStartDateTime=date_time, RadiopharmaceuticalStartTime=None
+    )
+    assert suv_conversion([header]).factors[0] == pytest.approx(suv_conversion([pet_header()]).factors[0])
+
+
 def test_an_injection_in_a_zone_that_the_scans_times_do_not_have():
     zoned = {"RadiopharmaceuticalStartDateTime": "20240110101013.8+0100", "RadiopharmaceuticalStartTime": None}
     (notice,) = suv_conversion([pet_header(**zoned)]).notices
