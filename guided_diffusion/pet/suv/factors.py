@@ -31,7 +31,7 @@ from guided_diffusion.pet.suv.private_tags import (
     PRIVATE_TAGS,
     PrivateElement,
 )
-from guided_diffusion.pet.suv.scan_start import decay_reference
+from guided_diffusion.pet.suv.scan_start import decay_reference, doubts_of_start
 from guided_diffusion.pet.suv.slice_times import mean_rate_moments
 
 # Newborns have a body mass index of about 13 kg/m2; outside these bounds nobody lives long.
@@ -158,6 +158,7 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
         delay = delay_s(datasets, drug, reference, half_life, overrides)
         factor = at_injection * growth(delay, half_life)
         when = f"{abs(delay):.0f} s {'after' if delay >= 0 else 'before'} the injection"
+        doubtful += doubts_of_start(datasets, reference, delay, half_life)
         doubtful += date_doubts(datasets, drug, reference, half_life, overrides)
         doubtful += doubts(datasets, drug, reference, delay, half_life, overrides)
         doubtful += doubts_of_correction(datasets, drug, overrides, delay)

@@ -18,6 +18,11 @@ from guided_diffusion.pet.text import printable
 
 # Two starts are one where the activity at both differs by less: clocks, and decay factors in headers, are rounded.
 SAME_ACTIVITY = 0.005
+# Beds follow each other at once: a first slice so late is one of a long scan, or of a series that was set up early.
+LONG_WAIT_S = 1800.0
+# Long scans are begun with the injection.
+WITH_INJECTION_S = 600.0
+SERIES_TIME = "series time"
 
 
 def decay_reference(datasets: Sequence[Dataset], half_life_s: float, overrides: SUVOverrides) -> Moment:
@@ -47,6 +52,24 @@ def decay_reference(datasets: Sequence[Dataset], half_life_s: float, overrides: 
     return Moment(found.at, found.dated, found.how + rewritten)
 
 
+def doubts_of_start(datasets: Sequence[Dataset], start: Moment, delay_s: float, half_life_s: float) -> tuple[str, ...]:
+    """A notice where nothing but the series time says that the scan began long before its first slice.
+
+    delay_s: seconds from the injection to the start.
+    """
+    if not start.how.startswith(SERIES_TIME) or abs(delay_s) <= WITH_INJECTION_S:
+        return ()
+    scanned = acquisitions(datasets)
+    wait_s = (min(moment.at for moment in scanned) - start.at).total_seconds()
+    if wait_s <= LONG_WAIT_S or start_besides(datasets, scanned, half_life_s) is not None:
+        return ()
+    return (
+        f"{tags.state(datasets[0], 'SeriesTime')}, {wait_s / 60:.0f} min before the first slice, and nothing else tells"
+        f" when the scan began; if that was with the slice, SUV is {2 ** (wait_s / half_life_s):.2f} times too low:"
+        " give --scan_start",
+    )
+
+
 def _is_later(one: Moment, other: Moment, half_life_s: float) -> bool:
     seconds = (one.at - other.at).total_seconds()
     return seconds > max(2 * ROUNDING.total_seconds(), half_life_s * math.log2(1 + SAME_ACTIVITY))
@@ -71,10 +94,10 @@ def _series_time(datasets: Sequence[Dataset], earliest: Moment) -> Moment | None
                 " different times; separate the two, or give --scan_start"
             )
     if day is not None and earliest.dated:
-        return Moment(day + time, True, "series time")
+        return Moment(day + time, True, SERIES_TIME)
     at = earliest.at - time_of_day(earliest.at) + time
     at += tags.DAY * round((earliest.at - at) / tags.DAY)
-    return Moment(at, earliest.dated, "series time" if earliest.dated else "series time; the dates were removed")
+    return Moment(at, earliest.dated, SERIES_TIME if earliest.dated else f"{SERIES_TIME}; the dates were removed")
 
 
 def _given_start(datasets: Sequence[Dataset], text: str) -> Moment:

@@ -2,6 +2,7 @@
 
 import datetime
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -208,3 +209,21 @@ def test_times_that_differ_between_the_slices_are_refused():
         suvbw_factors(two_days)
     rounded = [pet_header(SeriesTime=t) for t in ("120000", "120000.4")]
     assert suvbw_factors(rounded) == pytest.approx([ONE_HALF_LIFE] * 2, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"AcquisitionTime": "125000"}, "50 min before the first slice, and nothing else .* SUV is 1.37 times too low"),
+        ({"AcquisitionTime": "122500"}, None),
+        ({"AcquisitionTime": "125000", "RadiopharmaceuticalStartTime": "115800"}, None),
+        ({"AcquisitionTime": "125000", "DecayFactor": "1.37", "ActualFrameDuration": "1000"}, None),
+        ({"AcquisitionTime": "125000", "FrameReferenceTime": "3000500", "ActualFrameDuration": "1000"}, None),
+    ],
+)
+def test_a_first_slice_long_after_the_series_time_is_told_of(changes, said):
+    """A series that was set up early and a late frame of a long scan look alike where nothing else tells the start."""
+    notices = suv_conversion([pet_header(**changes)]).notices
+    assert len(notices) == (said is not None)
+    assert all(re.search(rf"SeriesTime .* is '120000', {said}: give --scan_start", notice) for notice in notices)
+    assert suv_conversion([pet_header(**changes)], SUVOverrides(scan_start="120000")).notices == ()
