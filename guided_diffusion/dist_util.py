@@ -54,6 +54,7 @@ __all__ = [
     "wait_until",
 ]
 
+_MOST_THREADS = 1024  # of a process; PyTorch crashes where it cannot start as many as it is told
 _CHUNK_BYTES = 2**28  # of a message; MPI counts in 32 bits
 
 
@@ -100,10 +101,10 @@ def share_cores(threads: int = 0) -> int:
     """Set how many threads PyTorch uses on this rank, and return it.
 
     0 divides the cores evenly among the ranks that may run on them. OMP_NUM_THREADS, where set, is left alone. All
-    ranks call this together, with the same number. Raises InputError for a negative one.
+    ranks call this together, with the same number. Raises InputError for one that is negative or that no machine has.
     """
-    if threads < 0:
-        raise SharedError(f"--threads {threads}: cannot be negative; 0 shares the cores among the ranks")
+    if not 0 <= threads <= _MOST_THREADS:
+        raise SharedError(f"--threads {threads}: from 0 to {_MOST_THREADS}; 0 shares the cores among the ranks")
     if threads == 0 and "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()
     threads = threads or cores_of_rank()

@@ -109,7 +109,7 @@ def _chosen(places: list[tuple[str, ...]], path: str) -> tuple[str, ...]:
 
 def _as_they_are(plain: dict, path: str) -> StateDict:
     """The entries unchanged; loading them reports what does not fit the network."""
-    if {"state", "param_groups"} <= plain.keys():
+    if {"state", "param_groups"} <= plain.keys() or "optimiser" in plain:
         raise InputError(
             f"{path}: is the state of an optimiser; name the weights (model or ema) that were saved with it"
         )

@@ -42,3 +42,9 @@ def test_ranks_of_which_some_see_no_gpu_are_refused(own, monkeypatch):
         dist_util.device_of_all()
     kinds[:] = [own] * 3
     assert dist_util.device_of_all().type == own
+
+
+@pytest.mark.parametrize("threads", [-1, 100_000])
+def test_a_number_of_threads_that_no_machine_has_is_refused(threads):
+    with pytest.raises(dist_util.SharedError, match=f"--threads {threads}: from 0 to 1024"):
+        dist_util.share_cores(threads)

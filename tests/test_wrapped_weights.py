@@ -89,6 +89,7 @@ def test_several_weights_without_an_average_are_refused(weights, tmp_path):
     ("content", "words"),
     [
         ({"state": {0: {}}, "param_groups": [{"lr": 1e-4}]}, "is the state of an optimiser; name the weights"),
+        ({"step": 3, "optimiser": {"state": {}}}, "is the state of an optimiser; name the weights"),  # of this program
         (torch.nn.Linear(2, 2), "so it is not loaded; save its weights alone: torch.save"),
         ((1, 2), "holds a tuple, not a state dict; save its weights alone"),
     ],

@@ -88,8 +88,19 @@ def read_start(path: Path, rates: Iterable[str]) -> Start:
         )
     if optimiser["step"] != step:
         raise InputError(f"{optimiser_path(path.parent, step)}: holds the state of step {optimiser['step']}")
-    averages = {rate: load_checkpoint(str(ema_path(path.parent, rate, step))) for rate in rates}
+    averages = {rate: load_checkpoint(str(_average_of(path.parent, rate, step))) for rate in rates}
     return Start(path, weights, averages, optimiser, optimiser.get("began_from", ""))
+
+
+def _average_of(folder: Path, rate: str, step: int) -> Path:
+    """The average of a rate in a set. Raises InputError that names the rates that there are."""
+    path = ema_path(folder, rate, step)
+    if not path.exists():
+        others = folder.glob(f"ema_*_{step:06d}.pt")
+        rates = sorted(other.name.removeprefix("ema_").rpartition("_")[0] for other in others)
+        advice = f"the set has --ema_rate {','.join(rates)}" if rates else "the set has no average"
+        raise InputError(f"{path}: no such checkpoint; {advice}")
+    return path
 
 
 def _newest_intact(folder: Path, rates: Iterable[str]) -> Start:

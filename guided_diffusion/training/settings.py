@@ -114,8 +114,8 @@ def _check(settings: TrainSettings) -> None:
     for group in (settings.optimisation, settings.run):
         for item in fields(group):
             value = getattr(group, item.name)
-            if item.name != "microbatch" and isinstance(value, int | float) and value < 0:
-                raise InputError(f"--{item.name} {value}: must not be negative")
+            if item.name != "microbatch" and isinstance(value, int | float) and not value >= 0:  # NaN included
+                raise InputError(f"--{item.name} {value}: must be 0 or more")
     for name in ("hot_crop_share", "coarse_crop_share"):
         if not 0 <= getattr(settings.data, name) <= 1:
             raise InputError(f"--{name} {getattr(settings.data, name):g}: from 0 to 1")
@@ -127,6 +127,8 @@ def _check(settings: TrainSettings) -> None:
         raise InputError(
             f"--loss_weighting {settings.optimisation.loss_weighting!r} is unknown: choose {' or '.join(WEIGHTINGS)}"
         )
+    if settings.model.class_cond:
+        raise InputError("--class_cond True: pairs have no class labels; leave it out")
     margin = METHODS[settings.optimisation.method].margin(settings.model)
     if settings.crop_size[2] <= 2 * margin:
         raise InputError(

@@ -34,6 +34,11 @@ class TestFiles:
         with pytest.raises(InputError, match=r"--resume_checkpoint gs://bucket/model000100\.pt: .*copy it here"):
             find_start(tmp_path, "gs://bucket/model000100.pt", ())
 
+    def test_a_set_without_the_average_of_a_rate_names_those_that_it_has(self, data_dir, tmp_path):
+        run(data_dir, tmp_path / "run", max_steps=1, ema_rate="0.9,0.99")
+        with pytest.raises(InputError, match=r"ema_0\.5_000001\.pt: no such checkpoint; .*--ema_rate 0\.9,0\.99"):
+            find_start(tmp_path, str(tmp_path / "run" / "model000001.pt"), ("0.9", "0.5"))
+
     def test_best_average_is_kept(self, data_dir, tmp_path):
         run(data_dir, tmp_path, max_steps=6, validation_interval=2, validation_crops=2, save_interval=2, lr=0.03)
         scores = {int(row["step"]): float(row["psnr_denoised"]) for row in rows(tmp_path / "validation.csv")}
