@@ -25,7 +25,7 @@ from guided_diffusion.config import Header, ModelConfig
 from guided_diffusion.config.header_checks import check_header
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
-from guided_diffusion.gate import check_memory, check_zip, open_regular, pointer_remark
+from guided_diffusion.gate import check_memory, check_zip, open_regular, pointer_remark, remote_storage
 from guided_diffusion.pet.text import printable
 from guided_diffusion.stand_ins import load_with_stand_ins
 from guided_diffusion.wrapped_weights import StateDict, find_weights, has_weights
@@ -70,8 +70,7 @@ def _open(path: str) -> Iterator[BinaryIO]:
         with open_regular(path) as file:
             yield file
         return
-    import blobfile  # here, because it takes a fifth of a second
-
+    blobfile = remote_storage()
     try:
         if not blobfile.exists(path):
             raise InputError(f"{path}: no such checkpoint")

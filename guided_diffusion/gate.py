@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO
 
 from guided_diffusion.errors import InputError
@@ -24,6 +25,7 @@ UNFOLDED_RATIO = 200
 DAMAGED_ZIP = "is no complete .zip file (its checksums do not fit); copy it again"
 
 _CHUNK = 2**20
+_RETRIES = 8  # of a request to a server, with pauses that double from a tenth of a second
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -46,6 +48,17 @@ def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return os.fdopen(descriptor, "rb")
+
+
+def remote_storage() -> ModuleType:
+    """The module blobfile, imported only for remote paths, because that takes a fifth of a second.
+
+    It gives up after a while: by itself it would try for ever where a machine has no network.
+    """
+    import blobfile
+
+    blobfile.configure(retry_limit=_RETRIES, log_callback=lambda _line: None)
+    return blobfile
 
 
 def read_small(path: str | Path, limit: int = 2**24) -> bytes:

@@ -16,6 +16,9 @@ class Bucket:
     def __init__(self, folder):
         self.folder = folder
 
+    def configure(self, **_options):
+        pass
+
     def local(self, url):
         return self.folder / url.removeprefix("gs://bucket/")
 

@@ -4,10 +4,12 @@ import gzip
 import io
 import os
 import socket
+import time
 import zipfile
 
 import numpy as np
 import pytest
+import urllib3
 
 from guided_diffusion import gate
 from guided_diffusion.errors import InputError, one_line
@@ -156,3 +158,19 @@ def test_a_log_is_appended_to_a_regular_file_only(tmp_path):
     with open(open_appending(tmp_path / "log"), "a") as file:
         file.write("line")
     assert (tmp_path / "log").read_text() == "line"
+
+
+def test_remote_storage_is_not_tried_for_ever_without_a_network(monkeypatch):
+    """As on the nodes of a cluster; blobfile's own default is to try until there is one."""
+    tries = []
+
+    def without_network(*_args, **_request):
+        tries.append(1)
+        raise urllib3.exceptions.ProtocolError("no network")
+
+    monkeypatch.setattr(urllib3.PoolManager, "request", without_network)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    storage = gate.remote_storage()
+    with pytest.raises(storage.Error, match="no network"):
+        storage.exists("gs://bucket/model.pt")
+    assert 1 < len(tries) < 20
