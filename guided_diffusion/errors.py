@@ -1,6 +1,15 @@
 """Exceptions whose message is for the user, and text made safe for a terminal."""
 
+import errno
+import os
 import unicodedata
+
+_ADVICE_ON_PATHS = {
+    errno.EACCES: "check the permissions of it and of the folders above it",
+    errno.EPERM: "check the permissions of it and of the folders above it",
+    errno.ENAMETOOLONG: "name one file or folder",
+}
+_SHOWN_OF_PATH = 200  # characters
 
 
 def one_line(text: object) -> str:
@@ -29,3 +38,11 @@ class Failure(Exception):
 
     def __init__(self, message: object = ""):
         super().__init__(one_line(message))
+
+
+def refused_path(error: BaseException) -> InputError | None:
+    """The InputError to raise if the system refused a path, such as one in another user's folder; else None."""
+    advice = _ADVICE_ON_PATHS.get(error.errno) if isinstance(error, OSError) and error.filename is not None else None
+    if advice is None:
+        return None
+    return InputError(f"{os.fsdecode(error.filename)[:_SHOWN_OF_PATH]}: {error.strerror}; {advice}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from guided_diffusion.communicator import communicator, meet
-from guided_diffusion.errors import Failure, InputError
+from guided_diffusion.errors import Failure, InputError, refused_path
 
 T = TypeVar("T")
 
@@ -36,7 +36,10 @@ def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
         except SystemExit as stop:
             exit_code = stop.code or 0
         except Exception as error:
-            failure = told(error)
+            if (refused := refused_path(error)) is not None:
+                message = str(refused)
+            else:
+                failure = told(error)
     meet()
     message, failure, exit_code = comm.bcast((message, failure, exit_code))
     if message is not None:

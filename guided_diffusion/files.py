@@ -20,6 +20,7 @@ _DISK_ERRORS = (
     errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV,
 )  # fmt: skip
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # of some network file systems
+_REMOTE = re.compile("[a-z][a-z0-9]+:/")  # s3://bucket and so on; a Path has lost one of the slashes
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}~.+")
 
 
@@ -40,6 +41,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         Failure: the disk is full or fails.
     """
     path = Path(path)
+    _check_local(path)
     temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +59,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # where the disk is gone, so is the file
             temporary.unlink(missing_ok=True)
+
+
+def _check_local(path: Path) -> None:
+    """Raises InputError for names that a folder of this machine could have, but which mean another place."""
+    if _REMOTE.match(str(path)):
+        raise InputError(f"cannot write to {path}: results are written to local folders; copy them from there")
+    if path.parts[:1] == ("~",):
+        raise InputError(f"cannot write to {path}: the shell has not replaced ~ (in quotes or after =); write it out")
 
 
 def _sync(path: Path) -> None:
@@ -110,6 +120,7 @@ def writable_folder(path: str | os.PathLike[str], within: str | os.PathLike[str]
         InputError: nothing can be written into it, or it lies outside `within`.
     """
     path = Path(path)
+    _check_local(path)
     if within is not None and not path.resolve().is_relative_to(Path(within).resolve()):
         raise InputError(f"cannot write into {path}: a link leads from there to another place; remove the link")
     probe = temporary_beside(path / "probe")

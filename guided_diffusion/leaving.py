@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from guided_diffusion.communicator import LaunchError, communicator, meet
-from guided_diffusion.errors import InputError
+from guided_diffusion.errors import InputError, refused_path
 from guided_diffusion.failing_together import SharedError, SharedFailure, told
 
 # Exit codes of a process that was interrupted, and of one whose output nobody reads any more, as shells have them.
@@ -62,6 +62,7 @@ def end_all(error: BaseException) -> NoReturn:
         _leave(INTERRUPTED)
     if isinstance(error, BrokenPipeError) and _reader_has_gone():
         _leave(READER_GONE)
+    error = refused_path(error) or error
     message = str(error) if isinstance(error, InputError) else told(error)
     print(f"error: {message}", file=sys.stderr, flush=True)
     _leave(2 if isinstance(error, InputError) else 1)

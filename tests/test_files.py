@@ -3,11 +3,12 @@
 import errno
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
-from guided_diffusion.errors import Failure
-from guided_diffusion.files import atomic_write
+from guided_diffusion.errors import Failure, InputError
+from guided_diffusion.files import atomic_write, writable_folder
 
 
 def failing(number):
@@ -36,4 +37,17 @@ def test_a_disk_that_fails_is_no_fault_of_the_program(number, is_gone, monkeypat
     refused = pytest.raises(Failure, match=f"result: {os.strerror(number)}.*run it again")
     with refused, atomic_write(tmp_path / "result") as temporary:
         temporary.write_text("new")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("s3://bucket/out", "written to local folders"), ("gs:/out", "local folders"), ("~/out", "has not replaced ~")],
+)
+def test_names_that_mean_another_place_are_not_made_here(name, words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=words):
+        writable_folder(name)
+    with pytest.raises(InputError, match=words), atomic_write(Path(name) / "result.csv"):
+        pass
     assert list(tmp_path.iterdir()) == []

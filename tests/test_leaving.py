@@ -1,11 +1,13 @@
-"""A process whose output nobody reads, or whose streams were closed before it began."""
+"""A process whose output nobody reads, whose streams were closed before it began, or whose paths are refused."""
 
+import errno
 import os
 import subprocess
 import sys
 
 import pytest
 
+from guided_diffusion.failing_together import SharedError, on_root
 from tests.mpi import ROOT
 
 MAIN = "from guided_diffusion.leaving import run_main; run_main({})"
@@ -46,3 +48,20 @@ def test_closed_streams_take_everything(closed, tmp_path):
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "done").exists()
+
+
+def test_a_path_that_the_system_refuses_is_a_mistake_of_the_command_line():
+    """As a list of files in the place of one."""
+    for what in ("lambda: open('x' * 300)", "lambda: __import__('pathlib').Path('x' * 300).exists()"):
+        done = started(what, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        told = done.communicate()[1]
+        assert (done.returncode, told) == (2, f"error: {'x' * 200}: File name too long; name one file or folder\n")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_folder_that_others_keep_closed_is_named(number):
+    def refuse():
+        raise OSError(number, os.strerror(number), "/home/other/scan.nii.gz")
+
+    with pytest.raises(SharedError, match=rf"^/home/other/scan\.nii\.gz: {os.strerror(number)}; check the permissions"):
+        on_root(refuse)
