@@ -34,6 +34,8 @@ RIGHT_ANGLE = 1e-3
 BODY_BLOCK_MM = 10.0
 # No scanner's field of view is longer.
 LARGEST_EXTENT_MM = 4000.0
+# Of the model's largest SUV: what it makes of uptake above that is more. Chosen on virtual scans with spikes of noise.
+NEAR_CAP = 0.75
 # Pieces smaller than this part of the largest are noise outside the body, not an arm.
 SMALLEST_PIECE = 0.005
 
@@ -111,8 +113,9 @@ def back_to_input_grid(
         model_input: what `to_model_grid` made of `original`.
         above_cap: 'keep' leaves uptake above suv_max (bladder, injection site) as the input has it, so that its SUV and
             its volume can be read off the result; 'clip' cuts the original off at suv_max before the change is added.
-        instead: the denoised image takes the place of the original wherever that is not above suv_max, so that what is
-            finer than the model's grid goes too. It is nearly all noise in images of about twice the grid's voxel.
+        instead: the denoised image takes the place of the original, except for uptake above suv_max, so that what is
+            finer than the model's grid goes too. It is nearly all noise in images of about twice the grid's voxel. A
+            voxel above suv_max whose denoised value is far below it (`NEAR_CAP`) is no such uptake but noise.
 
     Raises:
         InputError: the grids do not belong together.
@@ -140,12 +143,12 @@ def back_to_input_grid(
 
 
 def _put_instead(denoised: Volume, model_input: Volume, original: Volume, data: np.ndarray, suv_max: float) -> None:
-    """Writes the denoised image, on the grid of `original`, into `data` wherever that is not above suv_max."""
+    """Writes the denoised image, on the grid of `original`, into `data` but for uptake above suv_max."""
     if _shear(original.affine) > RIGHT_ANGLE:
         to_model = np.linalg.inv(model_input.affine) @ original.affine
         inside = sample(np.ones_like(denoised.data), to_model, data.shape) > 0.999
         back = sample(denoised.data, to_model, data.shape)
-        np.copyto(data, back, where=inside & (data <= suv_max))
+        np.copyto(data, back, where=inside & ~_is_above(data, back, suv_max))
         return
     permutation, samples = _samples_in(
         original.affine, model_input, "the model's input does not follow the axes of the original volume"
@@ -154,7 +157,12 @@ def _put_instead(denoised: Volume, model_input: Volume, original: Volume, data: 
     operators = [back_operator(along, size) for along, size in zip(samples, view.shape, strict=True)]
     covered = view[tuple(part for _, part in operators)]
     back = apply_separable(denoised.data, [operator for operator, _ in operators])
-    np.copyto(covered, back, where=covered <= suv_max)
+    np.copyto(covered, back, where=~_is_above(covered, back, suv_max))
+
+
+def _is_above(original: np.ndarray, denoised: np.ndarray, suv_max: float) -> np.ndarray:
+    """Where uptake is above suv_max: there the model saw suv_max all around, and answers with little less."""
+    return (original > suv_max) & (denoised > NEAR_CAP * suv_max)
 
 
 def resample_like(volume: Volume, model: Volume, *, linear: bool = False) -> Volume:

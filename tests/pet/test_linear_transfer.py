@@ -55,17 +55,30 @@ def test_the_answer_takes_the_scans_place_on_any_grid(voxel_mm, codes):
     np.testing.assert_allclose(back.data, 3.0, rtol=1e-3)
 
 
-def test_noise_finer_than_the_grid_goes_and_uptake_above_the_cap_stays():
+def test_noise_finer_than_the_grid_goes():
     scan = spiky((1.65, 1.65, 1.65), shape=(60, 64, 50))
-    scan.data[30, 30, 25] = 200.0
     model = to_model_grid(scan, voxel_mm=2.5, linear=True)
     answer = Volume(np.ones_like(model.data), model.affine)
     inside = np.s_[8:-8, 8:-8, 4:-4]
     instead = back_to_input_grid(answer, model, scan, suv_max=64.0, instead=True).data
     change = back_to_input_grid(answer, model, scan, suv_max=64.0).data
-    assert instead[30, 30, 25] == 200.0
     assert np.median(np.abs(instead[inside] - 1)) < 1e-3
     assert change[inside].std() > 0.3
+
+
+@pytest.mark.parametrize("shear", [0.0, 0.4])
+def test_above_the_cap_uptake_stays_and_noise_goes(shear):
+    scan = spiky((1.65, 1.65, 1.65), shape=(60, 64, 50))
+    bladder, spike = np.s_[38:46, 38:46, 20:28], (20, 20, 25)
+    scan.data[bladder], scan.data[spike] = 200.0, 200.0
+    scan.affine[1, 2] = shear
+    model = to_model_grid(scan, voxel_mm=2.5, linear=True)
+    clean = Volume(np.ones_like(scan.data), scan.affine)
+    clean.data[bladder] = 64.0
+    answer = to_model_grid(clean, voxel_mm=2.5, linear=True)
+    back = back_to_input_grid(answer, model, scan, suv_max=64.0, instead=True).data
+    np.testing.assert_array_equal(back[40:44, 40:44, 22:26], 200.0)
+    np.testing.assert_allclose(back[spike], 1.0, atol=1e-3)
 
 
 def test_a_sheared_scan_gets_the_answer_too():
