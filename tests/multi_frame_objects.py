@@ -1,8 +1,11 @@
 """Classic PET slices made one enhanced, or legacy-converted, object of many frames."""
 
+import random
 from pathlib import Path
 
+import numpy as np
 import pydicom
+import pytest
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
@@ -13,7 +16,10 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats.frame_header import CORRECTIONS
+from guided_diffusion.pet.volume import load_volume
+from tests.dicom_series import write_series
 
 PATIENT = ("PatientName", "PatientBirthDate", "PatientWeight", "PatientSize", "PatientSex", "Modality", "Manufacturer")
 OBJECT = ("StudyInstanceUID", "FrameOfReferenceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription")
@@ -129,3 +135,46 @@ def _object(headers: list[Dataset], sop_class: str) -> Dataset:
     whole.file_meta = FileMetaDataset()
     whole.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return whole
+
+
+STORED = np.random.default_rng(0).permutation(5 * 7 * 6).reshape(5, 7, 6).astype(np.int16) * 100
+SLOPES = np.array([0.5, 1, 0.2, 0.1, 0.3, 0.7141])
+KINDS = pytest.mark.parametrize("write", [enhanced, legacy_converted])
+
+
+def classic(tmp_path, **changes):
+    """A classic series in tmp_path/classic, its files in an order of their own."""
+    slopes = SLOPES / 1000 if changes.get("Units") == "GML" else SLOPES
+    paths = write_series(tmp_path / "classic", STORED, slopes=slopes, **changes)
+    return random.Random(0).sample(paths, len(paths))
+
+
+def refused(path, message, error=InputError, **options):
+    with pytest.raises(error, match=message) as caught:
+        load_volume(path, **options)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert "Sentinel" not in text
+    assert "1948" not in text
+
+
+def assert_same_as_classic(tmp_path, name="s"):
+    expected, volume = load_volume(tmp_path / "classic"), load_volume(tmp_path / name)
+    np.testing.assert_allclose(volume.data, expected.data, rtol=1e-6)
+    np.testing.assert_array_equal(volume.affine, expected.affine)
+    np.testing.assert_allclose(volume.source["suv_factor"], expected.source["suv_factor"], rtol=1e-9)
+    for key in ("slices", "stored_units", "spacing", "suv", "suv_basis_ratios"):
+        assert volume.source[key] == expected.source[key], key
+    assert [notice.split(": ")[1:] for notice in volume.source["notices"]] == [
+        notice.split(": ")[1:] for notice in expected.source["notices"]
+    ]
+
+
+def edit(path, change):
+    whole = pydicom.dcmread(path)
+    change(whole)
+    whole.save_as(path)
+
+
+def frames(whole):
+    return whole.PerFrameFunctionalGroupsSequence

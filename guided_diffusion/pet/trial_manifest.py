@@ -60,7 +60,7 @@ def read_manifest(folder: Path, columns: Sequence[str] = MANIFEST_COLUMNS) -> li
     if not manifest.is_file():
         raise InputError(f"{manifest}: no such file; give the folder of a virtual trial (scripts/simulate.py --out)")
     damaged = f"{manifest}: is no table in UTF-8; is it the manifest of scripts/simulate.py?"
-    with damage_as(damaged), open(manifest, "rb") as file:
+    with damage_as(damaged), open_regular(manifest) as file:
         names, rows = read_csv_rows(file)
     for column in columns:
         if column not in names:
