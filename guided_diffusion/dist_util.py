@@ -26,12 +26,15 @@ from guided_diffusion.failing_together import (
     shared,
     told,
 )
+from guided_diffusion.gpus import unserved_gpu
+from guided_diffusion.half_precision import has_bfloat16
 from guided_diffusion.leaving import abort, end_all, run_main
 
 __all__ = [
     "SharedError",
     "SharedFailure",
     "abort",
+    "bfloat16_of_all",
     "communicator",
     "cores_of_rank",
     "dev",
@@ -75,7 +78,7 @@ def device_of_all() -> torch.device:
     """This rank's device, of the kind that all ranks have. All ranks call this together.
 
     Raises SharedError where some ranks see GPUs and others none: networks on CPUs calculate in another precision, and
-    cannot be trained with those on GPUs.
+    cannot be trained with those on GPUs. So it does for a GPU that this PyTorch has no code for.
     """
     place = device()
     kinds = communicator().allgather(place.type)
@@ -84,7 +87,15 @@ def device_of_all() -> torch.device:
             f"rank {kinds.index('cpu')} sees no GPU, but rank {kinds.index('cuda')} does: start ranks where there are"
             " GPUs, or set CUDA_VISIBLE_DEVICES= (empty) for all to use CPUs"
         )
+    raise_together(unserved_gpu(place))
     return place
+
+
+def bfloat16_of_all(place: torch.device) -> bool:
+    """Whether the devices of all ranks calculate in bfloat16 at speed: all use one precision, or patches of one scan
+    would differ with the rank that made them. All ranks call this together, each with its device.
+    """
+    return all(communicator().allgather(has_bfloat16(place)))
 
 
 def ranks_per_device() -> int:

@@ -22,6 +22,7 @@ from guided_diffusion.config.flags import FIXED_BY_HEADER
 from guided_diffusion.config.parser import Parser, add_flags, as_word
 from guided_diffusion.config.training_flags import TRAINING_GROUPS, TrainingPreset
 from guided_diffusion.dist_util import (
+    bfloat16_of_all,
     communicator,
     cores_of_rank,
     device_of_all,
@@ -33,6 +34,7 @@ from guided_diffusion.dist_util import (
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import check_space, writable_folder
 from guided_diffusion.folder_lock import one_writer
+from guided_diffusion.gpus import unused_gpu
 from guided_diffusion.image_datasets import CropShares, CropSource, Pair, find_pairs
 from guided_diffusion.interfaces import Method
 from guided_diffusion.memory import keep_freed_memory
@@ -43,7 +45,7 @@ from guided_diffusion.training.loop import TrainLoop
 from guided_diffusion.training.ranks import process_group
 from guided_diffusion.training.run_files import Start, find_start, read_start
 from guided_diffusion.training.saved_sets import saved_steps
-from guided_diffusion.training.settings import TrainSettings, training_settings, without_half_precision
+from guided_diffusion.training.settings import TrainSettings, settings_for_device, training_settings
 from guided_diffusion.training.validation import Validator
 
 
@@ -74,9 +76,9 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
     """Train until a limit is reached; `folder` exists. Called by all ranks, with the same settings."""
     keep_freed_memory()
     place = device_of_all()
-    if settings.model.use_fp16 and place.type == "cpu":
-        settings = without_half_precision(settings)
-        logger.log("notice: use_fp16 on a CPU means bfloat16")
+    settings, notices = settings_for_device(settings, place.type == "cuda", bfloat16_of_all(place))
+    for notice in filter(None, (*notices, unused_gpu())):
+        logger.log(f"notice: {notice}")
     # Crops have one size, so that trying the GPU library's kernels for it pays.
     torch.backends.cudnn.benchmark = place.type == "cuda"
     threads = share_cores(settings.run.threads)

@@ -234,7 +234,11 @@ class PrecisionFlags:
     """Precision of the network, and whether it is compiled."""
 
     precision: str | None = flag(
-        None, "precision of the network", Role.ARITHMETIC, choices=PRECISIONS, shown="--use_fp16, or the preset's"
+        None,
+        "precision of the network; unless given, float32 on devices without bfloat16",
+        Role.ARITHMETIC,
+        choices=PRECISIONS,
+        shown="--use_fp16, or the preset's",
     )
     compile: bool = flag(
         False,

@@ -52,7 +52,7 @@ class ModelConfig:
         True, "the timestep embedding scales and shifts the normalised features instead of being added", Role.NETWORK
     )
     resblock_updown: bool = flag(False, "resample in residual blocks instead of single convolutions", Role.NETWORK)
-    use_fp16: bool = flag(False, "half precision: float16 on a GPU, bfloat16 on a CPU", Role.ARITHMETIC)
+    use_fp16: bool = flag(False, "half precision: float16 on a GPU, bfloat16 on a CPU that has it", Role.ARITHMETIC)
     dims: int = flag(3, "3 for volumes, 2 for slices", Role.NETWORK)
     channel_mult: str = flag(
         "", "comma list of channel multipliers by level, instead of those of --large_size", Role.NETWORK

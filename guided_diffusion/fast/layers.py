@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from guided_diffusion.half_precision import has_bfloat16
 from guided_diffusion.nn import GroupNorm32, doubling_kernels
 
 LAYOUT = torch.channels_last_3d
@@ -30,7 +31,7 @@ def _packs(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether oneDNN can keep weights of this precision in its own order."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and has_bfloat16(device))
 
 
 class FastConv:
@@ -51,7 +52,10 @@ class FastConv:
         """The convolution of x, plus a map of the result's shape if given. overwrite: whether that may hold the sum."""
         padding, stride, dilation, groups = self._geometry
         if not self._packed:
-            y = F.conv3d(x, self._weight, self._bias, stride, padding, dilation, groups)
+            # The plain kernel of CPUs, which serves where oneDNN does not, puts channels first.
+            y = F.conv3d(x, self._weight, self._bias, stride, padding, dilation, groups).contiguous(
+                memory_format=LAYOUT
+            )
             return y if plus is None else y.add_(plus)
         what = (self._weight, self._bias, *self._geometry)
         if plus is None:

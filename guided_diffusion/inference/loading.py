@@ -10,10 +10,11 @@ from torch import nn
 from guided_diffusion.checkpoints import Checkpoint, load_weights, parse_checkpoint
 from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.config.inference_flags import Sampling
-from guided_diffusion.dist_util import device, device_of_all, read_once, root_first
+from guided_diffusion.dist_util import bfloat16_of_all, device, device_of_all, read_once, root_first
 from guided_diffusion.errors import InputError
 from guided_diffusion.fast.compiled import compiled_norm_silu
 from guided_diffusion.fast.layers import NormSilu, norm_silu
+from guided_diffusion.gpus import unused_gpu
 from guided_diffusion.inference.presets import MODEL_FLAGS, Settings, inference_settings
 from guided_diffusion.interfaces import Method, Network, Process, without_margin
 from guided_diffusion.methods.registry import METHODS
@@ -75,8 +76,11 @@ def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
     """
     root_first(_check_names, flags or {})
     checkpoint = root_first(parse_checkpoint, read_once(path), path)
-    settings = root_first(inference_settings, flags or {}, checkpoint.header, device_of_all().type == "cuda")
-    settings = replace(settings, notices=(*checkpoint.notices, *settings.notices))
+    place = device_of_all()
+    reduced = bfloat16_of_all(place)
+    settings = root_first(inference_settings, flags or {}, checkpoint.header, place.type == "cuda", reduced)
+    notices = filter(None, (*checkpoint.notices, *settings.notices, unused_gpu()))
+    settings = replace(settings, notices=tuple(notices))
     create_process = METHODS[settings.method].create_process
     diffusion = root_first(create_process, settings.diffusion, settings.sampling.start_step)
     compiles = (flags or {}).get("compile", False)

@@ -31,6 +31,7 @@ from guided_diffusion.config.inference_flags import (
 )
 from guided_diffusion.config.parser import read_flags
 from guided_diffusion.errors import InputError
+from guided_diffusion.half_precision import SLOW_BFLOAT16
 from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.samplers import SAMPLERS, STARTS
 from guided_diffusion.script_util import configs_from_flags
@@ -78,8 +79,13 @@ class Settings:
         return asdict(self)
 
 
-def inference_settings(flags: dict[str, Any], header: Header | None, on_gpu: bool) -> Settings:
-    """Settings from the flags that were given (only those). Raises InputError for contradictory or impossible flags."""
+def inference_settings(
+    flags: dict[str, Any], header: Header | None, on_gpu: bool, has_bfloat16: bool = True
+) -> Settings:
+    """Settings from the flags that were given (only those), for devices that calculate in bfloat16 at speed or not.
+
+    Raises InputError for contradictory or impossible flags.
+    """
     preset = flags.get("preset", "fast" if header else "paper")
     if preset not in INFERENCE_PRESETS:
         raise InputError(f"--preset {preset!r} is unknown: choose {' or '.join(INFERENCE_PRESETS)}")
@@ -110,7 +116,7 @@ def inference_settings(flags: dict[str, Any], header: Header | None, on_gpu: boo
         diffusion=replace(diffusion, timestep_respacing=_respacing(flags, recommended, start_from, notices)),
         preprocessing=replace(preprocessing, **sizes),
         sampling=sampling,
-        precision=_precision(flags, recommended.bfloat16, on_gpu, notices),
+        precision=_precision(flags, "bfloat16" if recommended.bfloat16 else "float32", on_gpu, has_bfloat16, notices),
         notices=tuple(notices),
     )
 
@@ -196,15 +202,21 @@ def _respacing(flags: dict[str, Any], recommended: SamplerConfig, start_from: st
     return respacing
 
 
-def _precision(flags: dict[str, Any], reduced: bool, on_gpu: bool, notices: list[str]) -> str:
-    """--precision if given, else --use_fp16 if given, else the preset's."""
+def _precision(flags: dict[str, Any], recommended: str, on_gpu: bool, has_bfloat16: bool, notices: list[str]) -> str:
+    """--precision if given, else --use_fp16 if given, else the recommended one; float32 where the last two mean a
+    bfloat16 that the devices do not have.
+    """
     if "precision" in flags:
-        if flags["precision"] not in PRECISIONS:
-            raise InputError(f"--precision {flags['precision']!r} is unknown: choose {', '.join(PRECISIONS)}")
-        return flags["precision"]
+        chosen = flags["precision"]
+        if chosen not in PRECISIONS:
+            raise InputError(f"--precision {chosen!r} is unknown: choose {', '.join(PRECISIONS)}")
+        if chosen == "bfloat16" and not has_bfloat16:
+            notices.append(SLOW_BFLOAT16)
+        return chosen
     if "use_fp16" not in flags:
-        return "bfloat16" if reduced else "float32"
+        return recommended if has_bfloat16 else "float32"
     if flags["use_fp16"] and not on_gpu:
-        notices.append("use_fp16 on a CPU means bfloat16")
-        return "bfloat16"
+        chosen = "bfloat16" if has_bfloat16 else "float32"
+        notices.append(f"use_fp16 on a CPU means {chosen}" + ("" if has_bfloat16 else ", since it has no bfloat16"))
+        return chosen
     return "float16" if flags["use_fp16"] else "float32"

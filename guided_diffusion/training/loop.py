@@ -22,6 +22,7 @@ from guided_diffusion.checkpoints import StateDict, save_checkpoint, save_plain
 from guided_diffusion.config import Header
 from guided_diffusion.dist_util import communicator, on_root, raise_together
 from guided_diffusion.errors import InputError
+from guided_diffusion.half_precision import has_bfloat16
 from guided_diffusion.image_datasets import CropSource
 from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.stalls import sign_of_life, working
@@ -217,10 +218,11 @@ class TrainLoop:
             save_checkpoint(ema_path(self.folder, rate, "best"), average, self._header(rate, score))
 
     def _score(self, weights: StateDict) -> Score:
-        """The validator's score of a copy of the network with these weights, in the precision recommended for it."""
+        """The validator's score of a copy of the network with these weights, in the precision that inference uses."""
         model = copy.deepcopy(self.model).eval()
         model.load_state_dict(weights)
-        return self.validator.score(model.to(torch.bfloat16) if self.settings.sampler.bfloat16 else model)
+        reduced = self.settings.sampler.bfloat16 and has_bfloat16(self.trainer.device)
+        return self.validator.score(model.to(torch.bfloat16) if reduced else model)
 
     def _header(self, rate: str | None, score: Score | None = None) -> Header:
         """The header of the weights as they are now; `rate` is None for the weights as trained."""

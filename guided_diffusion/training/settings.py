@@ -24,6 +24,7 @@ from guided_diffusion.config.training_flags import (
     RunFlags,
 )
 from guided_diffusion.errors import InputError
+from guided_diffusion.half_precision import SLOW_BFLOAT16
 from guided_diffusion.losses import WEIGHTINGS
 from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.script_util import configs_from_flags
@@ -73,13 +74,27 @@ def training_settings(given: dict[str, Any]) -> TrainSettings:
     return settings
 
 
-def without_half_precision(settings: TrainSettings) -> TrainSettings:
-    """The same with `use_fp16` replaced by bfloat16, which needs no loss scaling and runs on CPUs."""
-    return replace(
-        settings,
-        model=replace(settings.model, use_fp16=False),
-        optimisation=replace(settings.optimisation, precision="bfloat16"),
-    )
+def settings_for_device(
+    settings: TrainSettings, on_gpu: bool, has_bfloat16: bool
+) -> tuple[TrainSettings, tuple[str, ...]]:
+    """Settings that a device can train with, and notices of what was changed.
+
+    On a CPU bfloat16 takes the place of `use_fp16`: it needs no loss scaling. Where the device has none, float32 takes
+    the place of a bfloat16 that was not asked for by name.
+    """
+    notices = []
+    chosen = settings.optimisation.precision
+    if settings.model.use_fp16 and not on_gpu:
+        chosen = "bfloat16" if has_bfloat16 else "float32"
+        notices.append(f"use_fp16 on a CPU means {chosen}" + ("" if has_bfloat16 else ", since it has no bfloat16"))
+        settings = replace(settings, model=replace(settings.model, use_fp16=False))
+    elif chosen == "bfloat16" and not has_bfloat16:
+        if "precision" in settings.given:
+            notices.append(SLOW_BFLOAT16)
+        else:
+            chosen = "float32"
+            notices.append("float32 instead of the preset's bfloat16, for which this device has no kernels")
+    return replace(settings, optimisation=replace(settings.optimisation, precision=chosen)), tuple(notices)
 
 
 def _preprocessing(recommended: PreprocessingConfig, flags: dict[str, Any]) -> PreprocessingConfig:

@@ -16,6 +16,7 @@ from guided_diffusion.fast.layers import LAYOUT, FastConv, FastNorm, FastUpConv,
 from guided_diffusion.nn import GroupNorm32, nearest_up_in_plane
 from guided_diffusion.script_util import create_model, sr_create_model_and_diffusion
 from tests.golden_weights import CASES, GOLDEN, fill
+from tests.processors import needs_bfloat16
 
 CONFIGS = {
     "demo": DEMO_MODEL,
@@ -76,24 +77,33 @@ def test_published_numbers(name):
     torch.testing.assert_close(output, expected, rtol=0, atol=2e-5)
 
 
-def test_bfloat16_is_as_close_as_the_plain_network_in_bfloat16():
-    model = fill(create_model(DEMO_MODEL, DEMO_DIFFUSION))
-    arguments = inputs(length=6, in_plane=(16, 24))
+@pytest.mark.parametrize("with_onednn", [True, False])
+def test_bfloat16_is_as_close_as_the_plain_network_in_bfloat16(monkeypatch, with_onednn):
+    """Without oneDNN's kernels too, as on processors for which it has none."""
+    if not with_onednn:
+        monkeypatch.setattr(fast_layers, "_packs", lambda *_: False)
+    model = fill(create_model(SMALL, DEMO_DIFFUSION))
+    arguments = inputs(length=3, in_plane=(8, 12))
     exact = call(model, *arguments)
-    error = (call(FastSuperResModel(model, torch.bfloat16), *arguments) - exact).square().mean()
-    plain_error = (call(model.to(torch.bfloat16), *arguments) - exact).square().mean()
+    with torch.backends.mkldnn.flags(enabled=with_onednn):
+        fast = FastSuperResModel(model, torch.bfloat16)
+        error = (call(fast, *arguments) - exact).square().mean()
+        plain_error = (call(model.to(torch.bfloat16), *arguments) - exact).square().mean()
     assert 0 < error < 1.5 * plain_error
 
 
-def test_without_packed_weights_the_network_is_the_same(monkeypatch):
-    """As on other devices and processors."""
+@pytest.mark.parametrize("with_onednn", [True, False])
+def test_without_packed_weights_the_network_is_the_same(monkeypatch, with_onednn):
+    """As on other devices and processors, whose convolutions put channels last, as oneDNN's, or first."""
     model = fill(create_model(SMALL, DEMO_DIFFUSION))
     monkeypatch.setattr(fast_layers, "_packs", lambda *_: False)
     fast = FastSuperResModel(model, torch.float32)
-    torch.testing.assert_close(call(fast, *inputs()), call(model, *inputs()), rtol=1e-5, atol=1e-5)
+    with torch.backends.mkldnn.flags(enabled=with_onednn):
+        output = call(fast, *inputs())
+    torch.testing.assert_close(output, call(model, *inputs()), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)])
 def test_threads_change_no_bit(dtype, threads):
     """Slices that do not divide evenly, at a size where the library's own norm does depend on the threads."""
     fast = FastSuperResModel(fill(create_model(SMALL, DEMO_DIFFUSION)), dtype)

@@ -22,6 +22,7 @@ from tests.denoising import (
     samples_in,
 )
 from tests.golden_weights import fill
+from tests.processors import needs_bfloat16
 
 
 def test_sampler_seed_and_noise_change_the_sample_and_batches_do_not(small, tmp_path):
@@ -101,6 +102,7 @@ def test_the_paper_preset_draws_as_published(small, tmp_path):
     np.testing.assert_allclose(ours, plan.stitch(np.stack(patches))[:, :21], atol=2e-5)
 
 
+@needs_bfloat16
 def test_half_precision_on_a_cpu_is_bfloat16_with_a_notice(small, tmp_path):
     exact = samples_in(denoise(small / "scan.npz", small / "small.pt", tmp_path / "full"))
     reduced = samples_in(denoise(small / "scan.npz", small / "small.pt", tmp_path / "half", "--use_fp16", True))
