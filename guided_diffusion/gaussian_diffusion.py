@@ -168,7 +168,8 @@ class GaussianDiffusion:
         x_t = self.q_sample(x_start, t, noise)
         output = model(x_t, self.model_timesteps(t), **(model_kwargs or {}))
         if self.config.use_kl:
-            return {"loss": self._variational_bound(output, x_start, x_t, t) * self.num_timesteps}
+            bound = self._variational_bound(output, x_start, x_t, t)
+            return {"loss": (bound * self.num_timesteps).to(x_start.dtype)}
 
         target = x_start if self.config.predict_xstart else noise
         terms = {"mse": mean_flat((target - output[:, : x_start.shape[1]]).square())}
@@ -176,19 +177,23 @@ class GaussianDiffusion:
         if self.config.learn_sigma:
             # The bound trains the variance only: it must not move the mean (IDDPM section 3.1).
             mean, fraction = output.chunk(2, dim=1)
-            terms["vb"] = self._variational_bound(torch.cat([mean.detach(), fraction], dim=1), x_start, x_t, t)
+            bound = self._variational_bound(torch.cat([mean.detach(), fraction], dim=1), x_start, x_t, t)
             if self.config.rescale_learned_sigmas:
-                terms["vb"] = terms["vb"] * (self.num_timesteps / REFERENCE_STEPS)
+                bound = bound * (self.num_timesteps / REFERENCE_STEPS)
+            terms["vb"] = bound.to(x_start.dtype)
             terms["loss"] = terms["mse"] + terms["vb"]
         return terms
 
     def _variational_bound(self, output: Tensor, x_start: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """One term of the bound in bits per voxel, [N]: the decoder's likelihood at t = 0, a divergence elsewhere."""
+        """One term of the bound in bits per voxel, [N]: the decoder's likelihood at t = 0, a divergence elsewhere.
+
+        A mean in float64, so that its last digits do not depend on how a processor adds up float32.
+        """
         predicted = self._interpret(output, x_t, t, clip_denoised=False)
         true_mean, _, true_log_variance = self.q_posterior_mean_variance(x_start, x_t, t)
         divergence = normal_kl(true_mean, true_log_variance, predicted["mean"], predicted["log_variance"])
         decoder = -discretised_gaussian_log_likelihood(x_start, predicted["mean"], 0.5 * predicted["log_variance"])
-        return torch.where(t == 0, mean_flat(decoder), mean_flat(divergence)) / math.log(2.0)
+        return torch.where(t == 0, mean_flat(decoder.double()), mean_flat(divergence.double())) / math.log(2.0)
 
     def p_sample_loop(
         self,

@@ -17,6 +17,7 @@ from guided_diffusion.config import (
 )
 from guided_diffusion.fast.compiled import compiled_norm_silu
 from guided_diffusion.fast.fast_unet import FastSuperResModel
+from guided_diffusion.half_precision import has_bfloat16
 from guided_diffusion.script_util import create_model
 from guided_diffusion.unet import SuperResModel
 
@@ -27,12 +28,17 @@ CONFIGS = {
     "shipped network": (DEMO_MODEL, DEMO_DIFFUSION),
 }
 
-EAGER = "float32 eager"
+# The precision in which this CPU runs networks that may run in bfloat16.
+REDUCED = torch.bfloat16 if has_bfloat16(torch.device("cpu")) else torch.float32
+
+EAGER, EXACT = "float32 eager", "float32 fast"
+FAST = f"{str(REDUCED).removeprefix('torch.')} fast"
+COMPILED = f"{FAST}, compiled"
 VARIANTS: dict[str, Callable[[SuperResModel], nn.Module]] = {
     EAGER: lambda model: model,
-    "float32 fast": lambda model: FastSuperResModel(model, torch.float32),
-    "bfloat16 fast": lambda model: FastSuperResModel(model, torch.bfloat16),
-    "bfloat16 fast, compiled": lambda model: FastSuperResModel(model, torch.bfloat16, compiled_norm_silu()),
+    EXACT: lambda model: FastSuperResModel(model, torch.float32),
+    FAST: lambda model: FastSuperResModel(model, REDUCED),
+    COMPILED: lambda model: FastSuperResModel(model, REDUCED, compiled_norm_silu()),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from evaluation.benchmark import measured_networks
-from evaluation.benchmark.measured_networks import EAGER, VARIANTS, Size
+from evaluation.benchmark.measured_networks import COMPILED, EAGER, EXACT, FAST, REDUCED, VARIANTS, Size
 from evaluation.benchmark.peak_memory import peak_mebibytes
 from evaluation.benchmark.section import Section
 from evaluation.benchmark.timing import alternate
@@ -14,7 +14,7 @@ from guided_diffusion.fast.compiled import compiler, has_compiler
 from guided_diffusion.fast.layers import LAYOUT, FastConv
 from guided_diffusion.memory import keep_freed_memory
 
-NAMES = {"ratio_fast": "bfloat16 fast", "ratio_float32": "float32 fast", "ratio_compiled": "bfloat16 fast, compiled"}
+NAMES = {"ratio_fast": FAST, "ratio_float32": EXACT, "ratio_compiled": COMPILED}
 _MAIN = next(iter(measured_networks.CONFIGS))
 
 
@@ -24,7 +24,8 @@ def measure_network(rounds: int, size: Size = (96, 64, 64)) -> Section:
     Every variant has the memory allocator as it comes. At the end the plain network gets what `scripts/test.py` gives
     its process, freed memory that is kept for reuse, from which it gains more than the fast one; both ratios are given.
     """
-    peaks = {str(dtype).removeprefix("torch."): convolution_peak(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    precisions = dict.fromkeys((torch.float32, REDUCED))
+    peaks = {str(dtype).removeprefix("torch."): convolution_peak(dtype) for dtype in precisions}
     measured = {network: _measure(network, rounds, size, peaks) for network in measured_networks.CONFIGS}
     values = {name: measured[_MAIN][name] for name in (*NAMES, "memory_ratio") if name in measured[_MAIN]}
     values |= {"size": size, "threads": torch.get_num_threads(), "convolution_peak": peaks, "networks": measured}
@@ -47,23 +48,22 @@ def _notes(rounds: int, kept: float, peaks: dict[str, float], values: dict[str, 
     compiled = "" if "ratio_compiled" in values else f" Compiled norms: not without a C++ compiler ({compiler()})."
     return (
         f"{rounds} rounds in alternation on {torch.get_num_threads()} thread(s), with the C library's allocator as it"
-        " comes. With freed memory kept, as `scripts/test.py` has it kept, float32 eager gains most, and bfloat16 fast"
+        f" comes. With freed memory kept, as `scripts/test.py` has it kept, float32 eager gains most, and {FAST}"
         f" is {kept:.2f} times faster ({_MAIN}). GFLOP/s count the plain network's operations, of which the fast one"
         " needs fewer. Peak: a single convolution of 64 channels in the same precision"
-        f" ({peaks['float32']:.0f} GFLOP/s in float32, {peaks['bfloat16']:.0f} in bfloat16). Memory:"
+        f" ({', '.join(f'{peak:.0f} GFLOP/s in {name}' for name, peak in peaks.items())}). Memory:"
         f" {memory}.{compiled}"
     )
 
 
 def _ratio_with_freed_memory_kept(rounds: int, size: Size) -> float:
-    """Of the first network's bfloat16 to float32 eager. From here on this process keeps what it frees."""
+    """Of the first network's fast form to float32 eager. From here on this process keeps what it frees."""
     keep_freed_memory()
     plain = measured_networks.build(_MAIN)
-    fast = NAMES["ratio_fast"]
     timings = alternate(
-        {name: measured_networks.one_call(VARIANTS[name](plain), size) for name in (EAGER, fast)}, rounds
+        {name: measured_networks.one_call(VARIANTS[name](plain), size) for name in (EAGER, FAST)}, rounds
     )
-    return timings[fast].ratio_to(timings[EAGER])
+    return timings[FAST].ratio_to(timings[EAGER])
 
 
 def convolution_peak(dtype: torch.dtype) -> float:
@@ -85,9 +85,9 @@ def _measure(network: str, rounds: int, size: Size, peaks: dict[str, float]) -> 
     first_seconds = {}
     if "ratio_compiled" in names:
         began = time.perf_counter()
-        calls[names["ratio_compiled"]]()
+        calls[COMPILED]()
         first_seconds = {"first_compiled_call_seconds": time.perf_counter() - began}
-    expected, exact = calls[EAGER](), calls["float32 fast"]()
+    expected, exact = calls[EAGER](), calls[EXACT]()
     timings = alternate(calls, rounds)
     work = measured_networks.gigaflop(*measured_networks.CONFIGS[network], size)
     variants = {}
@@ -112,11 +112,10 @@ def _measure(network: str, rounds: int, size: Size, peaks: dict[str, float]) -> 
 
 def _memory(network: str, size: Size) -> dict[str, Any]:
     """Peak memory of the variants that are not compiled; nothing where the system does not report it."""
-    fast = NAMES["ratio_fast"]
-    peaks = {variant: peak_mebibytes(network, variant, size) for variant in (EAGER, fast, NAMES["ratio_float32"])}
+    peaks = {variant: peak_mebibytes(network, variant, size) for variant in dict.fromkeys((EAGER, FAST, EXACT))}
     if None in peaks.values():
         return {}
-    return {"memory_mebibytes": peaks, "memory_ratio": peaks[fast] / peaks[EAGER]}
+    return {"memory_mebibytes": peaks, "memory_ratio": peaks[FAST] / peaks[EAGER]}
 
 
 def _rows(network: str, measured: dict[str, Any]) -> list[tuple[str, ...]]:
