@@ -45,7 +45,8 @@ from guided_diffusion import stalls
 stalls.LEAST_SECONDS = {least}
 
 def stop_in(here):
-    if here == "{where}" and os.environ["PMI_RANK"] == "{rank}":
+    of_launcher = os.environ.get("PMI_RANK") or os.environ["OMPI_COMM_WORLD_RANK"]
+    if here == "{where}" and of_launcher == "{rank}":
         os.kill(os.getpid(), signal.SIGSTOP)
 
 def main():
@@ -92,7 +93,7 @@ def _rank_below(process, launcher):
             if b"deadline.py" in file.read():
                 return None
         with open(f"/proc/{process}/environ", "rb") as file:
-            found = re.search(rb"(?:^|\0)PMI_RANK=(\d+)", file.read())
+            found = re.search(rb"(?:^|\0)(?:PMI|OMPI_COMM_WORLD)_RANK=(\d+)", file.read())
         parent = process
         while parent > 1 and parent != launcher:
             with open(f"/proc/{parent}/stat") as file:
