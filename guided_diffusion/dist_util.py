@@ -29,6 +29,7 @@ from guided_diffusion.failing_together import (
 from guided_diffusion.gpus import unserved_gpu
 from guided_diffusion.half_precision import has_bfloat16
 from guided_diffusion.leaving import abort, end_all, run_main
+from guided_diffusion.processors import core_count, usable_cores
 
 __all__ = [
     "SharedError",
@@ -128,8 +129,8 @@ def cores_of_rank() -> int:
 
     All ranks call this together.
     """
-    cores = frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count()))
-    return max(1, len(cores) // node_communicator().allgather(cores).count(cores))
+    cores = usable_cores()
+    return max(1, core_count() // node_communicator().allgather(cores).count(cores))
 
 
 def start_process_group(place: torch.device) -> None:

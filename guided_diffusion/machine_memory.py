@@ -5,6 +5,8 @@ import re
 import sys
 from pathlib import Path
 
+from guided_diffusion.control_groups import groups_with
+
 # A control group's files of its limit and its use, and the entry of memory.stat that counts cached files.
 _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _VERSION_2 = ("memory.max", "memory.current", "inactive_file")
@@ -45,25 +47,10 @@ def machine_bytes(path: Path = Path("/proc/meminfo")) -> int | None:
 
 
 def container_bytes(root: Path = Path("/")) -> int | None:
-    """Bytes that this process's control group and its parents may still allocate; None without a limit.
-
-    Groups are nested, as a step within a job under Slurm, and each may have a limit. In version 1 of control groups the
-    memory controller's hierarchy counts; version 2 has a line without controllers in `/proc/self/cgroup`. If a
-    container sees only a part of the hierarchy, that path does not exist in it, and its root is the container's group.
-    """
-    memberships, mount = root / "proc/self/cgroup", root / "sys/fs/cgroup"
-    lines = memberships.read_text().splitlines() if memberships.exists() else []
-    left = []
-    for _, controllers, path in (line.split(":", 2) for line in lines):
-        if controllers == "":
-            names, top = _VERSION_2, mount
-        elif "memory" in controllers.split(","):
-            names, top = _VERSION_1, mount / "memory"
-        else:
-            continue
-        within = [part for part in path.split("/") if part not in ("", "..")]
-        groups = [top.joinpath(*within[:depth]) for depth in range(len(within) + 1)]
-        left += [_group_bytes(group, *names) for group in groups if (group / names[0]).exists()]
+    """Bytes that this process's control group and its parents may still allocate; None without a limit."""
+    names = {1: _VERSION_1, 2: _VERSION_2}
+    groups = groups_with("memory", _VERSION_1[0], _VERSION_2[0], root)
+    left = [_group_bytes(group, *names[version]) for group, version in groups]
     return min((size for size in left if size is not None), default=None)
 
 

@@ -14,7 +14,7 @@ SOURCES = ("guided_diffusion", "evaluation", "scripts")
 
 # What each part may import. Parts of `guided_diffusion` are its folders; its own files and `config` are "core", but for
 # those that everything may use.
-BASE = ("errors", "files", "gate", "machine_memory")
+BASE = ("control_groups", "errors", "files", "gate", "machine_memory")
 PET = {"pet", "base"}
 CORE = {"core", *PET}
 METHODS = {"methods", "fast", *CORE}

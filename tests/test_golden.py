@@ -72,7 +72,8 @@ def test_sampling_loop(name, diffusion_numbers):
         torch.from_numpy(diffusion_numbers[f"{name}_{key}"]) for key in ("low_res", "noise", "output")
     )
     torch.manual_seed(case["seed"])
-    torch.testing.assert_close(torch.randn(noise.shape), noise, rtol=0, atol=0)
+    # Processors without AVX round normal numbers otherwise, by up to 1.4e-6.
+    torch.testing.assert_close(torch.randn(noise.shape), noise, rtol=0, atol=1e-5)
     loop = getattr(diffusion, case["sampler"])
     output = loop(fill(model), noise.shape, noise=noise, model_kwargs={"low_res": low_res})
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-3)

@@ -15,6 +15,7 @@ import numpy as np
 
 from evaluation.benchmark.section import Section
 from guided_diffusion.errors import InputError
+from guided_diffusion.processors import core_count
 
 ROOT = Path(__file__).parents[2]
 _PATCHES, _PATCH_SIZE, _OVERLAP = 12, 16, 4  # twelve patches divide evenly among one to four ranks
@@ -34,7 +35,7 @@ def measure_ranks(
             in_plane *= 2
             runs = {1: _run_on_noise(Path(folder), model_path, in_plane)}
         runs |= {ranks: _run(Path(folder), model_path, ranks) for ranks in range(2, most_ranks + 1)}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = core_count()
     for ranks, run in runs.items():
         run["efficiency"] = runs[1]["seconds"] / (ranks * run["seconds"])
     within = [ranks for ranks in runs if ranks <= cores]
