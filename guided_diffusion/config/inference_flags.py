@@ -158,6 +158,11 @@ class Sampling:
             "per_patch": "the same in every patch, as in the published program",
         },
     )
+    mirrored: bool = flag(
+        False,
+        "average every network call with that on the patch mirrored along all axes, in twice the time",
+        Role.SAMPLING,
+    )
     seed: int = flag(PUBLISHED_SEED, "seed of the noise", Role.SAMPLING)
     batch_size: int = flag(1, "patches denoised together; also the smallest unit of work of a rank", Role.ARITHMETIC)
     realisations: int = flag(

@@ -4,7 +4,7 @@ Volumes on the model's grid are arrays [X, Y, Z] = (anterior-posterior, left-rig
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -109,6 +109,8 @@ def sample_batch(task: PatchTask, loaded: LoadedModel, after_step: samplers.Afte
             after(low_dose)
         else:
             network = partial(_in_batches, loaded.model, sampling.batch_size)
+            if sampling.mirrored:
+                network = partial(_with_mirrored, network)
             noise_at = _noise_source(task, low_dose, diffusion, sampling)
             predict = samplers.Predictor(diffusion, network, {"low_res": shown}, sampling.clip_denoised)
             start = samplers.STARTS[sampling.start_from](diffusion, noise_at(samplers.START), low_dose)
@@ -161,6 +163,16 @@ def _in_batches(model: Network, size: int, x: Tensor, timesteps: Tensor, low_res
         return model(x, timesteps, low_res=low_res)
     parts = zip(x.split(size), timesteps.split(size), low_res.split(size), strict=True)
     return torch.cat([model(part, t, low_res=low) for part, t, low in parts])
+
+
+def _with_mirrored(network: Callable[..., Tensor], x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:
+    """The mean of the network's outputs for patches [N, C, Z, X, Y] and for these mirrored along all axes.
+
+    What differs between the two is error of the network, since mirrored noise is as likely.
+    """
+    axes = (2, 3, 4)
+    mirrored = network(x.flip(axes), timesteps, low_res=low_res.flip(axes)).flip(axes)
+    return 0.5 * (network(x, timesteps, low_res=low_res) + mirrored)
 
 
 def _noise_source(task: PatchTask, low_res: Tensor, diffusion: Process, sampling: Sampling) -> samplers.NoiseSource:

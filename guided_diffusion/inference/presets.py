@@ -40,9 +40,10 @@ from guided_diffusion.script_util import configs_from_flags
 _CHAIN_FLAGS = frozenset(flags_with([Role.STEPS], PresetFlags, Sampling, DiffusionConfig))
 # These say which image of a network that draws is written, of which it can draw several.
 _DRAWING_FLAGS = frozenset(flags_with([Role.DRAWING], Sampling))
-# How many of them; and what they have no use for: there are no steps, and their noise is a field.
+# How many of them; and what they have no use for: there are no steps, their noise is a field, and the images belong to
+# the answer of a single call.
 _SEVERAL = frozenset({"realisations"})
-_OF_PATCHES = frozenset({"fuse", "noise"})
+_OF_PATCHES = frozenset({"fuse", "noise", "mirrored"})
 
 # All that decide how a checkpoint is run; the other flags of `scripts/test.py` are about files and the machine.
 MODEL_FLAGS = frozenset(

@@ -54,7 +54,7 @@ def describe_run(
             "samples_suv": SAMPLES_SUV,
         },
         "plan": asdict(denoised.plan),
-        "nfe_per_patch_and_realisation": run.loaded.diffusion.num_timesteps,
+        "nfe_per_patch_and_realisation": run.loaded.diffusion.num_timesteps * (1 + run.loaded.sampling.mirrored),
         "patches": [asdict(timing) for timing in denoised.timings],
         "seconds": round(seconds, 3),
         "ranks": communicator().size,
