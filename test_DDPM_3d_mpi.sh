@@ -32,6 +32,9 @@ RANKS=${RANKS:-$((GPUS > 0 ? GPUS : 2))}
 MODEL_FLAGS="--attention_resolutions 1000 --large_size 96 --small_size 96 --num_channels 128 --num_head_channels 64
   --learn_sigma True --resblock_updown True --use_scale_shift_norm True --use_fp16 True"
 
+# Open MPI would bind each of two ranks to a single core; version 4 reads the first of these, version 5 the second.
+export OMPI_MCA_hwloc_base_binding_policy=${OMPI_MCA_hwloc_base_binding_policy:-none}
+export PRTE_MCA_hwloc_default_binding_policy=${PRTE_MCA_hwloc_default_binding_policy:-none}
 export PATH="$HERE/.venv/bin:$PATH"
 # shellcheck disable=SC2086
 exec mpiexec -n "$RANKS" python "$HERE/scripts/test.py" $MODEL_FLAGS --batch_size 1 \

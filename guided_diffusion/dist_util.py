@@ -29,13 +29,14 @@ from guided_diffusion.failing_together import (
 from guided_diffusion.gpus import unserved_gpu
 from guided_diffusion.half_precision import has_bfloat16
 from guided_diffusion.leaving import abort, end_all, run_main
-from guided_diffusion.processors import core_count, usable_cores
+from guided_diffusion.processors import core_count, cores_of_parent, usable_cores
 
 __all__ = [
     "SharedError",
     "SharedFailure",
     "abort",
     "bfloat16_of_all",
+    "bound_to_few_cores",
     "communicator",
     "cores_of_rank",
     "dev",
@@ -131,6 +132,22 @@ def cores_of_rank() -> int:
     """
     cores = usable_cores()
     return max(1, core_count() // node_communicator().allgather(cores).count(cores))
+
+
+def bound_to_few_cores(threads: int = 0) -> str | None:
+    """A line about cores of this node that Open MPI keeps from its ranks; None where it does not.
+
+    It binds each of one or two ranks to a single core, on which all threads of the rank take turns. threads: as stated
+    by the user, who then knows. All ranks call this together.
+    """
+    ranks = node_communicator().allgather((usable_cores(), cores_of_parent()))
+    used, given = (frozenset().union(*cores) for cores in zip(*ranks, strict=True))
+    stated = threads or "OMP_NUM_THREADS" in os.environ
+    if stated or "OMPI_COMM_WORLD_SIZE" not in os.environ or len(used) >= len(given):
+        return None
+    return (
+        f"Open MPI has bound the ranks to {len(used)} of {len(given)} cores; with mpiexec --bind-to none they use all"
+    )
 
 
 def start_process_group(place: torch.device) -> None:

@@ -11,6 +11,14 @@ def usable_cores() -> frozenset[int]:
     return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
+def cores_of_parent() -> frozenset[int]:
+    """The same of the process that started this one, under MPI a launcher; where the system does not tell, none."""
+    try:
+        return frozenset(os.sched_getaffinity(os.getppid()))
+    except (AttributeError, OSError):
+        return frozenset()
+
+
 def core_count() -> int:
     """How many of them can work at once."""
     cores = len(usable_cores())

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,33 @@ def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
     assert lines[0].startswith("error: ")
     for word in words:
         assert word in lines[0]
+
+
+def pid_of_rank(launcher, rank):
+    """The process of a rank below an `mpiexec`, once it is there."""
+    for _ in range(600):
+        for entry in os.listdir("/proc"):
+            if entry.isdecimal() and _rank_below(int(entry), launcher) == rank:
+                return int(entry)
+        time.sleep(0.05)
+    raise AssertionError(f"rank {rank} did not appear")
+
+
+def _rank_below(process, launcher):
+    """The rank of a Python process that descends from `launcher`, None for another process.
+
+    By the variables that MPICH's launcher and Open MPI's set.
+    """
+    try:
+        with open(f"/proc/{process}/cmdline", "rb") as file:
+            if b"deadline.py" in file.read():
+                return None
+        with open(f"/proc/{process}/environ", "rb") as file:
+            found = re.search(rb"(?:^|\0)(?:PMI|OMPI_COMM_WORLD)_RANK=(\d+)", file.read())
+        parent = process
+        while parent > 1 and parent != launcher:
+            with open(f"/proc/{parent}/stat") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+    return int(found[1]) if found and parent == launcher else None

@@ -1,5 +1,6 @@
 """How many cores a rank takes."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -60,3 +61,36 @@ def test_ranks_share_the_cores_that_their_container_has_time_for(cores, quota, r
     node = SimpleNamespace(allgather=lambda own: [own] * ranks)
     monkeypatch.setattr(dist_util, "node_communicator", lambda: node)
     assert dist_util.cores_of_rank() == share
+
+
+@pytest.mark.parametrize(
+    ("own", "launchers", "variables", "threads", "notice"),
+    [
+        (
+            [{0}, {1}],
+            8,
+            {"OMPI_COMM_WORLD_SIZE": "2"},
+            0,
+            "Open MPI has bound the ranks to 2 of 8 cores; .*--bind-to none",
+        ),
+        ([{0}, {0}], 8, {"OMPI_COMM_WORLD_SIZE": "2"}, 0, "to 1 of 8 cores"),
+        ([{0}, {1}], 2, {"OMPI_COMM_WORLD_SIZE": "2"}, 0, None),
+        ([set(range(8))] * 2, 8, {"OMPI_COMM_WORLD_SIZE": "2"}, 0, None),
+        ([{0}, {1}], 8, {"OMPI_COMM_WORLD_SIZE": "2"}, 1, None),
+        ([{0}, {1}], 8, {"OMPI_COMM_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}, 0, None),
+        ([{0}], 8, {}, 0, None),  # taskset, by someone who wants it so
+    ],
+)
+def test_ranks_that_open_mpi_binds_to_few_cores_are_told_of(own, launchers, variables, threads, notice, monkeypatch):
+    node = SimpleNamespace(allgather=lambda _mine: [(frozenset(cores), frozenset(range(launchers))) for cores in own])
+    monkeypatch.setattr(dist_util, "node_communicator", lambda: node)
+    for name in ("OMPI_COMM_WORLD_SIZE", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = dist_util.bound_to_few_cores(threads)
+    assert found is None if notice is None else re.search(notice, found)
+
+
+def test_the_cores_of_the_parent_are_at_least_ones_own():
+    assert processors.cores_of_parent() >= processors.usable_cores()

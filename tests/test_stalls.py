@@ -12,7 +12,7 @@ import pytest
 from guided_diffusion.errors import InputError
 from guided_diffusion.stalls import stated_seconds, watching
 from tests.denoising import arguments_of, flags_of
-from tests.mpi import MPIEXEC, ROOT, needs_mpiexec
+from tests.mpi import MPIEXEC, ROOT, needs_mpiexec, pid_of_rank
 from tests.training_runs import TINY
 
 HANGING = """
@@ -74,33 +74,6 @@ def hang(tmp_path, *, seconds, hanging, hang, ranks=3):
     with start(script, ranks=ranks) as process:
         out, err = process.communicate(timeout=90)
     return process.returncode, out, err
-
-
-def pid_of_rank(launcher, rank):
-    """The process of a rank below an `mpiexec`, once it is there."""
-    for _ in range(600):
-        for entry in os.listdir("/proc"):
-            if entry.isdecimal() and _rank_below(int(entry), launcher) == rank:
-                return int(entry)
-        time.sleep(0.05)
-    raise AssertionError(f"rank {rank} did not appear")
-
-
-def _rank_below(process, launcher):
-    """The rank of a Python process that descends from `launcher`, None for another process."""
-    try:
-        with open(f"/proc/{process}/cmdline", "rb") as file:
-            if b"deadline.py" in file.read():
-                return None
-        with open(f"/proc/{process}/environ", "rb") as file:
-            found = re.search(rb"(?:^|\0)(?:PMI|OMPI_COMM_WORLD)_RANK=(\d+)", file.read())
-        parent = process
-        while parent > 1 and parent != launcher:
-            with open(f"/proc/{parent}/stat") as file:
-                parent = int(file.read().rpartition(")")[2].split()[1])
-    except OSError:
-        return None
-    return int(found[1]) if found and parent == launcher else None
 
 
 def stop_when(ready, process, rank):

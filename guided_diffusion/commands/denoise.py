@@ -16,6 +16,7 @@ from guided_diffusion.config.parser import Parser, read_flags
 from guided_diffusion.dist_util import (
     SharedError,
     SharedFailure,
+    bound_to_few_cores,
     communicator,
     device,
     on_root,
@@ -79,12 +80,14 @@ def _denoise_with(flags: dict[str, Any]) -> None:
     on_root(_check_report, flags, len(subjects or ()))
     keep_freed_memory()
     threads = share_cores(flags["threads"])
+    of_cores = bound_to_few_cores(flags["threads"])
     flags["model_path"], notices = communicator().bcast(on_root(weights_or_default, flags["model_path"]))
     loaded = load_model(flags["model_path"], {name: flags[name] for name in MODEL_FLAGS & set(flags)})
     folder = Path(flags["save_dir"])
     lock = nullcontext() if flags["info"] else one_writer(folder)
     with lock, logger.to_folder(folder):
-        for notice in (*notices, *loaded.settings.notices, *(line for one in subjects for line in one.notices)):
+        of_scans = (line for one in subjects for line in one.notices)
+        for notice in filter(None, (*notices, *loaded.settings.notices, of_cores, *of_scans)):
             logger.log(f"notice: {notice}")
         if loaded.compile_seconds is not None:
             logger.log(f"compiled the network's norms in {loaded.compile_seconds:.1f} s")

@@ -23,6 +23,7 @@ from guided_diffusion.config.parser import Parser, add_flags, as_word
 from guided_diffusion.config.training_flags import TRAINING_GROUPS, TrainingPreset
 from guided_diffusion.dist_util import (
     bfloat16_of_all,
+    bound_to_few_cores,
     communicator,
     cores_of_rank,
     device_of_all,
@@ -77,7 +78,7 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
     keep_freed_memory()
     place = device_of_all()
     settings, notices = settings_for_device(settings, place.type == "cuda", bfloat16_of_all(place))
-    for notice in filter(None, (*notices, unused_gpu())):
+    for notice in filter(None, (*notices, unused_gpu(), bound_to_few_cores(settings.run.threads))):
         logger.log(f"notice: {notice}")
     # Crops have one size, so that trying the GPU library's kernels for it pays.
     torch.backends.cudnn.benchmark = place.type == "cuda"

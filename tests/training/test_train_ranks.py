@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from guided_diffusion.checkpoints import read_plain
-from tests.mpi import MPIEXEC, ROOT, assert_refused, needs_mpiexec, run_script
+from tests.mpi import MPIEXEC, ROOT, assert_refused, needs_mpiexec, pid_of_rank, run_script
 from tests.training_runs import TINY, TWO_STEPS, assert_same_weights, environment, rows, run, wait_for, weights
 
 pytestmark = needs_mpiexec
@@ -141,7 +141,7 @@ class TestEndingTogether:
         flags = TINY | {"data_dir": data_dir, "save_dir": folder}
         with launched(flags) as process:
             wait_for(folder / "progress.csv", process, lines=3)
-            os.kill(pid_of_rank(1, process.pid), signal.SIGTERM)
+            os.kill(pid_of_rank(process.pid, 1), signal.SIGTERM)
             _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
         assert "rank 1 was asked to stop: ending after this step" in errors
@@ -191,7 +191,7 @@ def test_killed_run_goes_on_with_the_same_command(never_killed, killed_flags, tm
     flags = killed_flags | {"save_dir": folder}
     with launched(flags) as process:
         wait_for(folder / "opt000005.pt", process)
-        for pid in [pid_of_rank(rank, process.pid) for rank in ranks]:
+        for pid in [pid_of_rank(process.pid, rank) for rank in ranks]:
             os.kill(pid, signal.SIGKILL)
         process.communicate(timeout=30)
     assert process.returncode != 0
@@ -222,24 +222,3 @@ def test_killed_run_on_three_ranks(data_dir, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert_same_weights(tmp_path / "whole" / "model000006.pt", tmp_path / "parts" / "model000006.pt")
-
-
-def pid_of_rank(rank, launcher):
-    """The process of an MPI rank below `launcher`, by the variables that launchers set."""
-    names = ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    for pid in parents:
-        above = pid
-        while above in parents and above != launcher:
-            above = parents[above]
-        if above != launcher:
-            continue
-        variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
-        if any(f"{name}={rank}" in variables for name in names):
-            return pid
-    raise AssertionError(f"rank {rank} is not there")
