@@ -105,7 +105,7 @@ def zip_of(*names):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "pointer of Git LFS .* run git lfs pull"),
         (b"/annex/objects/MD5E-s10--1.pt\n", "pointer of git-annex .* run datalad get"),
         (b"\n<!DOCTYPE html>\n<html>", "a web page; download the file itself"),
-        (gzip.compress(b"weights"), "packed with gzip; unpack it first"),
+        (gzip.compress(b"weights", mtime=0), "packed with gzip; unpack it first"),
         (b"\x89HDF\r\n\x1a\n", "a file of another program; save its weights alone"),
         (zip_of("model.pt"), "an archive of model.pt; unpack it"),
         (zip_of("net/constants.pkl", "net/data.pkl"), "a TorchScript program, not weights"),
