@@ -38,7 +38,7 @@ def unserved_gpu(place: torch.device) -> InputError | None:
         return None
     major, minor = torch.cuda.get_device_capability(place)
     codes = torch.cuda.get_arch_list()
-    for kind, *generation in (re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", code).groups() for code in codes):
+    for kind, *generation in re.findall(r"\b(sm|compute)_(\d+)(\d)", " ".join(codes)):
         of_major, of_minor = map(int, generation)
         if (major, minor) >= (of_major, of_minor) and (kind == "compute" or major == of_major):
             return None

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from guided_diffusion.config import ModelConfig
 from guided_diffusion.errors import InputError
+from guided_diffusion.half_precision import has_bfloat16
 from guided_diffusion.nn import (
     GroupNorm32,
     average_pool_in_plane,
@@ -241,9 +242,12 @@ class UNetModel(nn.Module):
         return self.input_blocks[0][0].weight.dtype
 
     def convert_to_fp16(self) -> None:
-        """Halve the precision of the weights: float16 on a GPU, bfloat16 on a CPU, as `use_fp16` means elsewhere."""
-        on_gpu = self.input_blocks[0][0].weight.device.type == "cuda" or torch.cuda.is_available()
-        self.to(torch.float16 if on_gpu else torch.bfloat16)
+        """Halve the precision of the weights as `use_fp16` does: float16 on a GPU, bfloat16 on a CPU that has it."""
+        place = self.input_blocks[0][0].weight.device
+        if place.type == "cuda" or torch.cuda.is_available():
+            self.to(torch.float16)
+        elif has_bfloat16(place):
+            self.to(torch.bfloat16)
 
     def convert_to_fp32(self) -> None:
         """Convert the weights back to single precision; their rounding stays."""

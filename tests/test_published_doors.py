@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from guided_diffusion import fp16_util, logger, train_util
+from guided_diffusion import fp16_util, logger, train_util, unet
 from guided_diffusion.dist_util import dev, load_state_dict
 from guided_diffusion.errors import InputError
 from guided_diffusion.script_util import sr_create_model_and_diffusion
@@ -58,7 +58,8 @@ def test_weights_and_their_device(golden_files):
     assert dev() == torch.device("cuda" if torch.cuda.is_available() else "cpu", *([0] if dev().type == "cuda" else []))
 
 
-def test_half_precision_is_near_single_precision():
+def test_half_precision_is_near_single_precision(monkeypatch):
+    monkeypatch.setattr(unet, "has_bfloat16", lambda _place: True)
     model, _ = sr_create_model_and_diffusion(**GOLDEN_FLAGS)
     fill(model)
     rng = torch.Generator().manual_seed(0)
@@ -73,6 +74,14 @@ def test_half_precision_is_near_single_precision():
     assert not torch.equal(half, single)
     torch.testing.assert_close(half, single, rtol=0, atol=0.1 * single.abs().max().item())
     torch.testing.assert_close(again, single, rtol=0, atol=0.1 * single.abs().max().item())
+
+
+def test_a_cpu_without_bfloat16_keeps_single_precision(monkeypatch):
+    monkeypatch.setattr(unet, "has_bfloat16", lambda _place: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model, _ = sr_create_model_and_diffusion(**GOLDEN_FLAGS)
+    model.convert_to_fp16()
+    assert model.dtype == torch.float32
 
 
 def test_the_log_goes_where_it_is_configured(tmp_path):
