@@ -13,6 +13,7 @@ from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.methods.unet3d import FastUNet3D, UNet3D
 from tests.golden_weights import fill
 from tests.methods.test_methods import MODEL
+from tests.processors import REDUCED
 from tests.training_runs import assert_same_weights, rows, run
 
 METHOD = METHODS["gan3d"]
@@ -83,7 +84,7 @@ def test_a_score_is_about_23_voxels_and_about_the_low_dose_too():
 
 def test_a_continued_training_equals_an_uninterrupted_one(data_dir, tmp_path):
     # Of 16 slices: in bfloat16 maps of two are refused, which the discriminator has of 8.
-    flags = {"method": "gan3d", "microbatch": 1, "precision": "bfloat16", "crop_size": "8,8,16"}
+    flags = {"method": "gan3d", "microbatch": 1, "precision": REDUCED, "crop_size": "8,8,16"}
     flags["loss_weighting"] = "balanced"
     run(data_dir, tmp_path / "whole", **flags, max_steps=4)
     run(data_dir, tmp_path / "parts", **flags, max_steps=2)

@@ -12,6 +12,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.script_util import create_model
 from guided_diffusion.training.settings import training_settings
 from tests.mpi import ROOT
+from tests.processors import REDUCED
 from tests.training_runs import SCRIPT, TINY, assert_same_weights, environment, rows, run, wait_for, weights
 
 
@@ -26,7 +27,7 @@ class TestContinuing:
                 "noise_schedule": "cosine",
                 "batch_size": 4,
             },
-            {"precision": "bfloat16", "microbatch": 1, "grad_clip": 0.01},
+            {"precision": REDUCED, "microbatch": 1, "grad_clip": 0.01},
         ],
     )
     def test_continued_run_equals_an_uninterrupted_one(self, data_dir, tmp_path, flags):

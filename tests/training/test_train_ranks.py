@@ -15,6 +15,7 @@ import torch
 
 from guided_diffusion.checkpoints import read_plain
 from tests.mpi import MPIEXEC, ROOT, assert_refused, needs_mpiexec, pid_of_rank, run_script
+from tests.processors import REDUCED
 from tests.training_runs import TINY, TWO_STEPS, assert_same_weights, environment, rows, run, wait_for, weights
 
 pytestmark = needs_mpiexec
@@ -26,7 +27,7 @@ JOBS = str(ROOT / "tests" / "train_jobs.py")
 LEARNING = TWO_STEPS | {"schedule_sampler": "loss-second-moment", "save_interval": 1, "max_steps": 8}
 SHARED = LEARNING | {"batch_size": 3, "microbatch": 2}
 ALONE = LEARNING | {"batch_size": 6}
-FRUGAL = {"max_steps": 2, "precision": "bfloat16", "dropout": 0.1}
+FRUGAL = {"max_steps": 2, "precision": REDUCED, "dropout": 0.1}
 
 finds_ranks = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its ranks through /proc")
 
