@@ -9,7 +9,6 @@ import torch
 from guided_diffusion.errors import InputError
 
 NODES = Path("/dev")
-_INSTEAD = "install a build that has, or set CUDA_VISIBLE_DEVICES= (empty) to calculate on the CPU"
 
 
 def unused_gpu() -> str | None:
@@ -45,5 +44,5 @@ def unserved_gpu(place: torch.device) -> InputError | None:
     name = torch.cuda.get_device_name(place)
     return InputError(
         f"{name} has compute capability {major}.{minor}, for which PyTorch {torch.__version__} has no code"
-        f" ({', '.join(codes)}): {_INSTEAD}"
+        f" ({', '.join(codes)}): install a build that has, or set CUDA_VISIBLE_DEVICES= (empty) to use the CPU"
     )

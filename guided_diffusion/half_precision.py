@@ -5,6 +5,13 @@ import torch
 SLOW_BFLOAT16 = "--precision bfloat16: this device has no kernels for it; float32 is many times faster"
 
 
+def fp16_on_cpu(has: bool) -> tuple[str, str]:
+    """The precision that `use_fp16` means on a CPU that has bfloat16 or not, and a notice of it."""
+    if has:
+        return "bfloat16", "use_fp16 on a CPU means bfloat16"
+    return "float32", "use_fp16 on a CPU means float32, since it has no bfloat16"
+
+
 def has_bfloat16(device: torch.device) -> bool:
     """Whether a device has kernels for bfloat16: GPUs since NVIDIA's Ampere, CPUs with AVX-512 and the like.
 

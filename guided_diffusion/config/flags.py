@@ -22,7 +22,7 @@ class Role(Enum):
     TRAINING = "the weights that training finds"
     STEPS = "the steps of sampling; no effect on methods of a single network call"
     DRAWING = "the images drawn about a predicted mean; no effect on methods that draw none"
-    SAMPLING = "how a volume is cut into patches and given noise"
+    SAMPLING = "how a volume is cut into patches, given noise and computed"
     ARITHMETIC = "rounding only: precision, and how much is computed at once"
     IMAGES = "the values of the images that are read or written"
     MACHINE = "time and memory, not the result"

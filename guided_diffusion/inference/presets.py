@@ -31,7 +31,7 @@ from guided_diffusion.config.inference_flags import (
 )
 from guided_diffusion.config.parser import read_flags
 from guided_diffusion.errors import InputError
-from guided_diffusion.half_precision import SLOW_BFLOAT16
+from guided_diffusion.half_precision import SLOW_BFLOAT16, fp16_on_cpu
 from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.samplers import SAMPLERS, STARTS
 from guided_diffusion.script_util import configs_from_flags
@@ -217,7 +217,7 @@ def _precision(flags: dict[str, Any], recommended: str, on_gpu: bool, has_bfloat
     if "use_fp16" not in flags:
         return recommended if has_bfloat16 else "float32"
     if flags["use_fp16"] and not on_gpu:
-        chosen = "bfloat16" if has_bfloat16 else "float32"
-        notices.append(f"use_fp16 on a CPU means {chosen}" + ("" if has_bfloat16 else ", since it has no bfloat16"))
+        chosen, notice = fp16_on_cpu(has_bfloat16)
+        notices.append(notice)
         return chosen
     return "float16" if flags["use_fp16"] else "float32"

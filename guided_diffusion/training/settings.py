@@ -24,7 +24,7 @@ from guided_diffusion.config.training_flags import (
     RunFlags,
 )
 from guided_diffusion.errors import InputError
-from guided_diffusion.half_precision import SLOW_BFLOAT16
+from guided_diffusion.half_precision import SLOW_BFLOAT16, fp16_on_cpu
 from guided_diffusion.losses import WEIGHTINGS
 from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.script_util import configs_from_flags
@@ -85,8 +85,8 @@ def settings_for_device(
     notices = []
     chosen = settings.optimisation.precision
     if settings.model.use_fp16 and not on_gpu:
-        chosen = "bfloat16" if has_bfloat16 else "float32"
-        notices.append(f"use_fp16 on a CPU means {chosen}" + ("" if has_bfloat16 else ", since it has no bfloat16"))
+        chosen, notice = fp16_on_cpu(has_bfloat16)
+        notices.append(notice)
         settings = replace(settings, model=replace(settings.model, use_fp16=False))
     elif chosen == "bfloat16" and not has_bfloat16:
         if "precision" in settings.given:
