@@ -1,6 +1,7 @@
 """Which precision a device calculates in, so that none is slowed down a hundred times."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from guided_diffusion.config import DEMO_DIFFUSION, DEMO_MODEL, DEMO_PREPROCESSI
 from guided_diffusion.half_precision import SLOW_BFLOAT16, has_bfloat16
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.inference.presets import inference_settings
+from guided_diffusion.training import loop
 from guided_diffusion.training.settings import settings_for_device, training_settings
 from tests.mpi import ROOT, needs_mpiexec, succeed
 
@@ -76,6 +78,19 @@ def test_training(given, on_gpu, has, precision, use_fp16, words):
     assert (settings.optimisation.precision, settings.model.use_fp16) == (precision, use_fp16)
     assert len(notices) == len(words)
     assert all(notice.startswith(start) for notice, start in zip(notices, words, strict=True))
+
+
+@pytest.mark.parametrize(("has", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_validation_scores_weights_in_the_precision_of_inference(has, dtype, monkeypatch):
+    monkeypatch.setattr(loop, "has_bfloat16", lambda _place: has)
+    model = torch.nn.Linear(1, 1)
+    run = SimpleNamespace(
+        model=model,
+        settings=SimpleNamespace(sampler=REDUCED.sampler),
+        trainer=SimpleNamespace(device=CPU),
+        validator=SimpleNamespace(score=lambda scored: scored.weight.dtype),
+    )
+    assert loop.TrainLoop._score(run, model.state_dict()) == dtype
 
 
 def test_loaded_weights_are_in_float32_where_there_is_no_bfloat16(monkeypatch):

@@ -103,6 +103,14 @@ def test_without_packed_weights_the_network_is_the_same(monkeypatch, with_onednn
     torch.testing.assert_close(output, call(model, *inputs()), rtol=1e-5, atol=1e-5)
 
 
+def test_maps_keep_their_layout_where_onednn_has_no_kernel(monkeypatch):
+    """In bfloat16 the plain kernel puts channels first, and the norms that follow refuse such maps."""
+    monkeypatch.setattr(fast_layers, "_packs", lambda *_: False)
+    conv = FastConv(torch.ones(4, 4, 3, 3, 3, dtype=torch.bfloat16), None, (1, 1, 1), (1, 1, 1))
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert conv(maps(4, 3, 5, 6).bfloat16()).is_contiguous(memory_format=LAYOUT)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)])
 def test_threads_change_no_bit(dtype, threads):
     """Slices that do not divide evenly, at a size where the library's own norm does depend on the threads."""
