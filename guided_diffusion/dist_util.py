@@ -16,8 +16,11 @@ import torch
 import torch.distributed as dist
 
 from guided_diffusion import checkpoints
-from guided_diffusion.communicator import communicator, meet, node_communicator, wait_until
-from guided_diffusion.failing_together import (
+from guided_diffusion.machine.gpus import unserved_gpu
+from guided_diffusion.machine.half_precision import has_bfloat16
+from guided_diffusion.machine.processors import core_count, cores_of_parent, usable_cores
+from guided_diffusion.ranks.communicator import communicator, meet, node_communicator, wait_until
+from guided_diffusion.ranks.failing_together import (
     SharedError,
     SharedFailure,
     on_root,
@@ -26,10 +29,7 @@ from guided_diffusion.failing_together import (
     shared,
     told,
 )
-from guided_diffusion.gpus import unserved_gpu
-from guided_diffusion.half_precision import has_bfloat16
-from guided_diffusion.leaving import abort, end_all, run_main
-from guided_diffusion.processors import core_count, cores_of_parent, usable_cores
+from guided_diffusion.ranks.leaving import abort, end_all, run_main
 
 __all__ = [
     "SharedError",

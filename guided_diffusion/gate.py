@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import BinaryIO
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.machine_memory import available_bytes
+from guided_diffusion.machine.free_memory import available_bytes
 
 # Bounds of the size that a packed file unpacks to: in bytes, and in times its own size. Volumes of noise shrink to a
 # third, virtual patients to a fiftieth; deflate's own limit is 1032.

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from guided_diffusion.config import ModelConfig
 from guided_diffusion.errors import InputError
-from guided_diffusion.half_precision import has_bfloat16
+from guided_diffusion.machine.half_precision import has_bfloat16
 from guided_diffusion.nn import (
     GroupNorm32,
     average_pool_in_plane,

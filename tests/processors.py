@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from guided_diffusion.half_precision import has_bfloat16
+from guided_diffusion.machine.half_precision import has_bfloat16
 
 REDUCED = "bfloat16" if has_bfloat16(torch.device("cpu")) else "float32"
 """The precision of trainings for which it is not the point."""

@@ -14,14 +14,15 @@ SOURCES = ("guided_diffusion", "evaluation", "scripts")
 
 # What each part may import. Parts of `guided_diffusion` are its folders; its own files and `config` are "core", but for
 # those that everything may use.
-BASE = ("control_groups", "errors", "files", "gate", "machine_memory")
+BASE = ("errors", "files", "gate", "machine")
 PET = {"pet", "base"}
-CORE = {"core", *PET}
+CORE = {"core", "ranks", *PET}
 METHODS = {"methods", "fast", *CORE}
 RUNS = {"report", *METHODS}
 COMMANDS = {"commands", "inference", "training", "simulation", *RUNS}
 MAY_IMPORT = {
     "base": {"base"},
+    "ranks": {"ranks", "base"},
     "pet": PET,
     "simulation": {"simulation", *PET},
     "core": CORE,

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from guided_diffusion import dist_util, gpus
+from guided_diffusion import dist_util
 from guided_diffusion.inference import loading
+from guided_diffusion.machine import gpus
 from tests.mpi import ROOT
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from guided_diffusion.config import DEMO_MODEL, RELEASED_MODEL, DiffusionConfig
 from guided_diffusion.fast.fast_unet import FastSuperResModel
-from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.machine.memory import keep_freed_memory
 from guided_diffusion.network_memory import network_bytes
 from guided_diffusion.script_util import create_model
 
@@ -96,7 +96,7 @@ from pathlib import Path
 import torch
 from guided_diffusion.config import LOCAL_MODEL, DiffusionConfig
 from guided_diffusion.methods.registry import METHODS
-from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.machine.memory import keep_freed_memory
 
 def status(name):
     return 1024 * int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

@@ -17,7 +17,7 @@ from guided_diffusion.config import (
 )
 from guided_diffusion.fast.compiled import compiled_norm_silu
 from guided_diffusion.fast.fast_unet import FastSuperResModel
-from guided_diffusion.half_precision import has_bfloat16
+from guided_diffusion.machine.half_precision import has_bfloat16
 from guided_diffusion.script_util import create_model
 from guided_diffusion.unet import SuperResModel
 

@@ -12,7 +12,7 @@ from evaluation.benchmark.section import Section
 from evaluation.benchmark.timing import alternate
 from guided_diffusion.fast.compiled import compiler, has_compiler
 from guided_diffusion.fast.layers import LAYOUT, FastConv
-from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.machine.memory import keep_freed_memory
 
 NAMES = {"ratio_fast": FAST, "ratio_float32": EXACT, "ratio_compiled": COMPILED}
 _MAIN = next(iter(measured_networks.CONFIGS))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from evaluation.benchmark import measured_networks
-from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.machine.memory import keep_freed_memory
 
 _STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")

@@ -15,7 +15,7 @@ import numpy as np
 
 from evaluation.benchmark.section import Section
 from guided_diffusion.errors import InputError
-from guided_diffusion.processors import core_count
+from guided_diffusion.machine.processors import core_count
 
 ROOT = Path(__file__).parents[2]
 _PATCHES, _PATCH_SIZE, _OVERLAP = 12, 16, 4  # twelve patches divide evenly among one to four ranks

@@ -14,7 +14,7 @@ from evaluation.measures.uptake import SMALLEST_LESION_MM, bias_percent, lesions
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.loading import load_model
-from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.machine.memory import keep_freed_memory
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv_peak import suv_peak
 from guided_diffusion.pet.trial_manifest import Case, read_cases

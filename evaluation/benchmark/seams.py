@@ -12,7 +12,7 @@ from evaluation.measures.patch_seams import seam_index
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.loading import load_model
-from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.machine.memory import keep_freed_memory
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.trial_manifest import read_cases
 from guided_diffusion.pet.volume import load_volume

@@ -13,7 +13,7 @@ from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.inference.presets import inference_settings
 from guided_diffusion.interfaces import Process
-from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.machine.memory import keep_freed_memory
 from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.unet import UNetModel

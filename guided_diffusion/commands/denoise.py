@@ -41,12 +41,12 @@ from guided_diffusion.inference.subjects import (
     write_manifest,
     write_volumes,
 )
-from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.machine.memory import keep_freed_memory
 from guided_diffusion.pet.formats.dicom_writer import check_derivable, save_dicom_series
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import in_suv_basis, load_volume
-from guided_diffusion.stalls import stated_seconds, watching
+from guided_diffusion.ranks.stalls import stated_seconds, watching
 
 if TYPE_CHECKING:
     from guided_diffusion.commands.report import PlannedReport

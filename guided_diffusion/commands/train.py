@@ -35,12 +35,12 @@ from guided_diffusion.dist_util import (
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import check_space, writable_folder
 from guided_diffusion.folder_lock import one_writer
-from guided_diffusion.gpus import unused_gpu
 from guided_diffusion.image_datasets import CropShares, CropSource, Pair, find_pairs
 from guided_diffusion.interfaces import Method
-from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.machine.gpus import unused_gpu
+from guided_diffusion.machine.memory import keep_freed_memory
 from guided_diffusion.methods.registry import METHODS
-from guided_diffusion.stalls import stated_seconds, watching
+from guided_diffusion.ranks.stalls import stated_seconds, watching
 from guided_diffusion.training.history import history_of_run
 from guided_diffusion.training.loop import TrainLoop
 from guided_diffusion.training.ranks import process_group

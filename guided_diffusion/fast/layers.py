@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guided_diffusion.half_precision import has_bfloat16
+from guided_diffusion.machine.half_precision import has_bfloat16
 from guided_diffusion.nn import GroupNorm32, doubling_kernels
 
 LAYOUT = torch.channels_last_3d

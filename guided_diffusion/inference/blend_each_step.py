@@ -25,7 +25,7 @@ from guided_diffusion.inference.assembly import Assembly
 from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.overlaps import Fusion
 from guided_diffusion.inference.patch_sampling import PatchResult, PatchTask, PatchTiming, make_task, sample_batch
-from guided_diffusion.memory import PatchesTooLarge, is_out_of_memory
+from guided_diffusion.machine.memory import PatchesTooLarge, is_out_of_memory
 from guided_diffusion.pet.patches import PatchPlan
 from guided_diffusion.tasks import Tag, block_of
 

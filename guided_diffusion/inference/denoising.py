@@ -19,7 +19,7 @@ from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.patch_sampling import Blending, PatchTiming
 from guided_diffusion.inference.results import Denoised, DrawnResult, Result
 from guided_diffusion.inference.resume import FinishedPatches
-from guided_diffusion.memory import PatchesTooLarge
+from guided_diffusion.machine.memory import PatchesTooLarge
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.normalisation import normalise
 from guided_diffusion.pet.patches import PatchPlan, pad_in_plane

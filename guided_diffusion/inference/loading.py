@@ -14,9 +14,9 @@ from guided_diffusion.dist_util import bfloat16_of_all, device, device_of_all, r
 from guided_diffusion.errors import InputError
 from guided_diffusion.fast.compiled import compiled_norm_silu
 from guided_diffusion.fast.layers import NormSilu, norm_silu
-from guided_diffusion.gpus import unused_gpu
 from guided_diffusion.inference.presets import MODEL_FLAGS, Settings, inference_settings
 from guided_diffusion.interfaces import Method, Network, Process, without_margin
+from guided_diffusion.machine.gpus import unused_gpu
 from guided_diffusion.methods.registry import METHODS
 
 

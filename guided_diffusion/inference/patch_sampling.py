@@ -21,7 +21,7 @@ from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.interfaces import Network, Process, without_margin
 from guided_diffusion.noise import axial_noise
 from guided_diffusion.pet.patches import PatchPlan
-from guided_diffusion.stalls import sign_of_life, working
+from guided_diffusion.ranks.stalls import sign_of_life, working
 
 DRAWS_TOGETHER = 10
 """Images drawn of a patch per call: what they share is computed once, but all are held in memory."""

@@ -15,7 +15,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.patch_sampling import groups_of_draws
 from guided_diffusion.interfaces import Network
-from guided_diffusion.memory import free_bytes
+from guided_diffusion.machine.memory import free_bytes
 from guided_diffusion.network_memory import fitting_patch_size, shorter
 from guided_diffusion.pet.geometry import to_model_grid
 from guided_diffusion.pet.grid import Volume

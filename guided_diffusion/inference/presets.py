@@ -31,7 +31,7 @@ from guided_diffusion.config.inference_flags import (
 )
 from guided_diffusion.config.parser import read_flags
 from guided_diffusion.errors import InputError
-from guided_diffusion.half_precision import SLOW_BFLOAT16, fp16_on_cpu
+from guided_diffusion.machine.half_precision import SLOW_BFLOAT16, fp16_on_cpu
 from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.samplers import SAMPLERS, STARTS
 from guided_diffusion.script_util import configs_from_flags

@@ -22,10 +22,10 @@ from guided_diffusion.checkpoints import StateDict, save_checkpoint, save_plain
 from guided_diffusion.config import Header
 from guided_diffusion.dist_util import communicator, on_root, raise_together
 from guided_diffusion.errors import InputError
-from guided_diffusion.half_precision import has_bfloat16
 from guided_diffusion.image_datasets import CropSource
+from guided_diffusion.machine.half_precision import has_bfloat16
 from guided_diffusion.methods.registry import METHODS
-from guided_diffusion.stalls import sign_of_life, working
+from guided_diffusion.ranks.stalls import sign_of_life, working
 from guided_diffusion.training.averages import MovingAverages
 from guided_diffusion.training.batches import Batch, batches
 from guided_diffusion.training.progress import VALIDATION_COLUMNS, Interval, progress_bar, progress_columns

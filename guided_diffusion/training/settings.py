@@ -24,8 +24,8 @@ from guided_diffusion.config.training_flags import (
     RunFlags,
 )
 from guided_diffusion.errors import InputError
-from guided_diffusion.half_precision import SLOW_BFLOAT16, fp16_on_cpu
 from guided_diffusion.losses import WEIGHTINGS
+from guided_diffusion.machine.half_precision import SLOW_BFLOAT16, fp16_on_cpu
 from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.script_util import configs_from_flags
 

@@ -13,8 +13,8 @@ from guided_diffusion.config.inference_flags import Sampling
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference import planning
 from guided_diffusion.inference.denoising import denoise_volume
-from guided_diffusion.machine_memory import container_bytes
-from guided_diffusion.memory import free_bytes, is_out_of_memory
+from guided_diffusion.machine.free_memory import container_bytes
+from guided_diffusion.machine.memory import free_bytes, is_out_of_memory
 from guided_diffusion.script_util import create_model
 from tests.denoising import loaded_model
 from tests.inference.test_realisations import DIFFUSION, GRID, Mixer, scan

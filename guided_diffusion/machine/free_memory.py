@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from guided_diffusion.control_groups import groups_with
+from guided_diffusion.machine.control_groups import groups_with
 
 # A control group's files of its limit and its use, and the entry of memory.stat that counts cached files.
 _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")

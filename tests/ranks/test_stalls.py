@@ -10,7 +10,7 @@ import time
 import pytest
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.stalls import stated_seconds, watching
+from guided_diffusion.ranks.stalls import stated_seconds, watching
 from tests.denoising import arguments_of, flags_of
 from tests.mpi import MPIEXEC, ROOT, needs_mpiexec, pid_of_rank
 from tests.training_runs import TINY
@@ -18,7 +18,7 @@ from tests.training_runs import TINY
 HANGING = """
 import os, sys, time
 from guided_diffusion.dist_util import communicator, meet, run_main
-from guided_diffusion.stalls import sign_of_life, watching, working
+from guided_diffusion.ranks.stalls import sign_of_life, watching, working
 
 def main():
     with watching({seconds}):
@@ -40,7 +40,7 @@ run_main(main)
 STOPPING = """
 import os, signal, sys, time
 from guided_diffusion.dist_util import meet, run_main
-from guided_diffusion import stalls
+from guided_diffusion.ranks import stalls
 
 stalls.LEAST_SECONDS = {least}
 
@@ -157,7 +157,7 @@ def test_nothing_is_said_of_ranks_that_end_in_time(tmp_path, seconds):
 def test_a_deadline_ends_a_process_that_runs_no_python(met, code):
     """PyDLL keeps the interpreter's lock, as MPI's start does."""
     script = (
-        "import ctypes\nfrom guided_diffusion.deadline import Deadline\ndeadline = Deadline(2, 'too late')\n"
+        "import ctypes\nfrom guided_diffusion.ranks.deadline import Deadline\ndeadline = Deadline(2, 'too late')\n"
         f"if {met}: deadline.met()\nctypes.PyDLL(None).sleep(4)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)

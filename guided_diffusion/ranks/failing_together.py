@@ -7,8 +7,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from guided_diffusion.communicator import communicator, meet
 from guided_diffusion.errors import Failure, InputError, refused_path
+from guided_diffusion.ranks.communicator import communicator, meet
 
 T = TypeVar("T")
 

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from guided_diffusion import dist_util, processors
+from guided_diffusion import dist_util
+from guided_diffusion.machine import processors
 
 
 def write_group(folder, text, version):

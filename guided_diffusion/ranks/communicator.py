@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.launchers import how_to_start, launch
-from guided_diffusion.mpi_segments import remove_names, remove_namesakes
+from guided_diffusion.ranks.launchers import how_to_start, launch
+from guided_diffusion.ranks.mpi_segments import remove_names, remove_namesakes
 
 T = TypeVar("T")
 

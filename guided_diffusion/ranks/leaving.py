@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from guided_diffusion.communicator import LaunchError, communicator, meet
 from guided_diffusion.errors import InputError, refused_path
-from guided_diffusion.failing_together import SharedError, SharedFailure, told
+from guided_diffusion.ranks.communicator import LaunchError, communicator, meet
+from guided_diffusion.ranks.failing_together import SharedError, SharedFailure, told
 
 # Exit codes of a process that was interrupted, and of one whose output nobody reads any more, as shells have them.
 INTERRUPTED, READER_GONE = 130, 141

@@ -8,7 +8,7 @@ import pytest
 PROBE = """
 import resource, sys
 import torch
-from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.machine.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for _ in range(4):
@@ -30,8 +30,8 @@ def test_allocating_again_costs_no_page_faults():
 
 KEPT = """
 import torch
-from guided_diffusion.machine_memory import kept_bytes
-from guided_diffusion.memory import keep_freed_memory
+from guided_diffusion.machine.free_memory import kept_bytes
+from guided_diffusion.machine.memory import keep_freed_memory
 keep_freed_memory()
 image = torch.ones(48 * 2**20)
 held = kept_bytes()

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from guided_diffusion.control_groups import groups_with
+from guided_diffusion.machine.control_groups import groups_with
 
 
 def usable_cores() -> frozenset[int]:

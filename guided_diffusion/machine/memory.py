@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from guided_diffusion.machine_memory import available_bytes
+from guided_diffusion.machine.free_memory import available_bytes
 
 # Parameters of mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3

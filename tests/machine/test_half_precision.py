@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from guided_diffusion import dist_util
 from guided_diffusion.config import DEMO_DIFFUSION, DEMO_MODEL, DEMO_PREPROCESSING, Header, SamplerConfig
-from guided_diffusion.half_precision import SLOW_BFLOAT16, has_bfloat16
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.inference.presets import inference_settings
+from guided_diffusion.machine.half_precision import SLOW_BFLOAT16, has_bfloat16
 from guided_diffusion.training import loop
 from guided_diffusion.training.settings import settings_for_device, training_settings
 from tests.mpi import ROOT, needs_mpiexec, succeed

@@ -2,7 +2,7 @@
 
 import pytest
 
-from guided_diffusion.launchers import Launch, how_to_start, launch
+from guided_diffusion.ranks.launchers import Launch, how_to_start, launch
 from tests.denoising import arguments_of
 from tests.mpi import run_script
 

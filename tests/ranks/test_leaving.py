@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from guided_diffusion.failing_together import SharedError, on_root
+from guided_diffusion.ranks.failing_together import SharedError, on_root
 from tests.mpi import ROOT
 
-MAIN = "from guided_diffusion.leaving import run_main; run_main({})"
+MAIN = "from guided_diffusion.ranks.leaving import run_main; run_main({})"
 TALK = "lambda: [print('line', number) for number in range(100_000)]"
 BROKEN = "lambda: open(3, 'w').write('x' * 100_000)"
 

@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from guided_diffusion.deadline import Deadline
-from guided_diffusion.dist_util import SharedError, communicator, meet
-from guided_diffusion.launchers import launch
+from guided_diffusion.ranks.communicator import communicator, meet
+from guided_diffusion.ranks.deadline import Deadline
+from guided_diffusion.ranks.failing_together import SharedError
+from guided_diffusion.ranks.launchers import launch
 
 LEAST_SECONDS = 60.0
 """The shortest bound that follows from measured steps, and of starting and ending: a busy machine may keep a process
