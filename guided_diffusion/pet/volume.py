@@ -10,7 +10,7 @@ from guided_diffusion.pet import remote
 from guided_diffusion.pet.contents import Contents, single_scan
 from guided_diffusion.pet.formats import arrays, dicom, nifti, volume_formats
 from guided_diffusion.pet.formats.declaration import Request, StoredArray
-from guided_diffusion.pet.formats.dicom_files import is_archive
+from guided_diffusion.pet.formats.dicom_files import holds_series
 from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_VOXEL_MM, Volume, centred_affine, on_one_grid
 from guided_diffusion.pet.plausibility import check_suv
 from guided_diffusion.pet.suv import SUVOverrides
@@ -25,7 +25,8 @@ def load_volume(
     series: str | None = None,
     overrides: SUVOverrides | None = None,
 ) -> Volume:
-    """Loads a PET image in SUV: `.npz`, `.mat`, NIfTI and whatever else nibabel reads, a DICOM folder or `.zip`.
+    """Loads a PET image in SUV: `.npz`, `.mat`, NIfTI and whatever else nibabel reads, a DICOM folder or `.zip`, or
+    a DICOM file of many frames.
 
     Args:
         path: file or folder, local or remote (`gs://`, `az://`, `https://`).
@@ -44,7 +45,7 @@ def load_volume(
         # With --series a folder is searched whole, whatever lies beside.
         found = single_scan(local) if series is None else Contents((local,))
         (scan,) = found.scans
-        if scan.is_dir() or (volume_formats.format_of(scan) is None and is_archive(scan)):
+        if scan.is_dir() or (volume_formats.format_of(scan) is None and holds_series(scan)):
             return _checked(dicom.load_suv(scan, series=series, overrides=overrides), str(path))
         stored = volume_formats.read(scan, Request(overrides=overrides))
     return _checked(_placed(stored, bare_voxel_mm, bare_axis_codes), str(path), found.notices)

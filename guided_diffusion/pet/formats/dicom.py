@@ -133,7 +133,9 @@ def conversion_of(found: Series, overrides: SUVOverrides | None = None) -> SUVCo
 
 @contextmanager
 def open_series(path: Path, *, series: str | None = None) -> Iterator[Series]:
-    """Finds the one PET series under a folder (nested ones too) or in a `.zip`, which stays open inside the context.
+    """Finds the one PET series under a folder (nested ones too), or in a `.zip` or a file of many frames.
+
+    A zip stays open inside the context.
 
     Raises:
         InputError: as `load_suv`.

@@ -23,7 +23,7 @@ from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats.deflated import check_deflated
 from guided_diffusion.pet.formats.folder_walk import Folder, LeftOut, walk
-from guided_diffusion.pet.formats.opening import HEAD_BYTES, open_unpacked
+from guided_diffusion.pet.formats.opening import HEAD_BYTES, head_of, open_unpacked
 from guided_diffusion.pet.formats.series_checks import CHECKED_TAGS, PET_CLASSES
 from guided_diffusion.pet.suv import SUV_TAGS
 from guided_diffusion.pet.text import printable
@@ -80,16 +80,18 @@ class Slices:
 
 @contextmanager
 def open_files(path: Path) -> Iterator[Slices]:
-    """All DICOM files under a folder, or in a `.zip`, which stays open inside the context.
+    """All DICOM files under a folder, or in a `.zip`, which stays open inside the context; or the one file alone.
 
     Raises:
         InputError: a file is DICOM but damaged, or is called like the slices beside it but is no DICOM file.
     """
     if path.is_dir():
         yield _read_all(*_files_of_folder(walk(path)))
-        return
-    with open_zip(path) as archive:
-        yield _read_all(*_members_of(archive, path))
+    elif is_dicom(head_of(path)):
+        yield _read_all([file_at(path)], [])
+    else:
+        with open_zip(path) as archive:
+            yield _read_all(*_members_of(archive, path))
 
 
 def is_dicom(head: bytes) -> bool:
@@ -102,9 +104,27 @@ def is_dicom(head: bytes) -> bool:
     return bool(_VR.match(head[4:6])) or int.from_bytes(head[4:8], "little") <= 1024
 
 
-def is_archive(path: Path) -> bool:
-    """Whether a file is taken as a zip of DICOM files: called one, or being one under another name."""
-    return path.suffix.lower() == ".zip" or is_zip_of_dicom(path)
+def holds_series(path: Path) -> bool:
+    """Whether a file is a series by itself: called or being a zip of DICOM files, or a whole series of many frames.
+
+    Raises:
+        InputError: it is damaged, or a DICOM file beside one of many frames is.
+    """
+    if not is_dicom(head_of(path)):
+        return path.suffix.lower() == ".zip" or is_zip_of_dicom(path)
+    header = header_of(file_at(path))
+    return (tags.number(header, "NumberOfFrames") or 1) > 1 and not _has_other_parts(path, header)
+
+
+def _has_other_parts(path: Path, header: Dataset) -> bool:
+    """Whether another file of the folder belongs to the series of this one; copies of it do not count."""
+    for other in path.parent.iterdir():
+        if other.is_file() and is_dicom(head_of(other)):
+            beside = header_of(file_at(other))
+            one_series = beside.get("SeriesInstanceUID") == header.get("SeriesInstanceUID")
+            if one_series and beside.get("SOPInstanceUID") != header.get("SOPInstanceUID"):
+                return True
+    return False
 
 
 def is_zip_of_dicom(path: Path) -> bool:

@@ -66,6 +66,23 @@ def test_a_volume_may_be_split_over_files_and_zipped(tmp_path, slices, write, pa
     assert_same_as_classic(tmp_path, "s.zip")
 
 
+@KINDS
+def test_the_path_of_its_only_file_is_enough(tmp_path, slices, write):
+    write(tmp_path / "s" / "whole.dcm", slices)
+    (tmp_path / "s" / "copy.dcm").write_bytes((tmp_path / "s" / "whole.dcm").read_bytes())
+    write(tmp_path / "s" / "of_another_series.dcm", slices, SeriesInstanceUID="1.2.3")
+    (tmp_path / "s" / "empty.dcm").touch()
+    assert_same_as_classic(tmp_path, "s/whole.dcm")
+
+
+@KINDS
+def test_one_file_of_several_is_sent_to_its_folder(tmp_path, slices, write):
+    for number, part in enumerate((slices[:2], slices[2:])):
+        write(tmp_path / "s" / f"{number}.dcm", part)
+    with pytest.raises(InputError, match=r"0\.dcm: is one DICOM file; give the folder of its series"):
+        load_volume(tmp_path / "s" / "0.dcm")
+
+
 def test_an_object_is_read_once_for_its_pixels_and_then_let_go(tmp_path, slices, monkeypatch):
     enhanced(tmp_path / "s" / "whole.dcm", slices)
     reads = []
