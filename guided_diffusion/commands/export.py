@@ -10,7 +10,7 @@ from torch import Tensor
 from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
 from guided_diffusion.config import Header, Role, flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
-from guided_diffusion.config.training_flags import RECOMMENDED_PATCHES, RECOMMENDED_SAMPLERS
+from guided_diffusion.config.training_presets import TRAINING_PRESETS
 from guided_diffusion.errors import InputError
 from guided_diffusion.methods.registry import method_named
 
@@ -28,7 +28,7 @@ class ExportFlags:
     )
     out: Path = flag(MISSING, "the file to write", Role.FILES, metavar="FILE")
     preset: str | None = flag(
-        None, "recommend this preset's patches and sampler", Role.SAMPLING, choices=tuple(RECOMMENDED_PATCHES)
+        None, "recommend this preset's patches and sampler", Role.SAMPLING, choices=tuple(TRAINING_PRESETS)
     )
 
 
@@ -83,8 +83,9 @@ def _mean_of(checkpoints: Sequence[str]) -> tuple[Header, dict[str, Tensor]]:
 
 def _recommending(header: Header, preset: str) -> Header:
     """The header with a preset's patches, and its sampler if the method samples at all."""
-    method, grid = method_named(header.method, "the header's method"), RECOMMENDED_PATCHES[preset]
+    method, recommended = method_named(header.method, "the header's method"), TRAINING_PRESETS[preset]
+    grid = recommended.patches
     # A slice is whole wherever a patch ends.
     patches = {"patch_size": grid.patch_size, "overlap": 0 if method.dims == 2 else grid.overlap}
-    sampler = RECOMMENDED_SAMPLERS.get(preset, header.sampler) if method.sampled else header.sampler
+    sampler = recommended.sampler if method.sampled else header.sampler
     return replace(header, preprocessing=replace(header.preprocessing, **patches), sampler=sampler)

@@ -20,7 +20,8 @@ from guided_diffusion.checkpoints import load_weights
 from guided_diffusion.config import Role, flags_of, flags_with
 from guided_diffusion.config.flags import FIXED_BY_HEADER
 from guided_diffusion.config.parser import Parser, add_flags, as_word
-from guided_diffusion.config.training_flags import TRAINING_GROUPS, TrainingPreset
+from guided_diffusion.config.training_flags import TRAINING_GROUPS, PresetFlag
+from guided_diffusion.config.training_presets import TRAINING_PRESETS
 from guided_diffusion.dist_util import (
     bfloat16_of_all,
     bound_to_few_cores,
@@ -53,7 +54,7 @@ from guided_diffusion.training.validation import Validator
 def create_parser(description: str) -> Parser:
     """All flags of training. Those that are not given stay out of the result."""
     parser = Parser(description)
-    add_flags(parser, TrainingPreset, given_only=True)
+    add_flags(parser, PresetFlag, given_only=True)
     roles = set(Role) - {Role.SAMPLING}
     for title, flags in TRAINING_GROUPS.items():
         add_flags(parser.add_argument_group(title), flags, roles=roles, given_only=True, choices={"method": METHODS})
@@ -77,6 +78,9 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
     """Train until a limit is reached; `folder` exists. Called by all ranks, with the same settings."""
     keep_freed_memory()
     place = device_of_all()
+    if preset := settings.given.get("preset"):
+        flags = TRAINING_PRESETS[preset].flags.items()
+        logger.log(f"--preset {preset}: {' '.join(f'--{name} {as_word(value)}' for name, value in flags)}")
     settings, notices = settings_for_device(settings, place.type == "cuda", bfloat16_of_all(place))
     for notice in filter(None, (*notices, unused_gpu(), bound_to_few_cores(settings.run.threads))):
         logger.log(f"notice: {notice}")
@@ -242,7 +246,7 @@ def _count(pairs: list[Pair]) -> str:
 
 def _provenance(settings: TrainSettings, pairs: list[Pair], threads: int, start: Start | None) -> dict[str, Any]:
     """Provenance for headers: data, command and versions of a run as plain values; of paths only the last part."""
-    declared = flags_of(TrainingPreset, *TRAINING_GROUPS.values())
+    declared = flags_of(PresetFlag, *TRAINING_GROUPS.values())
     words = ["scripts/train.py"]
     for name, value in settings.given.items():
         words += [f"--{name}", Path(value).name if declared[name].is_path else as_word(value)]

@@ -1,123 +1,23 @@
-"""The flags of training, and its presets. Those of network and process are declared in `config.model`."""
+"""The flags of training. Those of network and process are declared in `config.model`, presets in `training_presets`."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from guided_diffusion.config.flags import Role, flag, stall_flag, threads_flag
-from guided_diffusion.config.known_models import (
-    DEMO_DIFFUSION,
-    DEMO_MODEL,
-    DEMO_PREPROCESSING,
-    DEMO_SAMPLER,
-    LOCAL_MODEL,
-    LOCAL_PREPROCESSING,
-    RELEASED_DIFFUSION,
-    RELEASED_MODEL,
-    SMALL_MODEL,
-    SMALL_SLICE_MODEL,
-)
 from guided_diffusion.config.model import DiffusionConfig, ModelConfig, PreprocessingConfig
+from guided_diffusion.config.training_presets import TRAINING_PRESETS
 
 TRAINING_PRECISIONS = ("float32", "bfloat16")
 
 
-def _differences(config: Any) -> dict[str, Any]:
-    """The fields of a configuration that are not at their defaults."""
-    return {name: value for name, value in asdict(config).items() if value != getattr(type(config)(), name)}
-
-
-def _small(method: str, model: ModelConfig) -> dict[str, Any]:
-    """Flags of a comparison of methods, which differ in the network but share pairs, crops, steps and optimiser."""
-    return (
-        _differences(model)
-        | _differences(DEMO_DIFFUSION)
-        | {
-            "method": method,
-            "voxel_mm": ",".join(f"{size:g}" for size in DEMO_PREPROCESSING.voxel_mm),
-            # Most of a body's planes, and slices enough for the 3D networks.
-            "crop_size": "64,96,16",
-            "loss_weighting": "balanced",
-            "lr": 1e-3,
-            "lr_warmup_steps": 30,
-            "lr_anneal_steps": 300,
-            "grad_clip": 1.0,
-            "ema_rate": "0.98",
-            "precision": "bfloat16",
-            "save_interval": 60,
-            "validation_interval": 60,
-        }
-    )
-
-
-TRAINING_PRESETS: dict[str, dict[str, Any]] = {
-    "released": _differences(RELEASED_MODEL) | _differences(RELEASED_DIFFUSION),
-    "demo": _differences(DEMO_MODEL)
-    | _differences(DEMO_DIFFUSION)
-    | {
-        "voxel_mm": ",".join(f"{size:g}" for size in DEMO_PREPROCESSING.voxel_mm),
-        # Whole planes, as in inference: the statistics of the norms depend on how much of a crop is air.
-        "crop_size": "96,144,16",
-        "loss_weighting": "balanced",
-        "lr": 1e-3,
-        "lr_warmup_steps": 100,
-        "lr_anneal_steps": 1000,
-        "grad_clip": 1.0,
-        "ema_rate": "0.995",
-        "precision": "bfloat16",
-        "save_interval": 200,
-        "validation_interval": 100,
-    },
-    "local": _differences(LOCAL_MODEL)
-    | {
-        "method": "local3d",
-        "voxel_mm": ",".join(f"{size:g}" for size in LOCAL_PREPROCESSING.voxel_mm),
-        "suv_max": LOCAL_PREPROCESSING.suv_max,
-        "linear_transfer": LOCAL_PREPROCESSING.linear_transfer,
-        # Nothing depends on the air of a crop, so small ones from inside the body suffice.
-        "crop_size": "40,40,40",
-        "batch_size": 2,
-        "lr": 5e-4,
-        "lr_warmup_steps": 50,
-        "grad_clip": 1.0,
-        "ema_rate": "0.995",
-        "precision": "bfloat16",
-        "save_interval": 250,
-        "validation_interval": 50,
-    },
-    "small_ddpm2d": _small("ddpm2d", SMALL_SLICE_MODEL),
-    "small_ddpm3d": _small("ddpm3d", SMALL_MODEL),
-    "small_gan3d": _small("gan3d", SMALL_MODEL),
-    "small_unet3d": _small("unet3d", SMALL_MODEL),
-}
-"""Flags that a preset sets; all others keep their defaults, and flags given explicitly take precedence."""
-# From the weights of `local`, which stay as they are.
-TRAINING_PRESETS["local_draws"] = TRAINING_PRESETS["local"] | {
-    "method": "local3d_draws",
-    "lr": 1e-3,
-    "ema_rate": "0.99",
-}
-
-_LIKE_DEMO = ("demo", "small_ddpm2d", "small_ddpm3d", "small_gan3d", "small_unet3d")
-RECOMMENDED_PATCHES = dict.fromkeys(_LIKE_DEMO, DEMO_PREPROCESSING) | dict.fromkeys(
-    ("local", "local_draws"), LOCAL_PREPROCESSING
-)
-"""Per preset the patches that headers recommend for inference; other presets have those of `PreprocessingConfig`."""
-RECOMMENDED_SAMPLERS = dict.fromkeys(_LIKE_DEMO, DEMO_SAMPLER)
-"""Per preset the sampler that headers recommend for networks that are called in a chain of steps."""
-
-
 @dataclass(frozen=True)
-class TrainingPreset:
+class PresetFlag:
     """The preset: one name for many flags."""
 
     preset: str | None = flag(
         None,
-        "set these flags for a known network; flags given explicitly take precedence",
+        "set the flags of a known network, which the log lists; flags given explicitly take precedence",
         Role.NETWORK,
-        choices={
-            name: " ".join(f"--{flag} {value}" for flag, value in flags.items())
-            for name, flags in TRAINING_PRESETS.items()
-        },
+        choices={name: preset.meaning for name, preset in TRAINING_PRESETS.items()},
     )
 
 

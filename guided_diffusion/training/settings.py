@@ -5,7 +5,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from guided_diffusion.config import (
-    FAST_SAMPLER,
     DiffusionConfig,
     ModelConfig,
     PreprocessingConfig,
@@ -15,14 +14,12 @@ from guided_diffusion.config import (
 )
 from guided_diffusion.config.parser import read_flags
 from guided_diffusion.config.training_flags import (
-    RECOMMENDED_PATCHES,
-    RECOMMENDED_SAMPLERS,
     TRAINING_PRECISIONS,
-    TRAINING_PRESETS,
     DataFlags,
     OptimisationFlags,
     RunFlags,
 )
+from guided_diffusion.config.training_presets import NO_PRESET, TRAINING_PRESETS
 from guided_diffusion.errors import InputError
 from guided_diffusion.losses import WEIGHTINGS
 from guided_diffusion.machine.half_precision import SLOW_BFLOAT16, fp16_on_cpu
@@ -50,12 +47,12 @@ class TrainSettings:
 
 def training_settings(given: dict[str, Any]) -> TrainSettings:
     """Settings from the flags that were given (only those). Raises InputError for contradictory or impossible flags."""
-    preset = given.get("preset", "")
-    flags = TRAINING_PRESETS.get(preset, {}) | given
+    preset = TRAINING_PRESETS[given["preset"]] if given.get("preset") else NO_PRESET
+    flags = preset.flags | given
     data, optimisation, run = (read_flags(kind, flags) for kind in (DataFlags, OptimisationFlags, RunFlags))
     model, diffusion = configs_from_flags(flags)
     method = method_named(optimisation.method, "--method")
-    preprocessing = _preprocessing(RECOMMENDED_PATCHES.get(preset, PreprocessingConfig()), flags)
+    preprocessing = _preprocessing(preset.patches, flags)
     if method.dims == 2:
         preprocessing = replace(preprocessing, overlap=0)  # a slice is whole wherever a patch ends
     settings = TrainSettings(
@@ -65,7 +62,7 @@ def training_settings(given: dict[str, Any]) -> TrainSettings:
         model=method.model_config(model),
         diffusion=diffusion,
         preprocessing=preprocessing,
-        sampler=RECOMMENDED_SAMPLERS.get(preset, FAST_SAMPLER) if method.sampled else _ONE_CALL,
+        sampler=preset.sampler if method.sampled else _ONE_CALL,
         crop_size=_three(data.crop_size, int, "crop_size"),
         ema_rates=tuple(rate.strip() for rate in optimisation.ema_rate.split(",")),
         given=given,

@@ -1,5 +1,6 @@
 """The flags of training: defaults, presets, and what a user may get wrong."""
 
+import logging
 import subprocess
 import sys
 from dataclasses import replace
@@ -139,3 +140,12 @@ def test_the_local_preset_is_the_network_and_grid_that_are_shipped():
     assert settings.model == LOCAL_MODEL
     assert settings.preprocessing == LOCAL_PREPROCESSING
     assert settings.crop_size == (40, 40, 40)
+
+
+def test_the_log_lists_the_flags_of_the_preset(data_dir, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "guided_diffusion")
+    run(data_dir, tmp_path / "run", preset="local", method="ddpm3d", max_steps=1)
+    assert any(
+        line.startswith("--preset local: ") and "--method local3d --voxel_mm 2.5,2.5,2.5 --suv_max 64.0" in line
+        for line in caplog.messages
+    )
