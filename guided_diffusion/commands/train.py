@@ -20,7 +20,7 @@ from guided_diffusion.checkpoints import load_weights
 from guided_diffusion.config import Role, flags_of, flags_with
 from guided_diffusion.config.flags import FIXED_BY_HEADER
 from guided_diffusion.config.parser import Parser, add_flags, as_word
-from guided_diffusion.config.training_flags import TRAINING_GROUPS, PresetFlag
+from guided_diffusion.config.training_flags import TRAINING_GROUPS, TrainingPresetFlag
 from guided_diffusion.config.training_presets import TRAINING_PRESETS
 from guided_diffusion.dist_util import (
     bfloat16_of_all,
@@ -54,7 +54,7 @@ from guided_diffusion.training.validation import Validator
 def create_parser(description: str) -> Parser:
     """All flags of training. Those that are not given stay out of the result."""
     parser = Parser(description)
-    add_flags(parser, PresetFlag, given_only=True)
+    add_flags(parser, TrainingPresetFlag, given_only=True)
     roles = set(Role) - {Role.SAMPLING}
     for title, flags in TRAINING_GROUPS.items():
         add_flags(parser.add_argument_group(title), flags, roles=roles, given_only=True, choices={"method": METHODS})
@@ -246,7 +246,7 @@ def _count(pairs: list[Pair]) -> str:
 
 def _provenance(settings: TrainSettings, pairs: list[Pair], threads: int, start: Start | None) -> dict[str, Any]:
     """Provenance for headers: data, command and versions of a run as plain values; of paths only the last part."""
-    declared = flags_of(PresetFlag, *TRAINING_GROUPS.values())
+    declared = flags_of(TrainingPresetFlag, *TRAINING_GROUPS.values())
     words = ["scripts/train.py"]
     for name, value in settings.given.items():
         words += [f"--{name}", Path(value).name if declared[name].is_path else as_word(value)]

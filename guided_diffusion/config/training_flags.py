@@ -10,7 +10,7 @@ TRAINING_PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
-class PresetFlag:
+class TrainingPresetFlag:
     """The preset: one name for many flags."""
 
     preset: str | None = flag(

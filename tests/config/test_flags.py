@@ -32,7 +32,7 @@ from guided_diffusion.config.inference_flags import (
     Sampling,
 )
 from guided_diffusion.config.parser import Parser, add_flags, as_word, read_flags
-from guided_diffusion.config.training_flags import TRAINING_GROUPS, PresetFlag
+from guided_diffusion.config.training_flags import TRAINING_GROUPS, TrainingPresetFlag
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.presets import inference_settings
 from guided_diffusion.inference.resume import run_key
@@ -45,7 +45,7 @@ from guided_diffusion.training.run_files import Start
 from guided_diffusion.training.settings import training_settings
 
 INFERENCE = (OutputFlags, ReportFlags, InputFlags, PresetFlags, Sampling, PrecisionFlags, ExecutionFlags)
-TRAINING = (PresetFlag, *TRAINING_GROUPS.values())
+TRAINING = (TrainingPresetFlag, *TRAINING_GROUPS.values())
 METRICS = (get_ssim_psnr.FolderFlags, get_ssim_psnr.UnitFlags, get_ssim_psnr.TableFlags)
 COMMANDS = (
     *(prepare.PreparationFlags, prepare.GridFlags, simulate.SimulationFlags, export.ExportFlags, demo.DemoFlags),
