@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 import evaluation.measures
-from evaluation import filters
+import guided_diffusion.pet
+from evaluation import compared_scans, filters, method_results
 from evaluation.compared_scans import ComparedScan, dose_text, open_examination
 from evaluation.filters import FILTERS, Scan, best_candidate, noise_level, tuning_scores
 from evaluation.kept_results import KeptResults, key_of
@@ -20,6 +21,7 @@ from evaluation.measures import Examination, Measurement, measure, measure_ensem
 from evaluation.method_results import Method, digest_of_image, plan_of
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, open_table
+from guided_diffusion.simulation import body_phantom
 from guided_diffusion.tasks import share_tasks
 
 LOW_DOSE = "low_dose"
@@ -123,7 +125,7 @@ def tune_filters(comparison: Comparison, step: Callable[[], None]) -> tuple[Para
 def _scores_of(scan: ComparedScan, comparison: Comparison, step: Callable[[], None]) -> dict[str, list[float]]:
     """PSNR of every candidate of every filter on a scan."""
     candidates = {name: chosen.candidates for name, chosen in FILTERS.items()}
-    key = key_of(comparison.code, _digests(scan.files()), candidates)
+    key = key_of(comparison.code, _digests(scan.files()), _how_read(scan), candidates)
     scores = comparison.kept.load(f"tuning {scan.name}", key)
     if scores is not None:
         for _ in range(sum(map(len, candidates.values()))):
@@ -191,8 +193,7 @@ class _ScanUnderMeasure:
         """(metric, region, value) of an image, kept or new."""
         methods = {method.name: method for method in self.comparison.methods}
         made_from = _digests(methods[name].files(self.scan)) if name in methods else self.parameters.get(name)
-        about = (self.scan.dose, self.scan.arrays.units, self.scan.arrays.voxel_mm)
-        key = key_of(self.comparison.code, self.digests, about, made_from)
+        key = key_of(self.comparison.code, self.digests, _how_read(self.scan), made_from)
         place = f"{name} {self.scan.name}"
         kept = self.comparison.kept.load(place, key)
         if kept is None:
@@ -233,10 +234,17 @@ def _digests(files: Sequence[Path]) -> list[str]:
     return [digest_of_image(path) for path in files]
 
 
+def _how_read(scan: ComparedScan) -> tuple[object, ...]:
+    """What else than its files a scan's numbers depend on."""
+    return scan.dose, scan.arrays.units, scan.arrays.voxel_mm
+
+
 def _digest_of_code() -> str:
-    """SHA-256 of the code that measures: what it measured otherwise is not taken over."""
-    folder = Path(inspect.getfile(evaluation.measures)).parent
-    files = [*sorted(folder.rglob("*.py")), Path(inspect.getfile(filters)), Path(__file__)]
+    """SHA-256 of the code that measures, its tools among it: what it measured otherwise is not taken over."""
+    folders = (Path(inspect.getfile(package)).parent for package in (evaluation.measures, guided_diffusion.pet))
+    modules = (body_phantom, compared_scans, filters, method_results)
+    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    files += [*(Path(inspect.getfile(module)) for module in modules), Path(__file__)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

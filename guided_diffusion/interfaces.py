@@ -126,6 +126,7 @@ class Method(ABC):
     no particular one. uses_noise: whether the objectives use the noise of the examples. noise_fields: for a network
     that draws images about a predicted mean, the number of white-noise fields per image; else 0. alignment: patches
     begin at multiples of this many slices; more than 1 if the effect of noise depends on the position in the patch.
+    compiles: whether `make_fast` has layers for `norm_silu`, which `--compile` compiles.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Method(ABC):
     terms: tuple[str, ...] = ("mse", "vb")
     noise_fields = 0
     alignment = 1
+    compiles = True
 
     @abstractmethod
     def create_model(self, model: ModelConfig, diffusion: DiffusionConfig) -> nn.Module:

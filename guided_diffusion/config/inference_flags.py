@@ -247,7 +247,8 @@ class PrecisionFlags:
     )
     compile: bool = flag(
         False,
-        "compile the normalisation layers with torch.compile; needs a C++ compiler and about a minute",
+        "compile the normalisation layers with torch.compile (ddpm3d, unet3d and gan3d have some); needs a C++ "
+        "compiler and about a minute",
         Role.ARITHMETIC,
     )
 

@@ -79,13 +79,16 @@ def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
     place = device_of_all()
     reduced = bfloat16_of_all(place)
     settings = root_first(inference_settings, flags or {}, checkpoint.header, place.type == "cuda", reduced)
-    notices = filter(None, (*checkpoint.notices, *settings.notices, unused_gpu()))
-    settings = replace(settings, notices=tuple(notices))
-    create_process = METHODS[settings.method].create_process
-    diffusion = root_first(create_process, settings.diffusion, settings.sampling.start_step)
+    method = METHODS[settings.method]
     compiles = (flags or {}).get("compile", False)
+    notices = [*checkpoint.notices, *settings.notices, *filter(None, [unused_gpu()])]
+    if compiles and not method.compiles:
+        compiles = False
+        notices.append(f"--compile has no effect: {method.name} has no layers that it compiles")
+    settings = replace(settings, notices=tuple(notices))
+    diffusion = root_first(method.create_process, settings.diffusion, settings.sampling.start_step)
     model = root_first(_fill, checkpoint, settings, path, root_first(compiled_norm_silu) if compiles else norm_silu)
-    seconds = warm_up(model, METHODS[settings.method].margin(settings.model)) if compiles else None
+    seconds = warm_up(model, method.margin(settings.model)) if compiles else None
     return LoadedModel(model, diffusion, settings, checkpoint.sha256, seconds)
 
 
@@ -109,5 +112,5 @@ def warm_up(model: Network, margin: int = 0) -> float:
     began = time.perf_counter()
     size = 8 * model.config.in_plane_multiple
     shown = torch.zeros(1, 1, 8 + 2 * margin, size, size, device=device())
-    model(without_margin(shown, margin), torch.zeros(1), low_res=shown)
+    model(without_margin(shown, margin), torch.zeros(1, device=device()), low_res=shown)
     return time.perf_counter() - began

@@ -200,8 +200,8 @@ def load_results(subject: Subject, scan: Volume, manifest: Mapping[str, Any]) ->
     """A finished subject's denoised volume and its standard deviation (or None), in SUV by body weight.
 
     For an array on the model's grid, the result is transferred to the scan again, as in denoising; above the largest
-    SUV of the stored samples it is the input. Negative values are then set to 0 in the mean of several realisations,
-    not in each.
+    SUV of the stored samples it is the input (`linear_transfer`), or differs from it as they do from that SUV. Negative
+    values are then set to 0 in the mean of several realisations, not in each.
     """
     basis = manifest["flags"]["suv_basis"]
     ratio = 1.0 if basis == "bw" else ratio_of(basis, scan.source.get("suv_basis_ratios", {}))
@@ -219,7 +219,10 @@ def load_results(subject: Subject, scan: Volume, manifest: Mapping[str, Any]) ->
         samples = load(f"samples_{shape}.npz", samples_suv)
         positive = replace(samples, data=np.maximum(samples.data, 0))
         cap = min(suv_max, samples_suv)
-        denoised = back_to_input_grid(positive, scan, scan, above_cap=manifest["flags"]["above_cap"], suv_max=cap)
+        if manifest["settings"]["preprocessing"].get("linear_transfer", False):
+            denoised = replace(scan, data=np.where(positive.data < cap, positive.data, scan.data))
+        else:
+            denoised = back_to_input_grid(positive, scan, scan, above_cap=manifest["flags"]["above_cap"], suv_max=cap)
         deviation = load(f"uncertainty_{shape}.npz", samples_suv)
     return denoised, deviation
 

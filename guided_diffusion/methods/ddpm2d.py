@@ -81,6 +81,7 @@ class DDPM2D(Method):
     """
 
     name = "ddpm2d"
+    compiles = False
     dims = 2
 
     def model_config(self, model: ModelConfig) -> ModelConfig:

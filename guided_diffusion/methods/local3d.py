@@ -77,6 +77,7 @@ class Local3D(Method):
     name = "local3d"
     sampled = False
     uses_noise = False
+    compiles = False
 
     def create_model(self, model: ModelConfig, diffusion: DiffusionConfig) -> LocalUNet:  # noqa: ARG002
         """The network."""

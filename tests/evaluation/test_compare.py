@@ -12,9 +12,11 @@ from scipy.ndimage import gaussian_filter
 
 from evaluation import measuring
 from evaluation.compare import main
-from evaluation.compared_scans import ComparedScan, open_examination
+from evaluation.compared_scans import Arrays, ComparedScan, open_examination
 from evaluation.filters import FILTERS, tuning_scores
+from evaluation.kept_results import KeptResults
 from evaluation.measures import measure
+from evaluation.measuring import Comparison, tune_filters
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.subjects import find_subjects
 from guided_diffusion.pet.trial_manifest import read_cases
@@ -147,6 +149,25 @@ def test_what_is_measured_is_not_measured_again(compare, folders, monkeypatch):
     monkeypatch.setattr(measuring, "tuning_scores", tuning_scores)
     compare()
     assert len(measured) == 1 + 2 * 2 * (2 + len(FILTERS))
+
+
+def test_filters_are_tuned_anew_for_arrays_of_another_voxel_size(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    places = [tmp_path / f"{name}.npz" for name in ("low", "normal")]
+    for path, noise in zip(places, (0.5, 0.1), strict=True):
+        np.savez(
+            path, arr_0=(gaussian_filter(rng.uniform(0, 20, (24, 24, 24)), 2) + noise * rng.normal(size=(24, 24, 24)))
+        )
+    monkeypatch.setattr(measuring, "FILTERS", {"gaussian": FILTERS["gaussian"]})
+    scan = ComparedScan("low", "low", *places)
+
+    def sigma(voxel_mm, folder):
+        arrays = Arrays(voxel_mm=(voxel_mm,) * 3)
+        comparison = Comparison((), (), [replace(scan, arrays=arrays)], KeptResults(tmp_path / folder))
+        return tune_filters(comparison, lambda: None)[0][None]["gaussian"]
+
+    fine, coarse = sigma(1.65, "one"), sigma(5.0, "one")
+    assert fine < coarse == sigma(5.0, "other")
 
 
 @needs_mpiexec

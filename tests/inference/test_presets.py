@@ -7,6 +7,7 @@ import pytest
 from guided_diffusion.commands.denoise_flags import create_parser
 from guided_diffusion.config import DEMO_DIFFUSION, DEMO_MODEL, DEMO_PREPROCESSING, Header, SamplerConfig
 from guided_diffusion.errors import InputError
+from guided_diffusion.inference import loading
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.inference.presets import MODEL_FLAGS, inference_settings
 from tests.mpi import ROOT
@@ -95,6 +96,13 @@ def test_load_model_refuses_flags_that_it_does_not_know():
         with pytest.raises(InputError, match=f"load_model knows no flag '{flag}': choose from .*, precision, .*"):
             load_model(checkpoint, {"precision": "float32", flag: "x"})
     assert load_model(checkpoint, {"precision": "float32"}).settings.precision == "float32"
+
+
+def test_compiling_is_not_tried_where_a_method_has_no_layers_for_it(monkeypatch):
+    monkeypatch.setattr(loading, "compiled_norm_silu", lambda: pytest.fail("compiled"))
+    loaded = load_model(str(ROOT / "checkpoint" / "local3d.pt"), {"compile": True})
+    assert loaded.compile_seconds is None
+    assert loaded.settings.notices[-1] == "--compile has no effect: local3d has no layers that it compiles"
 
 
 def test_every_flag_of_sampling_and_of_the_network_reaches_load_model():

@@ -14,11 +14,12 @@ from guided_diffusion.pet.volume import load_volume
 from tests.denoising import SMALL_HEADER, denoise, samples_in
 
 
-@pytest.fixture(scope="module", params=[8.0, 64.0])
+@pytest.fixture(scope="module", params=[(8.0, False), (64.0, False), (64.0, True)])
 def denoised(request, small, tmp_path_factory):
     """A scan with SUV above 16, denoised by a network whose range ends elsewhere: results, scan, mean and SD in SUV."""
     tmp_path = tmp_path_factory.mktemp("scale")
-    grid = replace(SMALL_HEADER.preprocessing, suv_max=request.param)
+    suv_max, linear = request.param
+    grid = replace(SMALL_HEADER.preprocessing, suv_max=suv_max, linear_transfer=linear)
     weights = tmp_path / "weights.pt"
     header = replace(SMALL_HEADER, preprocessing=grid)
     save_checkpoint(weights, load_checkpoint(str(small / "small.pt")).state_dict, header)
@@ -28,7 +29,7 @@ def denoised(request, small, tmp_path_factory):
     folder = denoise(scan, weights, tmp_path / "out" / "hot", "--realisations", "2")
     volume = load_volume(scan, bare_voxel_mm=grid.voxel_mm)
     result = denoise_volume(volume, load_model(str(weights), {"realisations": 2}))
-    return folder, scan, result.samples * request.param, result.samples_sd * request.param
+    return folder, scan, result.samples * suv_max, result.samples_sd * suv_max
 
 
 def test_arrays_are_in_units_of_suv_16(denoised):
@@ -52,6 +53,10 @@ def test_a_page_made_later_shows_them(denoised):
     scan = load_volume(path, bare_voxel_mm=SMALL_HEADER.preprocessing.voxel_mm)
     manifest = subject.read_manifest()
     image, spread = load_results(subject, scan, manifest)
-    below = scan.data < min(16, manifest["settings"]["preprocessing"]["suv_max"])
-    np.testing.assert_allclose(image.data[below], np.clip(suv, 0, 16)[below], atol=1e-4)
+    grid = manifest["settings"]["preprocessing"]
+    if grid["linear_transfer"]:
+        np.testing.assert_allclose(image.data, np.where(suv < 16, np.maximum(suv, 0), scan.data), atol=1e-4)
+    else:
+        below = scan.data < min(16, grid["suv_max"])
+        np.testing.assert_allclose(image.data[below], np.clip(suv, 0, 16)[below], atol=1e-4)
     np.testing.assert_allclose(spread.data, deviation, atol=1e-4)
