@@ -23,11 +23,11 @@ from guided_diffusion.ranks.communicator import communicator, meet, node_communi
 from guided_diffusion.ranks.failing_together import (
     SharedError,
     SharedFailure,
+    as_shared,
     on_root,
     raise_together,
+    report_failure,
     root_first,
-    shared,
-    told,
 )
 from guided_diffusion.ranks.leaving import abort, end_all, run_main
 
@@ -35,6 +35,7 @@ __all__ = [
     "SharedError",
     "SharedFailure",
     "abort",
+    "as_shared",
     "bfloat16_of_all",
     "bound_to_few_cores",
     "communicator",
@@ -49,13 +50,12 @@ __all__ = [
     "ranks_per_device",
     "ranks_per_node",
     "read_once",
+    "report_failure",
     "root_first",
     "run_main",
     "setup_dist",
     "share_cores",
-    "shared",
     "start_process_group",
-    "told",
     "wait_until",
 ]
 

@@ -61,16 +61,18 @@ class Crop:
     reference: np.ndarray
 
 
-def find_pairs(data_dir: str | Path, split: str, voxel_mm: Sequence[float]) -> list[Pair]:
+def find_pairs(data_dir: str | Path, split: str, voxel_mm: Sequence[float], flag: str = "--data_dir") -> list[Pair]:
     """The pairs of a data set, in a fixed order.
 
     With a manifest, these are the rows of `split` ("train" or "validation"), whose voxel size must be `voxel_mm`.
-    Without one, every `.npz` below the folder belongs to "train", and none to "validation". Raises InputError for a
-    missing or empty folder, and for an unusable manifest.
+    Without one, every `.npz` below the folder belongs to "train", and none to "validation".
+
+    flag: what the user named the folder by. Raises InputError for a missing or empty folder, and for an unusable
+    manifest.
     """
     folder = Path(data_dir)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; --data_dir is a folder of .npz pairs or a virtual trial")
+        raise InputError(f"{folder}: no such folder; {flag} is a folder of .npz pairs or a virtual trial")
     if is_trial(folder):
         return _pairs_of_manifest(folder, split, voxel_mm)
     if split != "train":

@@ -20,9 +20,9 @@ from guided_diffusion.dist_util import (
     communicator,
     device,
     on_root,
+    report_failure,
     root_first,
     share_cores,
-    told,
 )
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import check_space, writable_folder
@@ -118,7 +118,7 @@ def _denoise_each(subjects: list[Subject], run: Run) -> None:
             if communicator().size > 1 and not isinstance(error, SharedError | SharedFailure):
                 raise  # the other ranks do not have it
             is_mistake = isinstance(error, InputError)
-            failed.append((subject, is_mistake, str(error) if is_mistake else told(error)))
+            failed.append((subject, is_mistake, str(error) if is_mistake else report_failure(error)))
             logger.log(f"failed: {subject.folder}: {failed[-1][-1]}")
     if not failed:
         return

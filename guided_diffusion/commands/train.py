@@ -204,10 +204,13 @@ def _validator(settings: TrainSettings) -> Validator | None:
     """The validator, or None if there are no pairs or no interval for validation."""
     folder, voxel_mm = settings.data.validation_dir, settings.preprocessing.voxel_mm
     if folder:
-        pairs = find_pairs(folder, "validation", voxel_mm) or find_pairs(folder, "train", voxel_mm)
+        pairs = find_pairs(folder, "validation", voxel_mm, "--validation_dir") or find_pairs(folder, "train", voxel_mm)
     else:
         pairs = find_pairs(settings.data.data_dir, "validation", voxel_mm)
-    if not pairs or not settings.run.validation_interval:
+    if not settings.run.validation_interval:
+        return None
+    if not pairs:
+        logger.log("notice: no validation pairs, so no scores and no ema_*_best.pt; give some by --validation_dir")
         return None
     source = _crops(pairs, settings)
     for notice in source.check(range(len(pairs)), voxel_mm, settings.preprocessing.axis_codes):

@@ -100,8 +100,8 @@ class FastUNet(nn.Module):
         if timestep not in self._projected:
             t = torch.tensor([timestep], device=self._projection.device)
             emb = nn.functional.silu(self.time_embed(timestep_embedding(t, self.config.num_channels)))[0]
-            told = torch.addmv(self._projection_bias, self._projection, emb)
-            self._projected[timestep] = told.split(self._widths)
+            projection = torch.addmv(self._projection_bias, self._projection, emb)
+            self._projected[timestep] = projection.split(self._widths)
         return self._projected[timestep]
 
 
@@ -176,12 +176,12 @@ class FastResBlock:
         skip, is_new = self._skip(maps)
         maps.clear()
         del part
-        told = next(projections)
+        projection = next(projections)
         if self._scale_shift:
-            scale, shift = told.chunk(2)
+            scale, shift = projection.chunk(2)
             h = self._out_norm(h, scale, shift)
         else:
-            h = self._out_norm(h.add_(told.to(h)[None, :, None, None, None]))
+            h = self._out_norm(h.add_(projection.to(h)[None, :, None, None, None]))
         return self._out_conv(h, skip, overwrite=is_new)
 
     def _first_half(self, normed: Tensor, conv: Callable[..., Tensor], other: Tensor | None) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from guided_diffusion.dist_util import communicator, shared
+from guided_diffusion.dist_util import as_shared, communicator
 from guided_diffusion.inference.assembly import Assembly
 from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.patch_sampling import PatchResult, PatchTask, PatchTiming, make_task, sample_batch
@@ -40,7 +40,7 @@ class BlendAtEnd:
                 try:
                     task = make_task(padded, plan, batches[batch], realisation, self._loaded.margin)
                 except Exception as error:
-                    stopped = shared(error)
+                    stopped = as_shared(error)
                     return
                 yield task
 
@@ -56,7 +56,7 @@ class BlendAtEnd:
                 try:
                     assembly.add(realisation, batch, result.samples)
                 except Exception as error:
-                    stopped = shared(error)
+                    stopped = as_shared(error)
                 timings.append(result.timing(realisation, batches[batch]))
 
             share_tasks(tasks(), self._sample, on_result, on_step=progress.update)
@@ -73,7 +73,7 @@ class BlendAtEnd:
         try:
             return sample_batch(task, self._loaded, after_step)
         except Exception as error:
-            return PatchesTooLarge() if is_out_of_memory(error) else shared(error)
+            return PatchesTooLarge() if is_out_of_memory(error) else as_shared(error)
 
 
 def _agree(stopped: Exception | None) -> None:

@@ -15,10 +15,10 @@ from tqdm import tqdm
 from guided_diffusion.dist_util import (
     SharedError,
     SharedFailure,
+    as_shared,
     communicator,
     meet,
     on_root,
-    shared,
     wait_until,
 )
 from guided_diffusion.inference.assembly import Assembly
@@ -126,7 +126,7 @@ class BlendEachStep:
         except (SharedError, SharedFailure, PatchesTooLarge):
             raise  # all ranks know of it
         except Exception as error:
-            _agree(PatchesTooLarge() if is_out_of_memory(error) else shared(error))
+            _agree(PatchesTooLarge() if is_out_of_memory(error) else as_shared(error))
         _agree()
         return result
 
@@ -137,11 +137,11 @@ def _agree(failure: Exception | None = None, *, ended: bool = True) -> bool:
     If ranks have failed, all ranks raise the error of the first.
     """
     meet()
-    told = communicator().allgather((failure, ended))
-    for failed, _ in told:
+    states = communicator().allgather((failure, ended))
+    for failed, _ in states:
         if failed is not None:
             raise failed
-    return any(ended for _, ended in told)
+    return any(ended for _, ended in states)
 
 
 def _failure_of(function: Callable[..., None], *arguments: Any) -> Exception | None:
@@ -149,7 +149,7 @@ def _failure_of(function: Callable[..., None], *arguments: Any) -> Exception | N
     try:
         function(*arguments)
     except Exception as error:
-        return shared(error)
+        return as_shared(error)
     return None
 
 

@@ -39,7 +39,7 @@ def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
             if (refused := refused_path(error)) is not None:
                 message = str(refused)
             else:
-                failure = told(error)
+                failure = report_failure(error)
     meet()
     message, failure, exit_code = comm.bcast((message, failure, exit_code))
     if message is not None:
@@ -51,8 +51,8 @@ def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
     return result
 
 
-def told(error: BaseException) -> str:
-    """One line about a failure. Prints its traceback unless it is one that the user can correct."""
+def report_failure(error: BaseException) -> str:
+    """Prints the traceback of a failure, unless the user can correct it, and returns one line about it."""
     if isinstance(error, Failure):
         return str(error)
     if isinstance(error, MemoryError):
@@ -61,11 +61,11 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def shared(error: Exception) -> Exception:
+def as_shared(error: Exception) -> Exception:
     """What every rank raises instead: a SharedError or SharedFailure; with one rank, the exception itself."""
     if communicator().size == 1 or isinstance(error, SharedError | SharedFailure):
         return error
-    return SharedError(str(error)) if isinstance(error, InputError) else SharedFailure(told(error))
+    return SharedError(str(error)) if isinstance(error, InputError) else SharedFailure(report_failure(error))
 
 
 def raise_together(mistake: InputError | None) -> None:

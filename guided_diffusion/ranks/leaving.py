@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from guided_diffusion.errors import InputError, refused_path
 from guided_diffusion.ranks.communicator import LaunchError, communicator, meet
-from guided_diffusion.ranks.failing_together import SharedError, SharedFailure, told
+from guided_diffusion.ranks.failing_together import SharedError, SharedFailure, report_failure
 
 # Exit codes of a process that was interrupted, and of one whose output nobody reads any more, as shells have them.
 INTERRUPTED, READER_GONE = 130, 141
@@ -63,7 +63,7 @@ def end_all(error: BaseException) -> NoReturn:
     if isinstance(error, BrokenPipeError) and _reader_has_gone():
         _leave(READER_GONE)
     error = refused_path(error) or error
-    message = str(error) if isinstance(error, InputError) else told(error)
+    message = str(error) if isinstance(error, InputError) else report_failure(error)
     print(f"error: {message}", file=sys.stderr, flush=True)
     _leave(2 if isinstance(error, InputError) else 1)
 

@@ -71,9 +71,9 @@ class TrainLoop:
         self.provenance = provenance
         self.loader_threads = loader_threads
         self.folder = Path(settings.run.save_dir)
-        self.on_root = communicator().rank == 0
+        self._is_root = communicator().rank == 0
         self.trainer = TrainStep(settings, model)
-        self.averages = MovingAverages(model, settings.ema_rates if self.on_root else ())
+        self.averages = MovingAverages(model, settings.ema_rates if self._is_root else ())
         self.step = 0
         self.minutes_before = 0.0
         self.best = -math.inf
@@ -156,7 +156,7 @@ class TrainLoop:
         Raises InputError on every rank if one of them cannot continue.
         """
         out_of_time = 0 < self.settings.run.max_minutes <= self._minutes_of_this_run()
-        here = torch.tensor([mistake is not None, stop.asked, self.on_root and out_of_time])
+        here = torch.tensor([mistake is not None, stop.asked, self._is_root and out_of_time])
         stuck, asked, limit = gathered(here.int()).bool().unbind(dim=1)
         if stuck.any():
             raise_together(mistake)
@@ -177,7 +177,7 @@ class TrainLoop:
         self._progress.add({"step": self.step, "minutes": self.minutes} | row)
         standing = f"loss {row['loss']:.3g}, {row['voxels_per_s'] / 1e6:.3f} Mvoxels/s"
         if self._last_score is not None:
-            standing += f", PSNR {self._last_score.denoised:.2f} dB, SSIM {self._last_score.ssim_denoised:.4f}"
+            standing += f", PSNR {self._last_score.psnr_denoised:.2f} dB, SSIM {self._last_score.ssim_denoised:.4f}"
         if self.settings.run.max_minutes:
             standing += f", {self._minutes_of_this_run():.0f} of {self.settings.run.max_minutes:g} minutes"
         bar.set_postfix_str(standing)
@@ -189,17 +189,8 @@ class TrainLoop:
         rate = self.settings.ema_rates[0]
         average = self.averages.by_rate[rate]
         score = self._last_score = self._score(average)
-        self._validations.add(
-            {
-                "step": self.step,
-                "minutes": self.minutes,
-                "ema_rate": rate,
-                "psnr_low_dose": score.low_dose,
-                "psnr_denoised": score.denoised,
-                "ssim_low_dose": score.ssim_low_dose,
-                "ssim_denoised": score.ssim_denoised,
-            }
-        )
+        about = {"step": self.step, "minutes": self.minutes, "ema_rate": rate}
+        self._validations.add(about | {name: value for name, value in vars(score).items() if name != "example"})
         draw_curves(self.folder / "curves.png", self._progress.read(), self._validations.read())
         draw_example(
             self.folder / "validation_slice.png",
@@ -208,13 +199,14 @@ class TrainLoop:
             self.settings.preprocessing.voxel_mm,
             f"step {self.step}",
         )
-        better = score.denoised > self.best
+        better = score.psnr_denoised > self.best
         logger.log(
-            f"step {self.step}: validation PSNR {score.denoised:.2f} dB, SSIM {score.ssim_denoised:.4f};"
-            f" low dose {score.low_dose:.2f} dB, {score.ssim_low_dose:.4f}" + ("; the best so far" if better else "")
+            f"step {self.step}: validation PSNR {score.psnr_denoised:.2f} dB, SSIM {score.ssim_denoised:.4f};"
+            f" low dose {score.psnr_low_dose:.2f} dB, {score.ssim_low_dose:.4f}"
+            + ("; the best so far" if better else "")
         )
         if better:
-            self.best = score.denoised
+            self.best = score.psnr_denoised
             save_checkpoint(ema_path(self.folder, rate, "best"), average, self._header(rate, score))
 
     def _score(self, weights: StateDict) -> Score:
@@ -229,8 +221,8 @@ class TrainLoop:
         training = self.provenance | {"step": self.step, "minutes": round(self.minutes, 1), "ema_rate": rate}
         if score is not None:
             training |= {
-                "validation_psnr": round(score.denoised, 3),
-                "validation_psnr_low_dose": round(score.low_dose, 3),
+                "validation_psnr": round(score.psnr_denoised, 3),
+                "validation_psnr_low_dose": round(score.psnr_low_dose, 3),
             }
         return Header(
             method=self.settings.optimisation.method,

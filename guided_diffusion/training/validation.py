@@ -18,12 +18,12 @@ from guided_diffusion.pet.image_quality import SSIM_WINDOW, psnr, ssim
 class Score:
     """Similarity of the low dose and the denoised images to the normal dose, on the validation crops.
 
-    low_dose, denoised: PSNR in dB, peak suv_max, over all voxels of the crops. ssim_*: mean over the crops. example:
-    the middle axial slice of the first crop: low dose, denoised and normal dose, normalised float32 [3, X, Y].
+    psnr_*: in dB, peak suv_max, over all voxels of the crops. ssim_*: mean over the crops. example: the middle axial
+    slice of the first crop: low dose, denoised and normal dose, normalised float32 [3, X, Y].
     """
 
-    low_dose: float
-    denoised: float
+    psnr_low_dose: float
+    psnr_denoised: float
     ssim_low_dose: float
     ssim_denoised: float
     example: np.ndarray
@@ -67,8 +67,8 @@ class Validator:
         denoised = torch.cat([self._denoise(model, item, device) for item in range(len(self._noise))])
         middle = self._normal_dose.shape[2] // 2
         return Score(
-            low_dose=psnr(self._normal_dose.numpy(), self._low_dose.numpy(), peak=1.0),
-            denoised=psnr(self._normal_dose.numpy(), denoised.numpy(), peak=1.0),
+            psnr_low_dose=psnr(self._normal_dose.numpy(), self._low_dose.numpy(), peak=1.0),
+            psnr_denoised=psnr(self._normal_dose.numpy(), denoised.numpy(), peak=1.0),
             ssim_low_dose=mean_ssim(self._normal_dose, self._low_dose),
             ssim_denoised=mean_ssim(self._normal_dose, denoised),
             example=torch.cat([self._low_dose[0], denoised[0], self._normal_dose[0]])[:, middle].numpy(),

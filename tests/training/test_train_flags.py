@@ -1,6 +1,7 @@
 """The flags of training: defaults, presets, and what a user may get wrong."""
 
 import logging
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -149,3 +150,18 @@ def test_the_log_lists_the_flags_of_the_preset(data_dir, tmp_path, caplog):
         line.startswith("--preset local: ") and "--method local3d --voxel_mm 2.5,2.5,2.5 --suv_max 64.0" in line
         for line in caplog.messages
     )
+
+
+def test_without_validation_pairs_the_log_says_what_is_missing(data_dir, tmp_path, caplog):
+    shutil.copytree(data_dir, tmp_path / "pairs", ignore=shutil.ignore_patterns("*.csv"))
+    caplog.set_level(logging.INFO, "guided_diffusion")
+    run(tmp_path / "pairs", tmp_path / "run", max_steps=1, validation_interval=1)
+    assert (
+        "notice: no validation pairs, so no scores and no ema_*_best.pt; give some by --validation_dir"
+        in caplog.messages
+    )
+
+
+def test_a_missing_folder_of_validation_is_named_by_its_flag(data_dir, tmp_path):
+    with pytest.raises(InputError, match=r"missing: no such folder; --validation_dir is a folder of"):
+        run(data_dir, tmp_path / "run", validation_dir=str(tmp_path / "missing"), validation_interval=1)

@@ -38,11 +38,11 @@ def read(path: Path, name: str) -> np.ndarray:
         line = child.stdout.readline()
         if not line:
             raise EOFError
-        told = json.loads(line)
-        if "refused" in told:
-            raise InputError(told["refused"])
-        check_memory(4 * math.prod(told["shape"]), path)
-        data = np.empty(told["shape"], np.float32)
+        reply = json.loads(line)
+        if "refused" in reply:
+            raise InputError(reply["refused"])
+        check_memory(4 * math.prod(reply["shape"]), path)
+        data = np.empty(reply["shape"], np.float32)
         if child.stdout.readinto(memoryview(data).cast("B")) < data.nbytes:
             raise EOFError
     return np.ascontiguousarray(data.T)
