@@ -38,7 +38,7 @@ from evaluation.measuring import (
     tune_filters,
     write_rows,
 )
-from evaluation.method_results import Method
+from evaluation.method_results import ComparedMethod
 from evaluation.summary import as_line, summarise, with_tests
 from evaluation.tables import COLUMNS, format_latex, format_markdown
 from evaluation.targets import format_targets
@@ -147,8 +147,8 @@ def plan_comparison(flags: Flags) -> Comparison:
     """The comparison that the command line describes. Raises InputError before any work where it cannot be made."""
     scans, tuning = choose_scans(flags)
     methods = [
-        *(Method(name, (folder,)) for name, folder in named_folders("--method", flags.methods.method)),
-        *(Method.of_realisations(*one) for one in named_folders("--realisations", flags.methods.realisations)),
+        *(ComparedMethod(name, (folder,)) for name, folder in named_folders("--method", flags.methods.method)),
+        *(ComparedMethod.of_realisations(*one) for one in named_folders("--realisations", flags.methods.realisations)),
     ]
     if not methods:
         raise InputError("no method: give --method NAME=DIR or --realisations NAME=DIR")

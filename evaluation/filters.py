@@ -20,14 +20,14 @@ LARGEST_BLUR_MM = 10.0
 
 
 @dataclass(frozen=True)
-class Scan:
+class FilterInput:
     """Input of a filter: `data` float32 [X, Y, Z] in SUV, `voxel_mm` along X, Y, Z, `noise` in SUV."""
 
     data: np.ndarray
     voxel_mm: tuple[float, float, float]
     noise: float
 
-    def middle(self) -> "Scan":
+    def middle(self) -> "FilterInput":
         """The slices in the middle, enough for tuning; the noise stays that of the whole."""
         return replace(self, data=middle_slices(self.data))
 
@@ -47,12 +47,12 @@ def noise_level(volume: np.ndarray) -> float:
     return float(MAD_TO_SIGMA * np.median(np.abs(removed[body]))) if body.any() else 0.0
 
 
-def gaussian(scan: Scan, sigma_mm: float) -> np.ndarray:
+def gaussian(scan: FilterInput, sigma_mm: float) -> np.ndarray:
     """Gaussian filter, isotropic in mm: float32 [X, Y, Z]."""
     return gaussian_blur(scan.data, sigma_mm, scan.voxel_mm)
 
 
-def non_local_means(scan: Scan, strength: float) -> np.ndarray:
+def non_local_means(scan: FilterInput, strength: float) -> np.ndarray:
     """Non-local means (Buades et al. 2005) in 3D, float32 [X, Y, Z]; its width h is `strength` x the scan's noise.
 
     The strength is relative to the noise because scanners differ in noise by several times at the same dose.
@@ -68,7 +68,7 @@ def non_local_means(scan: Scan, strength: float) -> np.ndarray:
     )
 
 
-def total_variation(scan: Scan, strength: float) -> np.ndarray:
+def total_variation(scan: FilterInput, strength: float) -> np.ndarray:
     """Total-variation denoising (Rudin, Osher and Fatemi 1992, by the algorithm of Chambolle 2004) in 3D, float32
     [X, Y, Z]: the image that is nearest to the scan among those of equal variation. Its weight is `strength` x noise.
     """
@@ -81,7 +81,7 @@ def total_variation(scan: Scan, strength: float) -> np.ndarray:
 class Filter:
     """A filter, the name of its parameter, and the values to try."""
 
-    apply: Callable[[Scan, float], np.ndarray]
+    apply: Callable[[FilterInput, float], np.ndarray]
     parameter: str
     candidates: tuple[float, ...]
 
@@ -93,15 +93,9 @@ FILTERS = {
 }
 
 
-def tune(name: str, examples: Sequence[tuple[Scan, np.ndarray]]) -> tuple[float, float]:
-    """The parameter of a filter with the best mean PSNR (peak 16) over examples, and that PSNR in dB.
-
-    An example is a scan and its reference, [X, Y, Z] in SUV; only the middle slices are used.
-    """
-    return best_candidate(name, [tuning_scores(name, scan, reference) for scan, reference in examples])
-
-
-def tuning_scores(name: str, scan: Scan, reference: np.ndarray, step: Callable[[], None] = lambda: None) -> list[float]:
+def tuning_scores(
+    name: str, scan: FilterInput, reference: np.ndarray, step: Callable[[], None] = lambda: None
+) -> list[float]:
     """PSNR (dB, peak 16) of a scan's middle slices for each candidate; calls step() after each."""
     wanted, part, scores = clip_suv(middle_slices(reference)), scan.middle(), []
     for candidate in FILTERS[name].candidates:

@@ -15,10 +15,10 @@ import evaluation.measures
 import guided_diffusion.pet
 from evaluation import compared_scans, filters, method_results
 from evaluation.compared_scans import ComparedScan, dose_text, open_examination
-from evaluation.filters import FILTERS, Scan, best_candidate, noise_level, tuning_scores
+from evaluation.filters import FILTERS, FilterInput, best_candidate, noise_level, tuning_scores
 from evaluation.kept_results import KeptResults, key_of
 from evaluation.measures import Examination, Measurement, measure, measure_ensemble
-from evaluation.method_results import Method, digest_of_image, plan_of
+from evaluation.method_results import ComparedMethod, digest_of_image, plan_of
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, open_table
 from guided_diffusion.simulation import body_phantom
@@ -51,7 +51,7 @@ class Comparison:
     """
 
     scans: Sequence[ComparedScan]
-    methods: Sequence[Method]
+    methods: Sequence[ComparedMethod]
     tuning: Sequence[ComparedScan]
     kept: KeptResults
     code: str = field(default_factory=lambda: _digest_of_code())
@@ -144,10 +144,10 @@ def _reference_name(scan: ComparedScan) -> str:
     return "truth" if scan.dose is not None and scan.dose >= 1 else "normal_dose"
 
 
-def filter_input(examination: Examination) -> Scan:
+def filter_input(examination: Examination) -> FilterInput:
     """The low dose as filters take it."""
     low_dose = examination.low_dose
-    return Scan(low_dose.data, low_dose.voxel_mm, noise_level(low_dose.data))
+    return FilterInput(low_dose.data, low_dose.voxel_mm, noise_level(low_dose.data))
 
 
 def measure_all(comparison: Comparison, parameters: Parameters, step: Callable[[], None]) -> list[Row]:
@@ -201,7 +201,7 @@ class _ScanUnderMeasure:
             self.comparison.kept.save(place, key, kept)
         return kept
 
-    def _measure(self, name: str, method: Method | None) -> list[Measurement]:
+    def _measure(self, name: str, method: ComparedMethod | None) -> list[Measurement]:
         if method is not None and method.has_realisations:
             realisations = list(method.images(self.scan, self.examination.low_dose))
             mean = np.mean(realisations, axis=0, dtype=np.float32)
@@ -212,7 +212,11 @@ class _ScanUnderMeasure:
 
 
 def image_of(
-    examination: Examination, scan: ComparedScan, name: str, method: Method | None, parameters: Mapping[str, float]
+    examination: Examination,
+    scan: ComparedScan,
+    name: str,
+    method: ComparedMethod | None,
+    parameters: Mapping[str, float],
 ) -> np.ndarray:
     """The low dose, a filter's image or a method's (of realisations, their mean), float32 [X, Y, Z] in SUV."""
     if method is not None:

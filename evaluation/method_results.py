@@ -22,7 +22,7 @@ _CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
-class Method:
+class ComparedMethod:
     """A method under comparison and the folder of its images, or one folder per realisation."""
 
     name: str
@@ -30,7 +30,7 @@ class Method:
     has_realisations: bool = False
 
     @classmethod
-    def of_realisations(cls, name: str, folder: Path) -> "Method":
+    def of_realisations(cls, name: str, folder: Path) -> "ComparedMethod":
         """A method of which `folder` holds a folder per realisation. Raises InputError for fewer than two."""
         found = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
         if len(found) < 2:

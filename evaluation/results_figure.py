@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from evaluation.compare import named_folders, parse_doses
 from evaluation.compared_scans import ComparedScan, dose_text, open_examination, scans_of_trial
 from evaluation.measures import Examination
-from evaluation.method_results import Method
+from evaluation.method_results import ComparedMethod
 from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.dist_util import run_main
@@ -50,12 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scan = next((scan for scan in scans if scan.subject == flags.subject), None)
     if scan is None:
         raise InputError(f"--subject {flags.subject!r}: not in {flags.trial}")
-    methods = [Method(title, (folder,)) for title, folder in named_folders("--method", flags.method)]
+    methods = [ComparedMethod(title, (folder,)) for title, folder in named_folders("--method", flags.method)]
     examination = open_examination(scan)
     save_slices(flags.out, shown_images(scan, examination, methods), place_of_interest(examination), flags.window)
 
 
-def shown_images(scan: ComparedScan, examination: Examination, methods: Sequence[Method]) -> dict[str, Volume]:
+def shown_images(scan: ComparedScan, examination: Examination, methods: Sequence[ComparedMethod]) -> dict[str, Volume]:
     """The columns by title, turned so that axes run to posterior, left and superior."""
     low_dose = examination.low_dose
     images = {f"low dose ({dose_text(scan.dose)})": low_dose.data}

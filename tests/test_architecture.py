@@ -47,6 +47,7 @@ LARGE_FUNCTIONS = {
 # Names that two library files share, with the reason.
 SHARED_STEMS: dict[str, str] = {}
 
+
 READERS = ("h5py", "pydicom", "nibabel", "blobfile", "scipy")
 
 
@@ -165,6 +166,11 @@ def test_no_two_library_files_share_a_name():
     stems = Counter(path.stem for module, path in FILES.items() if not module.startswith("scripts."))
     shared = {stem for stem, count in stems.items() if count > 1 and stem != "__init__"}
     assert shared == set(SHARED_STEMS)
+
+
+def test_no_two_classes_share_a_name():
+    classes = Counter(node.name for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    assert [name for name, count in classes.items() if count > 1] == []
 
 
 def functions(module: str) -> Iterator[tuple[str, int, int]]:

@@ -23,7 +23,7 @@ OF_ORGANS = ("suv_mean_bias_normal", "suv_max_bias_normal")
 OF_LESIONS = (*OF_ORGANS, "total_uptake_bias_normal")
 
 
-class Row(Protocol):
+class TableRow(Protocol):
     """What is needed of a measurement in a table: whose it is, and `Measurement`'s fields."""
 
     subject: str
@@ -47,7 +47,7 @@ class ChallengeScore:
     doses: Mapping[float, float]
 
 
-def challenge_scores(rows: Iterable[Row], low_dose: str) -> dict[str, ChallengeScore]:
+def challenge_scores(rows: Iterable[TableRow], low_dose: str) -> dict[str, ChallengeScore]:
     """The score of every method, by name. low_dose: the name of the low dose among them.
 
     The error of a part is a mean over subjects: for the image, of NRMSE and 1 - SSIM relative to the low dose's; for
@@ -62,7 +62,7 @@ def challenge_scores(rows: Iterable[Row], low_dose: str) -> dict[str, ChallengeS
     return {method: _score(method, low_dose, doses, errors) for method in methods} if doses else {}
 
 
-def _errors(rows: Iterable[Row]) -> dict[tuple[str, float, str], dict[str, float]]:
+def _errors(rows: Iterable[TableRow]) -> dict[tuple[str, float, str], dict[str, float]]:
     """Mean over subjects of every metric's error, by (method, dose, part)."""
     values: dict[tuple[str, float, str], dict[str, dict[str, list[float]]]] = {}
     for row in rows:
@@ -78,7 +78,7 @@ def _errors(rows: Iterable[Row]) -> dict[tuple[str, float, str], dict[str, float
     }
 
 
-def _part_of(row: Row) -> str | None:
+def _part_of(row: TableRow) -> str | None:
     if row.region == "volume" and row.metric in OF_IMAGES:
         return "image"
     if row.region in ORGANS and row.metric in OF_ORGANS:

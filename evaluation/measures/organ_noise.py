@@ -8,17 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import distance_transform_edt, find_objects
 
-from guided_diffusion.pet.spheres import sphere
-
 LIVER_SPHERE_MM = 30.0
 """Diameter of the usual volume of interest in the liver, 14 ml (doi:10.1186/s40658-019-0264-9)."""
 CORRELATION_SPHERE_MM = 60.0
 """Diameter within which correlation is measured: many times its width."""
-
-
-def deep_sphere(organ: np.ndarray, voxel_mm: Sequence[float], diameter_mm: float = LIVER_SPHERE_MM) -> np.ndarray:
-    """A sphere about the point of `organ` (a region) that lies deepest below its surface, as `deepest_point`."""
-    return sphere(organ.shape, voxel_mm, deepest_point(organ, voxel_mm)[0], diameter_mm)
 
 
 def deepest_point(organ: np.ndarray, voxel_mm: Sequence[float]) -> tuple[tuple[int, int, int], float]:

@@ -77,7 +77,7 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
 def _denoise_with(flags: dict[str, Any]) -> None:
     """Load the model once, and denoise every subject."""
     subjects = communicator().bcast(on_root(find_subjects, flags["base_samples"], flags["save_dir"]))
-    on_root(_check_report, flags, len(subjects or ()))
+    on_root(_check_report, flags, len(subjects))
     keep_freed_memory()
     threads = share_cores(flags["threads"])
     of_cores = bound_to_few_cores(flags["threads"])

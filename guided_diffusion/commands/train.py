@@ -43,7 +43,7 @@ from guided_diffusion.machine.memory import keep_freed_memory
 from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.ranks.stalls import stated_seconds, watching
 from guided_diffusion.training.history import history_of_run
-from guided_diffusion.training.loop import TrainLoop
+from guided_diffusion.training.loop import TrainingRun
 from guided_diffusion.training.ranks import process_group
 from guided_diffusion.training.run_files import Start, find_start, read_start
 from guided_diffusion.training.saved_sets import saved_steps
@@ -101,7 +101,7 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
     validator = on_root(_validator, settings)
     with process_group(place):
         provenance = _provenance(settings, pairs, threads, start)
-        loop = TrainLoop(settings, model, source, validator, start, provenance, loader_threads)
+        loop = TrainingRun(settings, model, source, validator, start, provenance, loader_threads)
         size, ranks = sum(parameter.numel() for parameter in model.parameters()), communicator().size
         logger.log(
             f"{size:,} parameters, {_count(pairs)}, {loop.global_batch} crops per step on {ranks} rank(s),"

@@ -85,7 +85,7 @@ def as_word(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-class _Numbers(argparse.Action):
+class _FixedCount(argparse.Action):
     """A fixed count of numbers, as words of their own or as a comma list."""
 
     def __init__(self, *args: Any, kind: type, count: int, **options: Any):
@@ -126,7 +126,7 @@ def _form(declared: Flag) -> dict[str, Any]:
     kind, *others = typing.get_args(declared.kind)
     if others == [...]:
         return {"action": _Appended} | _of_kind(kind, declared.metavar)
-    return {"action": _Numbers, "nargs": "+", "kind": kind, "count": 1 + len(others), "metavar": declared.metavar}
+    return {"action": _FixedCount, "nargs": "+", "kind": kind, "count": 1 + len(others), "metavar": declared.metavar}
 
 
 def _of_kind(kind: type, metavar: str | None) -> dict[str, Any]:

@@ -32,7 +32,7 @@ VIEWS = 144
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Sinograms:
     """Counts and the known parts of their model; each list holds an array [views, bins, Z] per subset."""
 
     projector: Projector
@@ -40,7 +40,7 @@ class Measurement:
     factors: list[np.ndarray]
     background: list[np.ndarray]
 
-    def thinned(self, counts: list[np.ndarray], dose: float) -> "Measurement":
+    def thinned(self, counts: list[np.ndarray], dose: float) -> "Sinograms":
         """The same scan with fewer counts: the model's mean shrinks by the dose."""
         share = np.float32(dose)
         return replace(
@@ -84,7 +84,7 @@ def measure(
     scanner: Scanner,
     injection: Injection,
     rng: np.random.Generator,
-) -> Measurement:
+) -> Sinograms:
     """Scan `activity` (SUV, [X, Y, Z]) behind `attenuation` (per cm, same grid) at normal dose.
 
     `exposure` [Z]: seconds x efficiency of each slice (`Scanner.exposure`). The measurement's projector is the one that
@@ -110,7 +110,7 @@ def measure(
     grid = image_geometry(geometry, scanner)
     per_voxel = per_bin * np.float32((grid.voxel_mm / voxel_mm) ** 2)
     projector = Projector(grid, scanner.transaxial_fwhm_mm, scanner.axial_fwhm_mm)
-    return Measurement(projector, counts, [a * per_voxel for a in survival], background)
+    return Sinograms(projector, counts, [a * per_voxel for a in survival], background)
 
 
 def scatter_and_randoms(trues: Sequence[np.ndarray], geometry: Geometry, scanner: Scanner) -> list[np.ndarray]:
@@ -135,7 +135,7 @@ def thin(counts: list[np.ndarray], rng: np.random.Generator) -> Iterator[tuple[f
         previous = dose
 
 
-def reconstruct(measurement: Measurement, scanner: Scanner, shape: tuple[int, int, int]) -> np.ndarray:
+def reconstruct(measurement: Sinograms, scanner: Scanner, shape: tuple[int, int, int]) -> np.ndarray:
     """OSEM with the scanner's iterations and post-filter, on the volume's grid: float32 SUV `shape` [X, Y, Z]."""
     grid = measurement.projector.geometry
     image = osem(

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from guided_diffusion.pet.grid import Volume
-from guided_diffusion.simulation.acquisition import Measurement, counts_per_suv, scatter_and_randoms
+from guided_diffusion.simulation.acquisition import Sinograms, counts_per_suv, scatter_and_randoms
 from guided_diffusion.simulation.body_phantom import Phantom
 from guided_diffusion.simulation.canvas import Grid
 from guided_diffusion.simulation.osem import osem_iterates
@@ -98,7 +98,7 @@ def reconstruct_all(raw: RawData, counts: np.ndarray, dose: float) -> list[Volum
     return [images[number] for number in range(len(wanted))]
 
 
-def _measurement(raw: RawData, counts: np.ndarray, dose: float, made: Reconstruction) -> Measurement:
+def _measurement(raw: RawData, counts: np.ndarray, dose: float, made: Reconstruction) -> Sinograms:
     """The data as one reconstruction takes them: in its subsets, with the model of its voxels."""
     scanner, grid = raw.acquisition.scanner, raw.grid
     shape = native_shape(grid, made.voxel_mm)
@@ -112,7 +112,7 @@ def _measurement(raw: RawData, counts: np.ndarray, dose: float, made: Reconstruc
     def subsets(sinogram: np.ndarray) -> Sequence[np.ndarray]:
         return [np.ascontiguousarray(sinogram[s :: made.subsets]) for s in range(made.subsets)]
 
-    return Measurement(
+    return Sinograms(
         Projector(geometry, *fwhm),
         subsets(counts),
         [part * per_voxel for part in subsets(raw.survival)],

@@ -106,14 +106,14 @@ def subject_grid(subject: VirtualSubject, preset: str) -> Grid:
 
 
 @dataclass(frozen=True)
-class Scan:
+class SimulatedScan:
     """A simulated examination: the phantom and its images in SUV, float32 [X, Y, Z], by dose (1.0 is normal)."""
 
     phantom: Phantom
     images: dict[float, np.ndarray]
 
 
-def simulate(subject: VirtualSubject, preset: str, doses: Iterable[float]) -> Scan:
+def simulate(subject: VirtualSubject, preset: str, doses: Iterable[float]) -> SimulatedScan:
     """Scan a subject at normal dose and reconstruct that and the wanted thinned doses."""
     scanner, tracer = load_scanners()[subject.scanner], load_tracers()[subject.tracer]
     phantom = make_phantom(subject.seed, subject.tracer, subject_grid(subject, preset))
@@ -129,7 +129,7 @@ def simulate(subject: VirtualSubject, preset: str, doses: Iterable[float]) -> Sc
     for dose, counts in thin(measured.counts, generator(subject.seed, "thinning")):
         if dose in wanted:
             images[dose] = reconstruct(measured.thinned(counts, dose), scanner, phantom.grid.shape)
-    return Scan(phantom, images)
+    return SimulatedScan(phantom, images)
 
 
 def label_values() -> dict[str, int]:

@@ -28,7 +28,7 @@ from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.ranks.stalls import sign_of_life, working
 from guided_diffusion.training.averages import MovingAverages
 from guided_diffusion.training.batches import Batch, batches
-from guided_diffusion.training.progress import VALIDATION_COLUMNS, Interval, progress_bar, progress_columns
+from guided_diffusion.training.progress import VALIDATION_COLUMNS, ProgressInterval, progress_bar, progress_columns
 from guided_diffusion.training.ranks import gathered
 from guided_diffusion.training.run_files import ProgressTable, Start
 from guided_diffusion.training.run_pictures import draw_curves, draw_example
@@ -46,7 +46,7 @@ from guided_diffusion.training.stop import Stop, stop_on_signals
 from guided_diffusion.training.validation import Score, Validator
 
 
-class TrainLoop:
+class TrainingRun:
     """Trains `model` until a limit of the settings is reached.
 
     All ranks build and run it alike, within their process group. model: float32, on its device, with its initial
@@ -124,7 +124,7 @@ class TrainLoop:
         on_gpu = self.trainer.device.type == "cuda"
         stream = batches(self.source, self.trainer.items, self.step, self.loader_threads, pinned=on_gpu)
         with stop_on_signals() as stop, closing(stream), progress_bar(self.step, self._last_step()) as bar:
-            interval = Interval()
+            interval = ProgressInterval()
             while not self._at_last_step():
                 waiting = time.monotonic()
                 batch, mistake = _next_or_mistake(stream)
@@ -140,7 +140,7 @@ class TrainLoop:
                 bar.update()
                 if self.step % run.log_interval == 0:
                     on_root(self._report, interval.row(), bar)
-                    interval = Interval()
+                    interval = ProgressInterval()
                 if run.validation_interval and self.step % run.validation_interval == 0:
                     on_root(self._validate)
                 if self.step % run.save_interval == 0:

@@ -21,7 +21,7 @@ def progress_columns(terms: Sequence[str]) -> tuple[str, ...]:
     return ("step", "minutes", "loss", *terms, *quartiles, "grad_norm", "lr", "voxels_per_s", "waiting_for_data")
 
 
-class Interval:
+class ProgressInterval:
     """Counts since the last row of the progress table. Voxels are those of all ranks."""
 
     def __init__(self) -> None:

@@ -65,11 +65,6 @@ class TrainStep:
             trained.rehearse(self._nothing())
             trained.refuse_wrong_gradients()
 
-    @property
-    def scaler(self) -> torch.amp.GradScaler:
-        """The loss scale of `model`."""
-        return self.networks[0].scaler
-
     def _nothing(self) -> Examples:
         """An example of few voxels."""
         size = max(2 * self.settings.model.in_plane_multiple, 8)

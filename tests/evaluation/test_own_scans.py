@@ -9,7 +9,7 @@ import pytest
 from evaluation.compare import main
 from evaluation.compared_scans import Arrays, ComparedScan, UserFolders, open_examination, scans_of_folders
 from evaluation.measures.image_fidelity import clip_suv, psnr
-from evaluation.method_results import Method, result_file
+from evaluation.method_results import ComparedMethod, result_file
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.volume import load_volume
 from tests.dicom_series import write_series
@@ -102,7 +102,7 @@ def test_dicom_results(tmp_path):
     write_series(tmp_path / "ours" / "anna", stored // 2)
     ((scan,), _, _) = scans_of_folders(UserFolders(tmp_path / "low"))
     examination = open_examination(scan)
-    (image,) = Method("ours", (tmp_path / "ours",)).images(scan, examination.low_dose)
+    (image,) = ComparedMethod("ours", (tmp_path / "ours",)).images(scan, examination.low_dose)
     np.testing.assert_allclose(image, load_volume(tmp_path / "ours" / "anna").data)
     assert image.mean() == pytest.approx(examination.low_dose.data.mean() / 2, rel=1e-3)
 
@@ -174,7 +174,7 @@ def test_results_that_are_missing_ambiguous_or_of_another_scan(images, tmp_path)
         result_file(ours, scan)
     (ours / "anna.nii").unlink()
     with pytest.raises(InputError, match=r"anna/denoised.nii.gz: lies on another grid than the low dose"):
-        list(Method("ours", (ours,)).images(scan, load_volume(low)))
+        list(ComparedMethod("ours", (ours,)).images(scan, load_volume(low)))
 
 
 def test_both_kinds_of_scans_are_not_mixed(tmp_path):

@@ -90,7 +90,7 @@ def test_validation_scores_weights_in_the_precision_of_inference(has, dtype, mon
         trainer=SimpleNamespace(device=CPU),
         validator=SimpleNamespace(score=lambda scored: scored.weight.dtype),
     )
-    assert loop.TrainLoop._score(run, model.state_dict()) == dtype
+    assert loop.TrainingRun._score(run, model.state_dict()) == dtype
 
 
 def test_loaded_weights_are_in_float32_where_there_is_no_bfloat16(monkeypatch):

@@ -110,7 +110,7 @@ class TestChangedFlagsAct:
             torch.manual_seed(0)
             steps.append(TrainStep(replace(settings, model=model), create_model(settings.model, settings.diffusion)))
         steps[1].load_state_dict(steps[0].state_dict())
-        assert steps[1].scaler.get_scale() == 2.0**20
+        assert steps[1].networks[0].scaler.get_scale() == 2.0**20
 
 
 class TestRefused:
