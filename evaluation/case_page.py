@@ -12,7 +12,7 @@ from evaluation.compared_scans import ComparedScan, dose_text, open_examination
 from evaluation.comparison_plots import label_doses
 from evaluation.measures import LESIONS, METRICS, Examination, pooled_region
 from evaluation.measuring import Compared, Row
-from evaluation.tables import COLUMNS, heading_of
+from evaluation.tables import COLUMNS, heading_of, title_of
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.report import images as shown_images
 from guided_diffusion.report.images import Image
@@ -30,7 +30,7 @@ def write_case_page(path: Path, scan: ComparedScan, compared: Compared) -> None:
     if examination.normal_dose is not None:
         shown[NORMAL_DOSE] = examination.normal_dose
     low_dose = examination.low_dose
-    images = shown_images.upright([Image(_title(name), replace(low_dose, data=data)) for name, data in shown.items()])
+    images = shown_images.upright([Image(title_of(name), replace(low_dose, data=data)) for name, data in shown.items()])
     layout = shown_images.viewer(images)
     texts = layout.pop("texts")
     own = [row for row in compared.rows if row.subject == scan.subject]
@@ -49,15 +49,11 @@ def write_case_page(path: Path, scan: ComparedScan, compared: Compared) -> None:
         "texts": texts,
         "columns": [heading_of(*column) for column in columns],
         "numbers": _numbers(here, columns),
-        "methods": [_title(name) for name in compared.comparison.names()],
+        "methods": [title_of(name) for name in compared.comparison.names()],
         "lesions": _lesions(here, examination, layout),
         "plots": _plots(own),
     }
     write_page(path, "comparison.html", content)
-
-
-def _title(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _numbers(rows: Sequence[Row], columns: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -67,7 +63,7 @@ def _numbers(rows: Sequence[Row], columns: Sequence[tuple[str, str]]) -> list[di
         text = f"{row.value:.{METRICS[row.metric].decimals}f}"
         table.setdefault(row.method, {})[row.metric, row.region] = text
     return [
-        {"method": _title(method), "cells": [cells.get(column, "–") for column in columns]}
+        {"method": title_of(method), "cells": [cells.get(column, "–") for column in columns]}
         for method, cells in table.items()
     ]
 
@@ -99,7 +95,7 @@ def _plots(rows: Sequence[Row]) -> list[dict[str, str]]:
         lines = _lines([row for row in rows if row.metric == metric and pooled_region(row.region) == region])
         if lines:
             figure = _draw(lines, label)
-            names = ", ".join(_title(method) for method in lines)
+            names = ", ".join(title_of(method) for method in lines)
             plots.append({"src": svg_address(figure), "alt": f"{label} against dose fraction for {names}"})
     return plots
 
@@ -119,7 +115,7 @@ def _draw(lines: Mapping[str, Sequence[tuple[float, float]]], label: str) -> Fig
     figure = Figure(figsize=(6.0, 3.6), layout="constrained")
     panel = figure.subplots()
     for method, points in lines.items():
-        panel.plot(*zip(*points, strict=True), marker="o", label=_title(method))
+        panel.plot(*zip(*points, strict=True), marker="o", label=title_of(method))
     doses = sorted({dose for points in lines.values() for dose, _ in points})
     label_doses(panel, doses, label)
     panel.legend(fontsize="small")

@@ -47,7 +47,7 @@ from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, open_table, writable_folder
+from guided_diffusion.files import atomic_write, open_table, writable_folder, write_text
 from guided_diffusion.folder_lock import one_writer
 from guided_diffusion.pet.grid import DEFAULT_VOXEL_MM
 from guided_diffusion.pet.text import number_of
@@ -235,11 +235,6 @@ def write_results(compared: Compared, tuned: Sequence[dict[str, object]], flags:
         page = out / f"report_{scan.subject.replace('/', '_')}{dose}.html"
         write_case_page(page, scan, compared)
         print(f"page: {page}")
-
-
-def write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def write_csv(path: Path, lines: Sequence[dict[str, object]]) -> None:

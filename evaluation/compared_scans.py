@@ -33,8 +33,6 @@ from guided_diffusion.pet.text import number_of, printable
 from guided_diffusion.pet.trial_manifest import Case, read_cases
 from guided_diffusion.pet.volume import load_volume
 
-UNITS = ("suv", "normalised")
-
 
 @dataclass(frozen=True)
 class Arrays:

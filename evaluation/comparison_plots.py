@@ -13,7 +13,7 @@ from evaluation.compared_scans import dose_text
 from evaluation.measures import LESIONS, pooled_region
 from evaluation.measuring import LOW_DOSE, Row
 from evaluation.summary import EVERYONE, Summary
-from evaluation.tables import heading_of
+from evaluation.tables import heading_of, title_of
 from guided_diffusion.files import atomic_write
 
 AGAINST_DOSE = (("psnr_normal", "volume"), ("suv_peak_bias_normal", LESIONS), ("lesion_cnr", LESIONS))
@@ -58,7 +58,7 @@ def draw_against_dose(axes: Axes, lines: Mapping[str, Sequence[Summary]], title:
         means = np.array([one.interval.mean for one in line])
         bars = [[_length(one.interval.mean, one.interval.low) for one in line],
                 [_length(one.interval.mean, one.interval.high) for one in line]]  # fmt: skip
-        axes.errorbar([one.dose * shift for one in line], means, bars, label=_title(method), capsize=2, lw=1.3,
+        axes.errorbar([one.dose * shift for one in line], means, bars, label=title_of(method), capsize=2, lw=1.3,
                       marker=MARKERS[number % len(MARKERS)], ms=5, color=COLOURS[number % len(COLOURS)])  # fmt: skip
     label_doses(axes, doses, title)
 
@@ -93,7 +93,7 @@ def save_bland_altman(path: Path, rows: Sequence[Row]) -> bool:
     doses = sorted({dose for own in pairs.values() for dose, _, _ in own}, key=lambda dose: dose or 0)
     for axes, (method, own) in zip(panels.flat, pairs.items(), strict=False):
         draw_bland_altman(axes, own, doses)
-        axes.set_title(_title(method), fontsize=11)
+        axes.set_title(title_of(method), fontsize=11)
     for axes in panels.flat[len(pairs) :]:
         axes.set_visible(False)
     figure.supxlabel("mean of SUVpeak and that of the normal dose", fontsize=11)
@@ -140,10 +140,6 @@ def draw_bland_altman(axes: Axes, pairs: Sequence[tuple[float | None, float, flo
 def agreement(pairs: Sequence[tuple[float | None, float, float]]) -> list[tuple[float, float]]:
     """Of each (dose, value, reference): the mean of the two, and their difference in per cent of that mean."""
     return [((value + reference) / 2, 200 * (value - reference) / (value + reference)) for _, value, reference in pairs]
-
-
-def _title(method: str) -> str:
-    return method.replace("_", " ")
 
 
 def _save(figure: Figure, path: Path) -> None:

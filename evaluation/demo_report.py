@@ -9,7 +9,7 @@ import numpy as np
 from evaluation.best_gaussian import best_gaussian
 from evaluation.measures.image_fidelity import clip_suv, psnr, ssim
 from evaluation.mip_pictures import save_coronal_mips
-from guided_diffusion.files import atomic_write, writable_folder
+from guided_diffusion.files import writable_folder, write_text
 
 Metrics = dict[str, dict[str, float]]
 
@@ -61,8 +61,7 @@ def write_demo_report(
     writable_folder(out_dir)
     metrics = compare(low_dose, denoised, normal_dose, voxel_size)
     print(format_table(metrics))
-    with atomic_write(out_dir / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
+    write_text(out_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     save_coronal_mips(
         out_dir / "coronal_mips.png",
         {"low dose": low_dose, "denoised": denoised, "normal dose": normal_dose},

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write
+from guided_diffusion.files import write_text
 from guided_diffusion.gate import read_small
 
 
@@ -28,8 +28,7 @@ class KeptResults:
 
     def save(self, place: str, key: str, result: Any) -> None:
         """Keep a result in the place of an earlier one."""
-        with atomic_write(self._path(place)) as temporary:
-            temporary.write_text(json.dumps({"key": key, "sha256": _digest(result), "result": result}))
+        write_text(self._path(place), json.dumps({"key": key, "sha256": _digest(result), "result": result}))
 
     def _path(self, place: str) -> Path:
         return self.folder / f"{hashlib.sha256(place.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.json"

@@ -22,7 +22,7 @@ from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, writable_folder
+from guided_diffusion.files import atomic_write, writable_folder, write_text
 from guided_diffusion.inference.subjects import DENOISED_NAME
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
@@ -104,11 +104,9 @@ def write_report(flags: PhantomFlags, scan: Path) -> None:
     """report.json, report.md and contrast.png from the scan and its denoised image."""
     before, after = (turned(load_volume(path)) for path in (scan, flags.out / "denoised" / DENOISED_NAME))
     report = compare(before, after, flags.ratio)
-    with atomic_write(flags.out / "report.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_text(flags.out / "report.json", json.dumps(report, indent=1) + "\n")
     text = format_report(report)
-    with atomic_write(flags.out / "report.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(flags.out / "report.md", text)
     print(text, end="")
     draw_contrast(flags.out / "contrast.png", report)
 

@@ -15,6 +15,7 @@ from scipy.stats import t as student
 
 from evaluation.drawing_weights import draws_images
 from evaluation.equal_noise import gaussian_of_equal_noise
+from evaluation.filters import TISSUE_SUV
 from evaluation.measures.image_fidelity import clip_suv, psnr
 from evaluation.mip_pictures import save_coronal_mips
 from guided_diffusion.commands import denoise_flags
@@ -23,7 +24,7 @@ from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, writable_folder
+from guided_diffusion.files import writable_folder, write_text
 from guided_diffusion.inference.subjects import DENOISED_NAME, UNCERTAINTY_NAME
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
@@ -37,7 +38,6 @@ from guided_diffusion.report.images import position_mm
 NOISE_SEED = 0
 LESS_NOISE_PERCENT = 30.0
 SAME_MEAN_PERCENT = 2.0
-BODY_SUV = 0.3
 LEVEL, LEAST_COVERAGE_PERCENT, MOST_COVERAGE_PERCENT = 0.95, 90.0, 99.0
 PICTURE_WINDOW = (0.0, 6.0)
 
@@ -124,11 +124,9 @@ def write_report(flags: SeriesFlags) -> None:
     if flags.realisations > 1:
         mean, bar = (turned(load_volume(out / "predicted" / name)) for name in (DENOISED_NAME, UNCERTAINTY_NAME))
         report["error_bar"] = check_error_bar(scan.data, mean.data, bar.data, flags.realisations)
-    with atomic_write(out / "report.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
     text = format_report(report)
-    with atomic_write(out / "report.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(out / "report.md", text)
     print(text, end="")
     if flags.neck_mm is not None:
         low = f"{flags.thin} dose"
@@ -165,7 +163,7 @@ def check_error_bar(scan: np.ndarray, mean: np.ndarray, bar: np.ndarray, number:
     number of images, and the root mean square of the bar over that of the error (1 is right). `measures.ensembles` has
     both for an error about the images' own mean, which is uncertain itself; this mean is the regression's.
     """
-    body = mean > BODY_SUV
+    body = mean > TISSUE_SUV
     error, deviation = (scan - mean)[body].astype(float), bar[body].astype(float)
     inside = np.abs(error) <= student.ppf((1 + LEVEL) / 2, number - 1) * deviation
     return {

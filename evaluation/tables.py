@@ -75,6 +75,11 @@ def table_line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
+def title_of(method: str) -> str:
+    """A method's name as titles and legends show it."""
+    return method.replace("_", " ")
+
+
 def interval_text(interval: Interval, decimals: int) -> str:
     """A mean with its interval in brackets, where there is one."""
     text = f"{interval.mean:.{decimals}f}"

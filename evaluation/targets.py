@@ -8,7 +8,7 @@ from evaluation.confidence import Interval, bootstrap_mean
 from evaluation.filters import FILTERS
 from evaluation.measures import LESIONS, METRICS, pooled_region
 from evaluation.measuring import LOW_DOSE, Row
-from evaluation.tables import interval_text, table_head
+from evaluation.tables import interval_text, table_head, table_line
 
 FILTER = "the best filter on the subject"
 
@@ -101,4 +101,4 @@ def _line(target: Target, method: str, dose: float, by_subject: dict[str, list[f
     extremes = f"{min(means):.{decimals}f}, {max(means):.{decimals}f}"
     reached = "yes" if target.reached(interval.mean) else "**no**"
     cells = [method, dose_text(dose), target.text, interval_text(interval, decimals), extremes, reached]
-    return f"| {' | '.join(cells)} |"
+    return table_line(cells)

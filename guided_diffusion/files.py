@@ -61,6 +61,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """A text file in UTF-8, written whole or not at all. Raises as `atomic_write`."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def _check_local(path: Path) -> None:
     """Raises InputError for names that a folder of this machine could have, but which mean another place."""
     if _REMOTE.match(str(path)):

@@ -21,7 +21,7 @@ from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import share_cores
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write
+from guided_diffusion.files import write_text
 
 # Each takes the parsed arguments; a further section is a further line here.
 SECTIONS: dict[str, Callable[[argparse.Namespace], Section]] = {
@@ -73,11 +73,9 @@ def run_benchmark(parser: Parser, arguments: Sequence[str] | None = None) -> Non
         print(f"{sections[-1].markdown()}\n", flush=True)
     if flags.json:
         values = {section.name: section.values for section in sections}
-        with atomic_write(flags.json) as temporary:
-            temporary.write_text(json.dumps({"machine": machine, **values}, indent=2) + "\n")
+        write_text(flags.json, json.dumps({"machine": machine, **values}, indent=2) + "\n")
     if flags.markdown:
-        with atomic_write(flags.markdown) as temporary:
-            temporary.write_text("\n\n".join([machine, *(section.markdown() for section in sections)]) + "\n")
+        write_text(flags.markdown, "\n\n".join([machine, *(section.markdown() for section in sections)]) + "\n")
 
 
 def _chosen(text: str, trial: bool) -> list[str]:

@@ -14,12 +14,13 @@ from evaluation.measures.uptake import SMALLEST_LESION_MM, lesions_over, organ_c
 from guided_diffusion.pet.blur import gaussian_blur
 from guided_diffusion.pet.foci import ContrastMap, contrast_map
 from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.normalisation import BODY_SUV
 from guided_diffusion.pet.spheres import sphere
 from guided_diffusion.pet.uniform_tissue import most_uniform_spheres, sphere_statistics
 from guided_diffusion.simulation.body_phantom import FIRST_LESION_LABEL, load_tissues
 
 BACKGROUND_LABEL = 0
-BODY_SIGMA_MM, BODY_SUV = 6.0, 0.1
+BODY_SIGMA_MM = 6.0
 
 ORGANS = {
     "liver": ("liver",),

@@ -45,6 +45,7 @@ from guided_diffusion.machine.memory import keep_freed_memory
 from guided_diffusion.pet.formats.dicom_writer import check_derivable, save_dicom_series
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv import SUVOverrides
+from guided_diffusion.pet.text import times
 from guided_diffusion.pet.volume import in_suv_basis, load_volume
 from guided_diffusion.ranks.stalls import stated_seconds, watching
 
@@ -263,8 +264,7 @@ def _write(
         logger.log(f"notice: {subject.folder / DICOM_FOLDER} is of an earlier run")
     voxel_mm = manifest["model_grid"]["voxel_mm"]
     if is_bare(denoised) and voxel_mm != list(PUBLISHED_GRID.voxel_mm):
-        sizes = " x ".join(f"{size:g}" for size in voxel_mm)
-        logger.log(f"notice: {subject.path} was taken to have the model's voxels of {sizes} mm")
+        logger.log(f"notice: {subject.path} was taken to have the model's voxels of {times(voxel_mm)} mm")
     for path in written:
         logger.log(f"wrote {subject.folder / path.name}")
     logger.log(f"{len(denoised.plan.starts)} patches in {manifest['seconds']:.1f} s on {manifest['ranks']} rank(s)")

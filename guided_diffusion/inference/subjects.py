@@ -13,7 +13,14 @@ import numpy as np
 
 from guided_diffusion import logger
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, disk_failure, remove_whatever, temporary_beside, writable_folder
+from guided_diffusion.files import (
+    atomic_write,
+    disk_failure,
+    remove_whatever,
+    temporary_beside,
+    writable_folder,
+    write_text,
+)
 from guided_diffusion.gate import open_regular, read_small
 from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.pet.contents import contents_of, names_of
@@ -241,8 +248,7 @@ def write_manifest(subject: Subject, manifest: dict[str, Any], written: list[Pat
         "files": [result.name for result in written],
         "sha256": {result.name: digest_of(result) for result in written},
     }
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(listing, indent=2, default=str) + "\n")
+    write_text(path, json.dumps(listing, indent=2, default=str) + "\n")
     return path
 
 

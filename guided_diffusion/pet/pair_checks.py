@@ -11,6 +11,7 @@ from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats.arrays import read_statement
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.plausibility import check_suv
+from guided_diffusion.pet.text import times
 
 SAME_SIZE = 0.01
 # A low dose shows the same uptake with more noise. Means this far apart are of two units, or of two patients.
@@ -80,13 +81,9 @@ def _check_grid(path: Path, affine: np.ndarray, voxel_mm: Sequence[float], axis_
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if (np.abs(sizes / np.array(voxel_mm) - 1) > SAME_SIZE).any():
         raise InputError(
-            f"{path}: voxels of {_times(sizes)} mm, but the model's have {_times(voxel_mm)} mm;"
+            f"{path}: voxels of {times(sizes)} mm, but the model's have {times(voxel_mm)} mm;"
             " prepare it on the model's grid, or give --voxel_mm"
         )
     codes = "".join(nib.aff2axcodes(affine))
     if codes != axis_codes:
         raise InputError(f"{path}: its axes grow to {codes}, but the model's to {axis_codes}; prepare it again")
-
-
-def _times(sizes: Sequence[float]) -> str:
-    return " x ".join(f"{size:.4g}" for size in sizes)

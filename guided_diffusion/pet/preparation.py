@@ -1,7 +1,7 @@
 """Resamples any PET image to the model's grid, as a file for training or testing, and describes images."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +9,13 @@ import nibabel as nib
 import numpy as np
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, writable_folder
+from guided_diffusion.files import writable_folder, write_text
 from guided_diffusion.pet.geometry import above_cap, resample_like, to_model_grid
 from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_VOXEL_MM, Volume
 from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv_bases import SUVBasis
+from guided_diffusion.pet.text import times
 from guided_diffusion.pet.volume import check_suffix, in_suv_basis, load_volume, save_pair, save_volume
 
 # Peak beside the interpreter and its libraries, in float32 copies of the larger grid; measured on a GE series.
@@ -98,8 +99,7 @@ def prepare(
         "unit": model.unit,
         "above_cap": above_cap(volume, grid.suv_max) | {"suv_max": grid.suv_max},
     }
-    with atomic_write(f"{output}.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
+    write_text(f"{output}.json", json.dumps(record, indent=1) + "\n")
     return model
 
 
@@ -111,7 +111,7 @@ def describe(volume: Volume, grid: ModelGrid) -> list[tuple[str, str]]:
     return [
         ("format", str(volume.source.get("format"))),
         ("grid", times(volume.data.shape)),
-        ("voxel (mm)", times(f"{size:.4g}" for size in volume.voxel_mm)),
+        ("voxel (mm)", times(volume.voxel_mm)),
         *([("slice spacing", str(volume.source["spacing"]))] if "spacing" in volume.source else []),
         ("orientation", _orientation(volume)),
         ("units", f"{volume.source.get('stored_units', 'unnamed')} -> {volume.unit}"),
@@ -119,7 +119,7 @@ def describe(volume: Volume, grid: ModelGrid) -> list[tuple[str, str]]:
         ("how found", str(volume.source.get("suv"))),
         ("peak SUV", f"{hot['peak']:.3g}"),
         (f"above SUV {grid.suv_max:g}", f"{hot['voxels']} voxels, {hot['ml']:.3g} mL"),
-        ("model grid", f"{times(model.data.shape)}, {times(f'{size:.4g}' for size in model.voxel_mm)} mm"),
+        ("model grid", f"{times(model.data.shape)}, {times(model.voxel_mm)} mm"),
         ("memory", f"{megabytes:.0f} MB to read and resample; the network's own depends on device and precision"),
     ]
 
@@ -135,11 +135,6 @@ def on_model_grid(volume: Volume, grid: ModelGrid) -> Volume:
     return to_model_grid(
         volume, voxel_mm=grid.voxel_mm, axis_codes=grid.axis_codes, margin_mm=grid.margin_mm, linear=grid.linear
     )
-
-
-def times(values: Iterable[object]) -> str:
-    """Sizes as text, such as 96 x 144 x 96."""
-    return " x ".join(str(value) for value in values)
 
 
 def _factor(factor: object) -> str:

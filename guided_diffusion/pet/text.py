@@ -1,12 +1,19 @@
 """Text from files and flags: made safe to print, and read as a number."""
 
 import math
+from collections.abc import Iterable
+from numbers import Integral
 
 
 def printable(value: object, length: int = 64) -> str:
     """Text out of a file for a message: one line, plain ASCII, no control characters, not long."""
     text = "".join(c if " " <= c <= "~" else "?" for c in str(value))
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def times(sizes: Iterable[float]) -> str:
+    """Sizes as text, such as 96 x 144 x 96; fractions with four digits."""
+    return " x ".join(str(size) if isinstance(size, Integral) else f"{size:.4g}" for size in sizes)
 
 
 def number_of(text: str) -> float:

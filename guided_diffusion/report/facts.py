@@ -6,6 +6,8 @@ Left out on purpose: names and paths of files and folders, values of overrides (
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from guided_diffusion.pet.text import times
+
 DIGEST_LETTERS = 12
 
 Facts = list[tuple[str, str]]
@@ -22,7 +24,7 @@ def _input(manifest: Mapping[str, Any]) -> Facts:
     facts = [
         ("SUV", str(source.get("suv", "as stored in the file"))),
         ("format", str(source.get("format", "unknown"))),
-        ("voxels of the scan", f"{_times(given['shape'])} of {_times(given['voxel_mm'])} mm"),
+        ("voxels of the scan", f"{times(given['shape'])} of {times(given['voxel_mm'])} mm"),
         ("SHA-256 of the scan", f"{given['sha256_of_voxels_and_affine'][:DIGEST_LETTERS]} (compare with run.json)"),
         ("above the model's largest SUV", _above(above, cap, manifest["flags"].get("above_cap", "keep"))),
     ]
@@ -51,7 +53,7 @@ def _model(manifest: Mapping[str, Any]) -> Facts:
     return [
         ("weights", f"{checkpoint['name']}, sha256 {checkpoint['sha256'][:DIGEST_LETTERS]}"),
         ("method and preset", f"{settings['method']}, {settings['preset']}"),
-        ("the model's grid", f"{_times(grid['shape'])} voxels of {_times(grid['voxel_mm'])} mm"),
+        ("the model's grid", f"{times(grid['shape'])} voxels of {times(grid['voxel_mm'])} mm"),
         ("sampling", f"{sampling}; precision {settings['precision']}"),
         ("patches", f"{len(manifest['plan']['starts'])} of {manifest['plan']['patch_size']} slices"),
         ("network calls", f"{manifest['nfe_per_patch_and_realisation']} per patch and realisation"),
@@ -62,7 +64,3 @@ def _work(manifest: Mapping[str, Any]) -> Facts:
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items() if version)
     ranks = f"{manifest['ranks']} rank(s), {manifest['threads_per_rank']} thread(s) each, on {manifest['device']}"
     return [("time", f"{manifest['seconds']:.1f} s with {ranks}"), ("versions", versions)]
-
-
-def _times(sizes: Sequence[float]) -> str:
-    return " x ".join(f"{size:g}" for size in sizes)

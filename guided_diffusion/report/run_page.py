@@ -19,7 +19,7 @@ from guided_diffusion.report.page import write_page
 
 TITLE = "PET denoising report"
 SUV_RANGE = (0.0, DEFAULT_SUV_MAX)  # of PSNR and SSIM
-SAME_MEAN_PERCENT = 5.0
+ALERT_PERCENT = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ def _cards(findings: Findings, manifest: Mapping[str, Any]) -> list[dict[str, An
             {
                 "value": f"{change:+.1f} %",
                 "text": "largest change of a mean in these spheres",
-                "alert": abs(change) > SAME_MEAN_PERCENT,
+                "alert": abs(change) > ALERT_PERCENT,
             },
         ]
     cards += [

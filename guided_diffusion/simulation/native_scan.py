@@ -12,12 +12,12 @@ import numpy as np
 from scipy import ndimage
 
 from guided_diffusion.pet.grid import Volume
-from guided_diffusion.simulation.acquisition import Sinograms, counts_per_suv, scatter_and_randoms
+from guided_diffusion.simulation.acquisition import VIEWS, Sinograms, counts_per_suv, scatter_and_randoms
 from guided_diffusion.simulation.body_phantom import Phantom
 from guided_diffusion.simulation.canvas import Grid
 from guided_diffusion.simulation.osem import osem_iterates
 from guided_diffusion.simulation.projector import FWHM_PER_SIGMA, Geometry, Projector
-from guided_diffusion.simulation.random_acquisition import AXIAL_KERNELS, VIEWS, Acquisition, Reconstruction
+from guided_diffusion.simulation.random_acquisition import AXIAL_KERNELS, Acquisition, Reconstruction
 from guided_diffusion.simulation.tracers import Injection
 
 

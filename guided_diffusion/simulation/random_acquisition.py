@@ -9,7 +9,6 @@ import numpy as np
 
 from guided_diffusion.simulation.scanner import Scanner
 
-VIEWS = 144
 SUBSETS = (4, 6, 8, 9, 12, 16, 18, 24, 36)
 """Numbers of subsets that divide the views."""
 MOST_ITERATIONS = 12

@@ -11,7 +11,7 @@ from guided_diffusion.simulation.shapes import Ellipsoid, Solid, Tube, curve, ro
 WATER_MU, LUNG_MU, BONE_MU = 0.096, 0.028, 0.15
 SHAPES = (60, 160)
 SEMI_MM = (3.0, 70.0)
-BODY_SUV = (0.3, 3.0)
+UPTAKE_SUV = (0.3, 3.0)
 CONTRASTS = (0.05, 12.0)
 HOTTEST_SUV = 40.0
 MOST_TEXTURE = 0.5
@@ -41,7 +41,7 @@ def _column(grid: Grid, rng: np.random.Generator) -> Column:
     low, high = (np.array([axis.min() for axis in grid.axes()]), np.array([axis.max() for axis in grid.axes()]))
     middle, length = (low + high) / 2, (high - low)[2]
     semi = np.array([rng.uniform(90, 140), rng.uniform(120, 205), 10 * length])
-    suv = _log_uniform(rng, *BODY_SUV)
+    suv = _log_uniform(rng, *UPTAKE_SUV)
     solid = Ellipsoid(middle * (0, 0, 1), semi, rng.uniform(2, 3.5))
     return Column(solid, suv, middle * (0, 0, 1), np.array([semi[0], semi[1], length / 2]))
 

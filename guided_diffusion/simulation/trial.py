@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, writable_folder
+from guided_diffusion.files import atomic_write, writable_folder, write_text
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.trial_manifest import CLEAN_SHARE, MANIFEST, MANIFEST_COLUMNS
@@ -219,8 +219,3 @@ def write_labels(labels: np.ndarray, affine: np.ndarray, path: Path) -> None:
     image.header.set_xyzt_units("mm")
     with atomic_write(path) as temporary:
         nib.save(image, temporary)
-
-
-def write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, sha256_of
+from guided_diffusion.files import sha256_of, write_text
 
 _STEP = re.compile(r"(?:model|opt)(\d{6,})\.pt")
 _UNFINISHED = "{}\n"
@@ -54,8 +54,7 @@ def _begun_steps(folder: Path) -> list[int]:
 
 def begin_set(folder: Path, step: int) -> None:
     """Mark the set as being written, so that it is recognised as incomplete if the run is killed meanwhile."""
-    with atomic_write(digests_path(folder, step)) as temporary:
-        temporary.write_text(_UNFINISHED)
+    write_text(digests_path(folder, step), _UNFINISHED)
 
 
 def _is_unfinished(folder: Path, step: int) -> bool:
@@ -66,8 +65,7 @@ def _is_unfinished(folder: Path, step: int) -> bool:
 def write_digests(folder: Path, step: int, rates: tuple[str, ...]) -> None:
     """Complete a set whose other files are written."""
     paths = [model_path(folder, step), *(ema_path(folder, rate, step) for rate in rates), optimiser_path(folder, step)]
-    with atomic_write(digests_path(folder, step)) as temporary:
-        temporary.write_text(json.dumps({path.name: sha256_of(path) for path in paths}, indent=2) + "\n")
+    write_text(digests_path(folder, step), json.dumps({path.name: sha256_of(path) for path in paths}, indent=2) + "\n")
 
 
 def has_digests(folder: Path, step: int) -> bool:

@@ -23,6 +23,7 @@ from guided_diffusion.pet.formats.quaternions import with_rounded_quaternions
 from guided_diffusion.pet.formats.volume_units import to_suv
 from guided_diffusion.pet.grid import check_size
 from guided_diffusion.pet.suv import SUVOverrides
+from guided_diffusion.pet.text import times
 
 # FreeSurfer's volumes have 256 voxels a side; this is more.
 MAX_MGH_SIZE = 4096
@@ -249,11 +250,7 @@ def _check_end(image: nib.spatialimages.SpatialImage, path: Path) -> None:
     file = image.file_map["image"].fileobj
     file.seek(stored.offset + slice_bytes * int(np.prod(stored.shape[2:])))
     if len(file.read(slice_bytes)) == slice_bytes:
-        raise InputError(f"{path}: is longer than its header says ({_times(stored.shape)} voxels); {REPAIR}")
-
-
-def _times(sizes: tuple[int, ...]) -> str:
-    return " x ".join(str(size) for size in sizes)
+        raise InputError(f"{path}: is longer than its header says ({times(stored.shape)} voxels); {REPAIR}")
 
 
 def _read_format(path: Path, request: Request) -> StoredArray:

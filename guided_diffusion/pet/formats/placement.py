@@ -8,6 +8,7 @@ import numpy as np
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.grid import check_voxel_mm
+from guided_diffusion.pet.text import times
 
 # xyzt_units & 7: what a unit of length is in mm. 0 says nothing, and mm is meant.
 UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 1e-3}
@@ -60,7 +61,7 @@ def _check_forms(image: nib.Nifti1Pair, path: Path) -> None:
     known = np.isfinite(stated) & (stated > 0) & (qform is not None or (stated != 1).any())
     if (np.abs(sizes - stated)[known] > SAME_SIZE * sizes[known]).any():
         raise InputError(
-            f"{path}: its sform says voxels of {_sizes(sizes)}, its pixdim {_sizes(stated)}; set both to the true size"
+            f"{path}: its sform says voxels of {times(sizes)}, its pixdim {times(stated)}; set both to the true size"
         )
     if qform is None:
         return
@@ -88,7 +89,3 @@ def _largest_shift(sform: np.ndarray, qform: np.ndarray, shape: tuple[int, ...])
     corners = np.array(np.meshgrid(*((0, size - 1) for size in shape), indexing="ij")).reshape(3, -1).T
     moved = nib.affines.apply_affine(np.linalg.inv(sform) @ qform, corners)
     return float(np.abs(moved - corners).max())
-
-
-def _sizes(sizes: np.ndarray) -> str:
-    return " x ".join(f"{size:.4g}" for size in sizes)
