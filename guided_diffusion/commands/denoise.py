@@ -78,7 +78,7 @@ def denoise_subjects(parser: Parser, arguments: Sequence[str] | None = None) -> 
 def _denoise_with(flags: dict[str, Any]) -> None:
     """Load the model once, and denoise every subject."""
     subjects = communicator().bcast(on_root(find_subjects, flags["base_samples"], flags["save_dir"]))
-    on_root(_check_report, flags, len(subjects))
+    on_root(_check_single, flags, len(subjects))
     keep_freed_memory()
     threads = share_cores(flags["threads"])
     of_cores = bound_to_few_cores(flags["threads"])
@@ -99,11 +99,19 @@ def _denoise_with(flags: dict[str, Any]) -> None:
             _denoise_each(subjects, run)
 
 
-def _check_report(flags: dict[str, Any], subjects: int) -> None:
-    """Raises InputError for flags of a page that belong to none, or to a single scan only."""
+def _check_single(flags: dict[str, Any], subjects: int) -> None:
+    """Raises InputError for flags of a page that belong to none, and for flags of one scan where there are several."""
     wanted = read_flags(ReportFlags, flags)
-    if wanted.reference and subjects > 1:
+    if subjects == 1:
+        return
+    if wanted.reference:
         raise InputError(f"--reference: one image cannot be the reference of {subjects} scans; denoise them one by one")
+    overrides = _overrides(flags)
+    of_one = [name for name in (overrides.given() if overrides else ()) if name != "half_life_s"]
+    if of_one:
+        raise InputError(
+            f"--{of_one[0]} is of one scan, but {flags['base_samples']} holds {subjects}; give the path of that one"
+        )
 
 
 def _denoise_each(subjects: list[Subject], run: Run) -> None:

@@ -19,6 +19,8 @@ LARGEST_RATIO_OF_MEANS = 2.0
 # The differences of neighbours, of the low dose over those of the normal dose. A post-filter of its own may lower them.
 SMALLEST_RATIO_OF_DIFFERENCES = 0.9
 PLANE_STEP = 4
+# Weights of one examination are equal but for rounding: SUV is proportional to them.
+SAME_WEIGHT = 0.01
 
 
 def check_pair(path: Path, pair: np.ndarray, voxel_mm: Sequence[float], axis_codes: str) -> list[str]:
@@ -64,10 +66,14 @@ def doubts_of_origins(low: Volume, normal: Volume) -> list[str]:
     if low.series is None or normal.series is None:
         return []
     first, second = low.series.headers[0], normal.series.headers[0]
+    keywords = ("PatientID", "FrameOfReferenceUID")
+    different = [keyword for keyword in keywords if tags.text(first, keyword) != tags.text(second, keyword)]
+    weights = tags.number(first, "PatientWeight"), tags.number(second, "PatientWeight")
+    if None not in weights and abs(weights[0] - weights[1]) > SAME_WEIGHT * weights[1]:
+        different.append("PatientWeight")
     return [
         f"{tags.name_tag(keyword)} of low dose and normal dose differ; check that both are of one scan"
-        for keyword in ("PatientID", "FrameOfReferenceUID")
-        if tags.text(first, keyword) != tags.text(second, keyword)
+        for keyword in different
     ]
 
 

@@ -44,3 +44,12 @@ def test_series_of_two_patients(tmp_path, capsys, patient):
     notices = notices_of(tmp_path / "low", tmp_path / "normal", tmp_path, capsys)
     expected = "notice: PatientID (0010,0020) of low dose and normal dose differ; check that both are of one scan"
     assert notices == ([expected] if patient == "B" else [])
+
+
+@pytest.mark.parametrize(("weight", "noticed"), [("70.0", False), ("70.4", False), ("92", True)])
+def test_series_of_two_weights(tmp_path, capsys, weight, noticed):
+    write_series(tmp_path / "low", (BODY * NOISE * 2500).astype(np.int16), PatientWeight=weight)
+    write_series(tmp_path / "normal", (BODY * 2500).astype(np.int16), PatientWeight="70")
+    found = notices_of(tmp_path / "low", tmp_path / "normal", tmp_path, capsys)
+    expected = "notice: PatientWeight (0010,1030) of low dose and normal dose differ; check that both are of one scan"
+    assert found == ([expected] if noticed else [])

@@ -164,3 +164,12 @@ def test_all_ranks_go_on_after_a_bad_subject(with_a_bad_one, small, tmp_path):
         f"error: 2 of 3 subjects failed: see 'failed:' in {tmp_path / 'out'}/log.txt"
     ]
     check_the_good_one_is_denoised(small, tmp_path / "out", tmp_path / "alone")
+
+
+@pytest.mark.parametrize(("flag", "value"), [("weight_kg", 70), ("dose_bq", 3e8), ("injection_time", "101013")])
+def test_what_is_true_of_one_patient_is_not_taken_for_several(small, tmp_path, flag, value):
+    (tmp_path / "scans").mkdir()
+    for name in "ab":
+        shutil.copy(small / "scan.npz", tmp_path / "scans" / f"{name}.npz")
+    with pytest.raises(InputError, match=rf"--{flag} is of one scan, but .*scans holds 2; give the path of that one"):
+        denoise(tmp_path / "scans", small / "small.pt", tmp_path / "out", f"--{flag}", value)

@@ -61,7 +61,7 @@ class Series:
         damaged = f"{name}: its pixel data are missing or truncated; copy the series again"
         with damage_as(damaged):
             dataset = self.files[k].read()
-            unchanged = all(element.tag in dataset and dataset[element.tag] == element for element in header)
+            unchanged = all(tags.same_element(dataset, header, element.tag) for element in header)
         if not unchanged:
             raise InputError(f"{name}: was replaced by another file while the series was read; start again")
         check_described(dataset, name)

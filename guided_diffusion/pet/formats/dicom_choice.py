@@ -116,7 +116,8 @@ def _without_copies(chosen: Group, left_out: list[LeftOut]) -> Group:
 
 
 def _are_copies(one: Member, other: Member) -> bool:
-    if one[1] != other[1]:
+    header, others = one[1], other[1]
+    if header.keys() != others.keys() or not all(tags.same_element(header, others, element.tag) for element in header):
         return False
     return _digest(one[0]) == _digest(other[0])
 

@@ -7,7 +7,8 @@ import re
 from pydicom import Dataset
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.multival import MultiValue
-from pydicom.tag import Tag
+from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag, Tag
 
 from guided_diffusion.pet.text import printable
 
@@ -90,6 +91,11 @@ def number(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> float | N
     return value if math.isfinite(value) else None
 
 
+def same_element(one: Dataset, other: Dataset, tag: BaseTag) -> bool:
+    """Whether two data sets have the same under a tag, as text: numbers that are none (NaN) equal themselves."""
+    return tag in one and tag in other and str(one[tag].value) == str(other[tag].value)
+
+
 def texts(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> list[str]:
     """A multi-valued tag as a list of texts, empty where it is missing."""
     value = dataset.get(keyword_or_tag)
@@ -100,6 +106,12 @@ def texts(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> list[str]:
     if value is None or value == "":
         return []
     return [str(v).strip(" \0") for v in (value if isinstance(value, MultiValue | list) else [value])]
+
+
+def items(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence; none where it is missing, or was overwritten with text."""
+    value = dataset.get(keyword)
+    return list(value) if isinstance(value, Sequence) else []
 
 
 def parse_time(value: str | None) -> datetime.timedelta | None:
@@ -128,10 +140,10 @@ def parse_date_time(value: str | None, utc_offset: str | None = None) -> datetim
         return None
     try:
         moment = datetime.datetime(*(int(part) for part in match.groups()[:3])) + time
-    except ValueError:
+        if match.group(5) and _is_offset(utc_offset):
+            moment += _offset(utc_offset) - _offset(match.group(5))
+    except (ValueError, OverflowError):  # no day of the calendar, or none between the years 1 and 9999
         return None
-    if match.group(5) and _is_offset(utc_offset):
-        moment += _offset(utc_offset) - _offset(match.group(5))
     return moment
 
 

@@ -212,9 +212,13 @@ def _describe(dataset: Dataset, series_uid: str, model: str, overrides: SUVOverr
         if keyword in dataset:
             delattr(dataset, keyword)
     _set_overrides(dataset, overrides or SUVOverrides())
-    little = dataset.file_meta.TransferSyntaxUID in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
-    if not little:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    little = syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+    # Some gateways write implicit data under a header that says explicit: its elements have no VR.
+    unlike = syntax != ImplicitVRLittleEndian and any(element.VR is None for element in dataset.values())
+    if unlike or not little:
         dataset.decode()
+    if not little:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.file_meta.ImplementationClassUID = pydicom.uid.PYDICOM_IMPLEMENTATION_UID

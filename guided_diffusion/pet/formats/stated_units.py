@@ -71,19 +71,27 @@ def sidecar_of(path: Path) -> tuple[str, dict[str, object]] | None:
 def _sidecars(path: Path) -> list[Path]:
     """The sidecars that hold for a volume, the nearest last."""
     name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    own = name.with_suffix(".json")
-    found = [own] if own.is_file() else []
+    found = [own for own in _json_in(path.parent) if own.stem.lower() == name.stem.lower()][:1]
+    if not found and path.is_symlink():
+        return _sidecars(path.resolve())
     *entities, kind = name.stem.split("_")
     if not name.stem.startswith("sub-"):
         return found
     for folder in list(path.absolute().parents)[:BIDS_LEVELS]:
         above = [
-            other for other in folder.glob("*.json") if other.name != own.name and _holds_for(other, entities, kind)
+            other
+            for other in _json_in(folder)
+            if other.stem.lower() != name.stem.lower() and _holds_for(other, entities, kind)
         ]
         found = [*sorted(above, key=lambda other: other.name.count("_")), *found]
         if (folder / "dataset_description.json").is_file():
             break
     return found
+
+
+def _json_in(folder: Path) -> list[Path]:
+    """The JSON files of a folder, their suffix in whatever case, sorted."""
+    return sorted(other for other in folder.iterdir() if other.suffix.lower() == ".json" and other.is_file())
 
 
 def _holds_for(sidecar: Path, entities: list[str], kind: str) -> bool:

@@ -30,6 +30,12 @@ def to_suv(
     if not unit:
         return _by_the_user(path, overrides)
     basis = stated_units.suv_unit(str(unit))
+    own = _header_unit(image)
+    if own and isinstance(image, nib.Nifti1Pair) and stated_units.suv_unit(own) != basis:
+        raise InputError(
+            f"{path}: this program wrote it in {own}, but {where} is {stated_units.quoted(unit)}; give it a sidecar of"
+            " its own that says so, or another place"
+        )
     if basis is not None:
         return _already_suv(path, basis, f"{where} says {stated_units.quoted(unit)}: SUV already", overrides)
     scale = stated_units.concentration_bqml(str(unit))

@@ -87,7 +87,7 @@ def half_life_s(drug: Dataset, overrides: SUVOverrides) -> float:
 def nuclide_of(drug: Dataset) -> str | None:
     """The positron emitter that the item names, by its code or in the name of the drug; None if it names none."""
     for keyword in ("RadionuclideCodeSequence", "RadiopharmaceuticalCodeSequence"):
-        for code in drug.get(keyword) or ():
+        for code in tags.items(drug, keyword):
             if tags.text(code, "CodeValue") == "C-111A1":
                 return "F-18"
             named = nuclides.nuclide_in(tags.text(code, "CodeMeaning"))
@@ -97,7 +97,7 @@ def nuclide_of(drug: Dataset) -> str | None:
 
 
 def _item_of_slice(dataset: Dataset, compared: Sequence[str]) -> tuple[Dataset, str]:
-    items = list(dataset.get(SEQUENCE) or [Dataset()])
+    items = tags.items(dataset, SEQUENCE) or [Dataset()]
     different = [k for k in compared if not all(same_value(items[0], item, k) for item in items[1:])]
     if not different:
         return items[0], ""

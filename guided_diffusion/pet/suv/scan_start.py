@@ -23,6 +23,9 @@ LONG_WAIT_S = 1800.0
 # Long scans are begun with the injection.
 WITH_INJECTION_S = 600.0
 SERIES_TIME = "series time"
+OTHER_DATES = f"{SERIES_TIME}; its date is not of the acquisition's time"
+# No series is begun days before its slices are acquired, and none is made again so many years after.
+EARLIEST_SERIES, LATEST_SERIES = 2 * tags.DAY, 20 * 365 * tags.DAY
 
 
 def decay_reference(datasets: Sequence[Dataset], half_life_s: float, overrides: SUVOverrides) -> Moment:
@@ -57,6 +60,9 @@ def doubts_of_start(datasets: Sequence[Dataset], start: Moment, delay_s: float, 
 
     delay_s: seconds from the injection to the start.
     """
+    if start.how == OTHER_DATES:
+        names = " and ".join(tags.name_tag(keyword) for keyword in ("SeriesDate", "AcquisitionDate"))
+        return (f"{names} are years or days apart, as after de-identification: only the series' time of day counts",)
     if not start.how.startswith(SERIES_TIME) or abs(delay_s) <= WITH_INJECTION_S:
         return ()
     scanned = acquisitions(datasets)
@@ -76,7 +82,7 @@ def _is_later(one: Moment, other: Moment, half_life_s: float) -> bool:
 
 
 def _series_time(datasets: Sequence[Dataset], earliest: Moment) -> Moment | None:
-    """The series time, on the acquisition's day where it has no date; None where it is missing.
+    """The series time, on the acquisition's day where it has no date or one that cannot be true; None if it is missing.
 
     Raises:
         SUVError: it differs between the slices.
@@ -93,11 +99,14 @@ def _series_time(datasets: Sequence[Dataset], earliest: Moment) -> Moment | None
                 f"no SUV: {tags.name_tag('SeriesTime')} differs between the slices, so their decay is corrected to"
                 " different times; separate the two, or give --scan_start"
             )
+    how = SERIES_TIME if earliest.dated else f"{SERIES_TIME}; the dates were removed"
     if day is not None and earliest.dated:
-        return Moment(day + time, True, SERIES_TIME)
+        if -LATEST_SERIES < earliest.at - (day + time) < EARLIEST_SERIES:
+            return Moment(day + time, True, SERIES_TIME)
+        how = OTHER_DATES
     at = earliest.at - time_of_day(earliest.at) + time
     at += tags.DAY * round((earliest.at - at) / tags.DAY)
-    return Moment(at, earliest.dated, SERIES_TIME if earliest.dated else f"{SERIES_TIME}; the dates were removed")
+    return Moment(at, earliest.dated, how)
 
 
 def _given_start(datasets: Sequence[Dataset], text: str) -> Moment:

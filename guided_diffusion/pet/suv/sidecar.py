@@ -2,6 +2,7 @@
 
 import datetime
 import math
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -13,10 +14,13 @@ from guided_diffusion.pet.suv import injection, nuclides
 from guided_diffusion.pet.suv.factors import SUVConversion
 from guided_diffusion.pet.suv.overrides import SUVError, SUVOverrides, suvbw_of_bqml
 from guided_diffusion.pet.suv.scan_start import decay_reference
-from guided_diffusion.pet.suv.slice_times import SOME_DAY, Moment
+from guided_diffusion.pet.suv.slice_times import LONGEST_SCAN, SOME_DAY, Moment
 
-# How sidecars say no: BIDS has a truth value and a free text, some software writes the one as the other.
-NO = {"false", "no", "none", "0", "nac", "not applied", "no attenuation correction"}
+# How sidecars say no: BIDS has a truth value and a free text, some software writes the one as the other. Of a text the
+# beginning counts: of GE's method "NONE, 0.000000 cm-1,", the second part of which is the coefficient.
+NO = re.compile(r"(false|no|none|nac|not|uncorrected|without)\b.*|0|0\.0", re.DOTALL)
+# Clocks of a series and of its first frame differ by less.
+SAME_START_S = 60.0
 NAMES_OF_TRACERS = ("TracerRadionuclide", "TracerName", "Radiopharmaceutical")
 
 
@@ -54,7 +58,7 @@ def sidecar_conversion(content: Mapping[str, object], overrides: SUVOverrides) -
         raise SUVError(f"no SUV: by the sidecar the image is corrected to {delay:g} s after the injection; repair it")
     when = f"corrected to {delay:g} s after the injection" if delay else "corrected to the injection"
     factor = at_injection * injection.growth(delay, half_life)
-    doubtful = () if overrides.injection_time is not None else _doubts(content)
+    doubtful = () if overrides.injection_time is not None else _doubts(content, half_life)
     return SUVConversion((factor,), f"sidecar: {when}{overrides.remark}", doubtful)
 
 
@@ -126,7 +130,30 @@ def _clock(content: Mapping[str, object]) -> datetime.timedelta | None:
     return tags.parse_time(_text(content, "SeriesTime"))
 
 
-def _doubts(content: Mapping[str, object]) -> tuple[str, ...]:
+def _doubts(content: Mapping[str, object], half_life_s: float) -> tuple[str, ...]:
+    """Notices where the times of a sidecar may be a converter's own."""
+    return *_doubts_of_beginning(content), *_doubts_of_time_zero(content, half_life_s)
+
+
+def _doubts_of_time_zero(content: Mapping[str, object], half_life_s: float) -> tuple[str, ...]:
+    """A notice where the start that the image is corrected to is not the series' time.
+
+    Converters have taken an acquisition's time for it, which of a late frame is later (dcm2niix's issue 983).
+    """
+    zero, series = tags.parse_time(_text(content, "TimeZero")), _clock(content)
+    if not is_corrected_to_start(content) or zero is None or series is None:
+        return ()
+    late_s = (zero - series).total_seconds() + (_number(content, "ImageDecayCorrectionTime") or 0.0)
+    if not SAME_START_S < late_s < LONGEST_SCAN.total_seconds():
+        return ()
+    return (
+        f"the sidecar takes {late_s:.0f} s after its SeriesTime for the scan's start, to which the image is corrected;"
+        f" if that was at SeriesTime, SUV is {injection.growth(late_s, half_life_s):.2f} times too high: give"
+        " --injection_time, or the DICOM series",
+    )
+
+
+def _doubts_of_beginning(content: Mapping[str, object]) -> tuple[str, ...]:
     """A notice where the image begins with the injection: converters put 0 for both where they know neither."""
     frames, injected = content.get("FrameTimesStart"), _number(content, "InjectionStart")
     first = {"ScanStart": frames[0]} if isinstance(frames, list) and frames else content
@@ -167,7 +194,9 @@ def _number(content: Mapping[str, object], *keys: str) -> float | None:
 
 
 def _says_no(value: object) -> bool:
-    return value is not None and str(value).strip().lower() in NO
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value is not None and NO.fullmatch(str(value).strip().lower()) is not None
 
 
 def _text(content: Mapping[str, object], key: str) -> str | None:

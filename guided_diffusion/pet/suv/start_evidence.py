@@ -104,6 +104,8 @@ def _start_by_reference_time(
 
 def _agreed(scanned: Sequence[Moment], offsets_s: Sequence[float], keyword: str) -> Moment | None:
     """The start that lies so many seconds before each slice's acquisition, if all slices agree on it."""
+    if max(map(abs, offsets_s)) > LONGEST_SCAN.total_seconds():
+        return None  # not initialised, perhaps
     starts = [moment.at - datetime.timedelta(seconds=offset) for moment, offset in zip(scanned, offsets_s, strict=True)]
     start, earliest = min(starts), min(moment.at for moment in scanned)
     if (max(starts) - start).total_seconds() > AGREEING_STARTS_S:

@@ -91,3 +91,19 @@ def test_a_slice_that_is_replaced_between_header_and_pixels_is_refused(tmp_path)
         write_series(tmp_path / "s", STORED, uid="1.2.3", PatientWeight="35")
         with pytest.raises(InputError, match=r"\.dcm: was replaced by another file while the series was read"):
             found.read(2)
+
+
+def test_implicit_data_under_a_header_that_says_explicit_are_written(tmp_path):
+    explicit = pydicom.uid.ExplicitVRLittleEndian.encode().ljust(20, b"\0")
+    for path in write_series(tmp_path / "s", STORED, syntax=pydicom.uid.ImplicitVRLittleEndian):
+        content = path.read_bytes()
+        place = content.index(b"\x02\0\x10\0UI") + 6  # of the syntax in the meta header, whose length is at 140
+        length = int.from_bytes(content[place : place + 2], "little")
+        group = int.from_bytes(content[140:144], "little") + len(explicit) - length
+        rest = content[place + 2 + length :]
+        content = content[:place] + len(explicit).to_bytes(2, "little") + explicit + rest
+        path.write_bytes(content[:140] + group.to_bytes(4, "little") + content[144:])
+    volume = load_volume(tmp_path / "s")
+    check_derivable(volume.series, tmp_path / "out")
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m")
+    np.testing.assert_allclose(load_volume(tmp_path / "out").data, volume.data, atol=1e-3)

@@ -302,3 +302,20 @@ def _is_one_line_without_the_patient(caught):
     assert message.isprintable()
     assert "Sentinel" not in message
     assert "1948" not in message
+
+
+@pytest.mark.parametrize("keyword", ["PatientSize", "DecayFactor", "FrameReferenceTime"])
+def test_a_number_that_is_none_counts_as_missing(tmp_path, stored, keyword):
+    write_series(tmp_path / "s", stored, **{keyword: None})
+    expected = load_volume(tmp_path / "s").data
+    paths = write_series(tmp_path / "nan", stored, **{keyword: None})
+    for path in paths:
+        content = path.read_bytes()
+        dataset = pydicom.dcmread(path)
+        dataset.add(pydicom.DataElement(keyword, "DS", "1.0"))
+        dataset.save_as(path)
+        content = path.read_bytes()
+        tag = pydicom.tag.Tag(keyword)
+        place = content.index(tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little") + b"DS")
+        path.write_bytes(content[: place + 8] + b"NaN " + content[place + 12 :])
+    np.testing.assert_array_equal(load_volume(tmp_path / "nan").data, expected)

@@ -127,6 +127,8 @@ def test_what_the_sidecar_lacks_the_user_may_say(tmp_path, suv, sidecar, said, p
         (without(ImageDecayCorrected=0), {}, r"is not decay-corrected; give the DICOM series"),
         (without(AttenuationCorrection="None"), {}, r"by the sidecar's AttenuationCorrection the .* for attenuation"),
         (without(AttenuationCorrectionMethod="NONE", Units="SUV"), {}, r"AttenuationCorrectionMethod the image is not"),
+        (without(AttenuationCorrectionMethod="NONE, 0.000000 cm-1,"), {}, r"AttenuationCorrectionMethod the image is"),
+        (without(AttenuationCorrection=["No AC"]), {}, r"AttenuationCorrection the image is not"),
         (
             without("TracerRadionuclide", "TracerName", InjectionStart=-60),
             {},
@@ -297,3 +299,43 @@ def test_an_image_that_is_corrected_to_the_scans_start_and_no_time_of_injection(
     path = saved(tmp_path / "pet.nii.gz", suv / AT_INJECTION / 2, CONVERTED | changes)
     with pytest.raises(InputError, match=message):
         load_volume(path, overrides=SUVOverrides(**said))
+
+
+@pytest.mark.parametrize("method", ["measured,AC_CT_Body", "NONE_OF_THE_VENDORS_WORDS", "Noah's, 0.096 cm-1", "CT"])
+def test_words_that_begin_like_no_say_nothing(tmp_path, suv, method):
+    path = saved(tmp_path / "pet.nii.gz", suv * 1e-3 / AT_INJECTION, without(AttenuationCorrectionMethod=method))
+    np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
+
+
+@pytest.mark.parametrize("place", ["capitals", "link"])
+def test_a_sidecar_is_found_in_capitals_and_beside_a_links_target(tmp_path, suv, place):
+    path = saved(tmp_path / "pet.nii.gz", suv * 1e-3 / AT_INJECTION, SIDECAR)
+    if place == "capitals":
+        (tmp_path / "pet.json").rename(tmp_path / "PET.JSON")
+        path = path.rename(tmp_path / "PET.NII.GZ")
+    else:
+        (tmp_path / "links").mkdir()
+        (tmp_path / "links" / "patient.nii.gz").symlink_to(path)
+        path = tmp_path / "links" / "patient.nii.gz"
+    np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
+
+
+def test_a_sidecar_that_contradicts_our_own_file_is_refused(tmp_path, suv):
+    folder = tmp_path / "sub-01"
+    folder.mkdir()
+    (tmp_path / "pet.json").write_text(json.dumps(SIDECAR))
+    path = folder / "sub-01_desc-denoised_pet.nii.gz"
+    save_volume(Volume(suv, np.eye(4), "SUV"), path)
+    with pytest.raises(InputError, match=r"this program wrote it in SUV, but pet\.json: Units is 'kBq/mL'; give it a"):
+        load_volume(path)
+    (folder / "sub-01_desc-denoised_pet.json").write_text(json.dumps({"Units": "g/mL"}))
+    np.testing.assert_array_equal(load_volume(path).data, suv)
+
+
+@pytest.mark.parametrize(("series_time", "noticed"), [("16:20:16", True), ("17:10:00", False), (None, False)])
+def test_a_start_that_a_converter_took_from_the_acquisition_is_told_of(tmp_path, suv, series_time, noticed):
+    times = {"DecayCorrection": "START", "TimeZero": "17:10:15", "InjectionStart": -2999, "SeriesTime": series_time}
+    path = saved(tmp_path / "pet.nii.gz", suv, SIDECAR | {"ScanStart": 0, **times})
+    found = [notice for notice in load_volume(path).source["notices"] if "after its SeriesTime" in notice]
+    assert len(found) == noticed
+    assert all("takes 2999 s after its SeriesTime" in notice and "1.37 times too high" in notice for notice in found)

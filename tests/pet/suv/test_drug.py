@@ -170,3 +170,12 @@ def test_a_nuclides_own_half_life_is_never_doubted():
     for name, seconds in HALF_LIVES_S.items():
         assert doubt_half_life(seconds * (1 + 0.9 * TOLERANCE), name) is None
         assert doubt_half_life(seconds, None) is None
+
+
+def test_a_sequence_that_was_overwritten_with_text_counts_as_missing():
+    header = pet_header()
+    header.RadiopharmaceuticalInformationSequence[0].add_new("RadionuclideCodeSequence", "LO", "removed")
+    assert suvbw_factors([header]) == pytest.approx([ONE_HALF_LIFE])
+    header.add_new("RadiopharmaceuticalInformationSequence", "LO", "removed")
+    with pytest.raises(SUVError, match=r"RadionuclideTotalDose .* is missing"):
+        suvbw_factors([header])

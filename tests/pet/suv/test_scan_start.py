@@ -48,6 +48,14 @@ def after(seconds, half_life_s=HALF_LIFE_S):
         ),
         # a series time of the day before is no scan's start
         ({"SeriesTime": "030000"}, "the series time lies too long before it"),
+        # one made again, at whatever time of a later day, is none
+        ({"SeriesDate": "20240113", "SeriesTime": "110000"}, "the series time is that of a later step"),
+        # de-identification changed one date, or the other
+        ({"SeriesDate": "20231107"}, "its date is not of the acquisition's time"),
+        ({"AcquisitionDate": "19000101"}, "its date is not of the acquisition's time"),
+        # not initialised
+        ({"FrameReferenceTime": "1.797693e+308"}, "series time"),
+        ({"AcquisitionDateTime": "99991231235959-1200", "TimezoneOffsetFromUTC": "+1200"}, "series time"),
     ],
 )
 def test_the_scans_start_is_found_and_how_is_said(changes, how):
@@ -227,3 +235,12 @@ def test_a_first_slice_long_after_the_series_time_is_told_of(changes, said):
     assert len(notices) == (said is not None)
     assert all(re.search(rf"SeriesTime .* is '120000', {said}: give --scan_start", notice) for notice in notices)
     assert suv_conversion([pet_header(**changes)], SUVOverrides(scan_start="120000")).notices == ()
+
+
+def test_dates_that_de_identification_moved_apart_are_told_of():
+    """A late frame, whose own time is not that of the scan's start."""
+    header = pet_header(SeriesDate="20231107", SeriesTime="120000", AcquisitionTime="125000")
+    conversion = suv_conversion([header] * 2)
+    assert conversion.factors == pytest.approx([ONE_HALF_LIFE] * 2, rel=1e-9)
+    (notice,) = conversion.notices
+    assert notice.startswith("SeriesDate (0008,0021) and AcquisitionDate (0008,0022) are years or days apart")
