@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from evaluation.case_page import write_case_page
 from evaluation.challenge_table import format_challenge
+from evaluation.compared_files import UNITS
 from evaluation.compared_scans import (
-    UNITS,
     Arrays,
     ComparedScan,
     UserFolders,

@@ -33,7 +33,7 @@ from guided_diffusion.pet.thinning import thinned as thinned_scan
 from guided_diffusion.pet.uniform_tissue import most_uniform_spheres, sphere_statistics
 from guided_diffusion.pet.volume import load_volume, save_volume
 from guided_diffusion.report.findings import find
-from guided_diffusion.report.images import position_mm
+from guided_diffusion.report.images import position_mm, slices_of_head
 
 NOISE_SEED = 0
 LESS_NOISE_PERCENT = 30.0
@@ -247,7 +247,7 @@ def format_report(report: Report) -> str:
 def save_mips(path: Path, volumes: dict[str, Volume], neck_mm: float) -> None:
     """Coronal MIPs of what lies below the neck."""
     scan = next(iter(volumes.values()))
-    slices = int(np.ceil(neck_mm / scan.voxel_mm[2]))  # rounded up, so that no chin is shown
+    slices = slices_of_head(neck_mm, scan.voxel_mm[2])
     if not 0 <= slices < scan.data.shape[2]:
         raise InputError(f"--neck_mm {neck_mm:g}: the scan is {scan.data.shape[2] * scan.voxel_mm[2]:.0f} mm long")
     kept = {title: volume.data[:, :, : scan.data.shape[2] - slices] for title, volume in volumes.items()}

@@ -19,8 +19,8 @@ from guided_diffusion.network_memory import network_bytes
 class Network(Protocol):
     """The interface of every network.
 
-    x: [N, 1, Z, X, Y]. timesteps: [N]. low_res: [N, 1, Z + 2 x the method's margin, X, Y]. Returns float32
-    [N, channels, Z, X, Y].
+    x: [N, 1, Z, X, Y]; of a network that draws images, white noise [N, noise_fields x images, Z, X, Y]. timesteps: [N].
+    low_res: [N, 1, Z + 2 x the method's margin, X, Y]. Returns float32 [N, channels, Z, X, Y].
     """
 
     config: ModelConfig

@@ -8,6 +8,7 @@ import torch
 
 from evaluation.benchmark.section import Section
 from guided_diffusion.checkpoints import load_checkpoint, load_weights
+from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.dist_util import device
 from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.loading import load_model
@@ -15,7 +16,7 @@ from guided_diffusion.inference.presets import inference_settings
 from guided_diffusion.interfaces import Process
 from guided_diffusion.machine.memory import keep_freed_memory
 from guided_diffusion.methods.registry import METHODS
-from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.grid import Volume, centred_affine
 from guided_diffusion.unet import UNetModel
 
 
@@ -24,7 +25,7 @@ def measure_volume(model_path: str, timed_steps: int, shape: tuple[int, int, int
     keep_freed_memory()
     fast = load_model(model_path, {"preset": "fast"})
     settings = fast.settings
-    scan = _scan(shape, settings.preprocessing.voxel_mm)
+    scan = _scan(shape, settings.preprocessing)
     began = time.perf_counter()
     denoise_volume(scan, fast)
     fast_seconds = time.perf_counter() - began
@@ -58,10 +59,10 @@ def measure_volume(model_path: str, timed_steps: int, shape: tuple[int, int, int
     )
 
 
-def _scan(shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]) -> Volume:
+def _scan(shape: tuple[int, int, int], grid: PreprocessingConfig) -> Volume:
     """Noise of a few SUV on the model's grid."""
     data = np.random.default_rng(0).gamma(2.0, 1.0, shape).astype(np.float32)
-    return Volume(data, np.diag([-voxel_mm[0], voxel_mm[1], voxel_mm[2], 1.0]), "SUV")
+    return Volume(data, centred_affine(shape, grid.voxel_mm, grid.axis_codes), "SUV")
 
 
 def plain_network(model_path: str) -> tuple[UNetModel, Process]:

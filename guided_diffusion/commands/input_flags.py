@@ -10,7 +10,7 @@ from guided_diffusion.pet.suv import SUVOverrides
 def add_input_flags(parser: argparse.ArgumentParser) -> None:
     """--series and the flags that replace missing or wrong DICOM tags."""
     group = parser.add_argument_group(
-        "DICOM input (the last five replace missing or wrong tags; run.json records them)",
+        "DICOM input (the last five replace missing or wrong tags; the JSON beside the result names them)",
         "The unit of a NIfTI image (or another that nibabel reads) is the one stated by its BIDS sidecar or its header."
         " If none is stated, it is taken as SUV; or, if --weight_kg and --dose_bq are both given, as Bq/mL,"
         " decay-corrected to the injection. A flag that does not apply to an image is an error.",

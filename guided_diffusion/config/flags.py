@@ -65,7 +65,7 @@ class Flag:
     @property
     def explanation(self) -> str:
         """The text of `--help`: the help, what the choices mean, and the default."""
-        if self.shown is None and (self.required or self.default is None):
+        if self.shown is None and (self.required or self.default in (None, "")):
             return self.help
         value = " ".join(map(str, self.default)) if isinstance(self.default, tuple) else self.default
         return f"{self.help} (default: {self.shown or value or repr(value)})"

@@ -32,7 +32,7 @@ class SamplerConfig:
     def from_dict(cls, plain: dict[str, Any]) -> "SamplerConfig":
         """Of a header's entries. Raises TypeError for unknown ones."""
         entries = dict(plain)
-        # Checkpoints of version 0.1.0, the shipped one among them, have two samplers only and name theirs by a boolean.
+        # Checkpoints of version 0.1.0 have two samplers only and name theirs by a boolean.
         if "use_ddim" in entries:
             entries["sampler"] = "ddim" if entries.pop("use_ddim") else "ddpm"
         return cls(**entries)

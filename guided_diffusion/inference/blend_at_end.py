@@ -45,7 +45,7 @@ class BlendAtEnd:
                 yield task
 
         calls = len(missing) * self._loaded.diffusion.num_timesteps
-        with tqdm(total=calls, unit="NFE", desc="denoising", disable=None) as progress:
+        with tqdm(total=calls, unit="step", desc="denoising", disable=None) as progress:
 
             def on_result(number: int, result: PatchResult | Exception) -> None:
                 nonlocal stopped

@@ -71,7 +71,7 @@ class BlendEachStep:
         sends = [comm.isend(shares[rank], dest=rank, tag=Tag.SHARE) for rank in range(1, comm.size)]
         timings: list[PatchTiming] = []
         calls = len(batches) * self._loaded.diffusion.num_timesteps * len(realisations)
-        with tqdm(total=calls, unit="NFE", desc="denoising", disable=None) as progress:
+        with tqdm(total=calls, unit="step", desc="denoising", disable=None) as progress:
 
             def on_step() -> None:
                 progress.update(len(batches))  # all ranks are at the same step

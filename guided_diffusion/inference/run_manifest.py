@@ -54,7 +54,7 @@ def describe_run(
             "samples_suv": SAMPLES_SUV,
         },
         "plan": asdict(denoised.plan),
-        "nfe_per_patch_and_realisation": run.loaded.diffusion.num_timesteps * (1 + run.loaded.sampling.mirrored),
+        "nfe_per_patch_and_realisation": _calls_of_realisation(run.loaded),
         "patches": [asdict(timing) for timing in denoised.timings],
         "seconds": round(seconds, 3),
         "ranks": communicator().size,
@@ -62,6 +62,13 @@ def describe_run(
         "threads_per_rank": run.threads,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
     }
+
+
+def _calls_of_realisation(loaded: LoadedModel) -> int | None:
+    """Network calls for a patch of a realisation; None where several realisations share one."""
+    if loaded.method.noise_fields:
+        return None
+    return loaded.diffusion.num_timesteps * (1 + loaded.sampling.mirrored)
 
 
 def _version(package: str) -> str | None:

@@ -56,7 +56,7 @@ def _model(manifest: Mapping[str, Any]) -> Facts:
         ("the model's grid", f"{times(grid['shape'])} voxels of {times(grid['voxel_mm'])} mm"),
         ("sampling", f"{sampling}; precision {settings['precision']}"),
         ("patches", f"{len(manifest['plan']['starts'])} of {manifest['plan']['patch_size']} slices"),
-        ("network calls", f"{manifest['nfe_per_patch_and_realisation']} per patch and realisation"),
+        ("network calls", _calls(manifest["nfe_per_patch_and_realisation"])),
     ]
 
 
@@ -64,3 +64,9 @@ def _work(manifest: Mapping[str, Any]) -> Facts:
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items() if version)
     ranks = f"{manifest['ranks']} rank(s), {manifest['threads_per_rank']} thread(s) each, on {manifest['device']}"
     return [("time", f"{manifest['seconds']:.1f} s with {ranks}"), ("versions", versions)]
+
+
+def _calls(of_realisation: int | None) -> str:
+    if of_realisation is None:
+        return "shared by the images of a patch, but for those of the drawing part, one per image"
+    return f"{of_realisation} per patch and realisation"

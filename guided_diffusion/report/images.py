@@ -39,13 +39,18 @@ def check_same_grid(volume: Volume, scan: Volume, name: str) -> None:
         raise InputError(f"{name}: lies on another grid than the scan; a report compares voxel by voxel")
 
 
+def slices_of_head(neck_mm: float, slice_mm: float) -> int:
+    """Whole axial slices that hold the uppermost `neck_mm`: rounded up, so that no chin is shown."""
+    return int(np.ceil(neck_mm / slice_mm - 1e-6))
+
+
 def without_head(images: Sequence[Image], neck_mm: float) -> list[Image]:
-    """Upright images without the uppermost `neck_mm`, rounded up to whole slices, so that no chin is shown.
+    """Upright images without the uppermost `neck_mm`, which hold the face.
 
     Raises InputError if nothing would be left.
     """
     volume = images[0].volume
-    slices = int(np.ceil(neck_mm / volume.voxel_mm[2] - 1e-6))
+    slices = slices_of_head(neck_mm, volume.voxel_mm[2])
     length = volume.data.shape[2]
     if not 0 <= slices < length:
         raise InputError(f"--report_neck_mm {neck_mm:g}: the scan is {length * volume.voxel_mm[2]:.0f} mm long")

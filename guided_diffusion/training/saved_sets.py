@@ -1,8 +1,8 @@
 """The sets of files that training saves: `model######.pt`, `ema_<rate>_######.pt` and `opt######.pt` of one step.
 
 The number is that of finished steps. `digests######.json` is empty while a set is being written and finally contains
-the SHA-256 of its files, so that complete, damaged and unfinished sets can be told apart. Sets of versions before 0.2.0
-have no such file.
+the SHA-256 of its files, so that complete, damaged and unfinished sets can be told apart. Sets of earlier
+versions have no such file.
 """
 
 import json
