@@ -12,7 +12,7 @@ from guided_diffusion.pet.formats import arrays, volume_formats
 from guided_diffusion.pet.formats.declaration import Request
 from guided_diffusion.pet.formats.folder_walk import LeftOut, notices
 from guided_diffusion.pet.grid import same_grid
-from guided_diffusion.pet.plausibility import check_normalised, check_suv
+from guided_diffusion.pet.plausibility import SMALLEST_PEAK_SUV, check_normalised, check_suv
 
 UNCERTAINTY_PREFIX = "uncertainty"
 UNITS = ("normalised", "suv")
@@ -72,6 +72,11 @@ def read_pair(subject: SubjectFiles, gtr_units: str, gen_units: str) -> tuple[np
         )
     reference = to_suv(reference, gtr_units, subject.reference, "--gtr_units")
     generated = to_suv(generated, gen_units, subject.generated, "--gen_units")
+    if gtr_units == "normalised" and 0 < reference.max() <= SMALLEST_PEAK_SUV:
+        raise InputError(
+            f"{subject.reference}: values up to {reference.max() / SUV_MAX:.4g} are SUV up to {reference.max():.2g}, as"
+            " no scan has; was it divided by 16 twice?"
+        )
     return reference, np.maximum(generated, 0)
 
 

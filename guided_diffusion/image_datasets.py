@@ -9,7 +9,7 @@ continued uses the same data without storing a random state.
 """
 
 import functools
-import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,14 @@ import numpy as np
 
 from guided_diffusion import logger
 from guided_diffusion.errors import InputError
+from guided_diffusion.machine.open_files import allow_open_files
 from guided_diffusion.noise import Stream, generator
 from guided_diffusion.pet.contents import arrays_below
 from guided_diffusion.pet.formats.arrays import load_npz, map_npz
 from guided_diffusion.pet.hot_spots import hot_spots
 from guided_diffusion.pet.normalisation import BODY_SUV, normalise
 from guided_diffusion.pet.pair_checks import check_pair
-from guided_diffusion.pet.text import printable
+from guided_diffusion.pet.text import number_of, printable
 from guided_diffusion.pet.trial_manifest import CLEAN_SHARE, MANIFEST, file_of, is_trial, read_manifest
 
 # Crops are centred within cells of this many voxels a side.
@@ -32,11 +33,12 @@ CELL = 8
 
 # Columns that a manifest must have.
 PAIR_COLUMNS = ("subject", "dose", "split", "voxel_mm", "pair")
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One low-dose image and its normal-dose image. `dose` is the fraction as the manifest has it, "" if unknown.
+    """One low-dose image and its normal-dose image. `dose` is the fraction as a decimal, "" if unknown.
 
     reference_noise: the share of its noise that the normal-dose image has: 1 as acquired, 0 free of noise.
     """
@@ -87,26 +89,27 @@ def find_pairs(data_dir: str | Path, split: str, voxel_mm: Sequence[float], flag
 
 def _pairs_of_manifest(folder: Path, split: str, voxel_mm: Sequence[float]) -> list[Pair]:
     manifest = folder / MANIFEST
-    pairs = []
+    pairs, unused = [], Counter()
     for row in read_manifest(folder, PAIR_COLUMNS):
-        if row["split"] != split:
+        own = row["split"].lower()
+        if own not in SPLITS:
+            unused[printable(row["split"])] += 1
+        if own != split:
             continue
         _check_voxel_size(row["voxel_mm"], voxel_mm, manifest)
-        if row["dose"]:
-            _share(row["dose"], "dose", manifest)
+        dose = np.format_float_positional(_share(row["dose"], "dose", manifest), trim="-") if row["dose"] else ""
         clean = _share(row.get(CLEAN_SHARE) or "0", CLEAN_SHARE, manifest)
-        pairs.append(Pair(file_of(folder, row, "pair"), row["subject"], row["dose"], 1 - clean))
+        pairs.append(Pair(file_of(folder, row, "pair"), row["subject"], dose, 1 - clean))
     if split == "train" and not pairs:
         raise InputError(f"{manifest}: no row has the split 'train'")
+    for name, count in unused.items() if split == "train" else ():
+        logger.log(f"notice: {manifest}: {count} row(s) of the split '{name}' are not used ({', '.join(SPLITS)} are)")
     return pairs
 
 
 def _share(text: str, column: str, manifest: Path) -> float:
-    """A number of the manifest, from 0 to 1."""
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
+    """A number of the manifest, from 0 to 1, as a spreadsheet may write it: 0.05, 0,05 or 1/20."""
+    share = number_of(text.replace(",", "."))
     if not 0 <= share <= 1:
         raise InputError(f"{manifest}: {column} '{printable(text)}' is no number from 0 to 1")
     return share
@@ -179,6 +182,7 @@ class CropSource:
     ):
         if not pairs:
             raise InputError("there are no pairs to take crops from")
+        allow_open_files(len(pairs))  # each stays mapped
         self.pairs = list(pairs)
         self.crop_size = tuple(crop_size)
         self.suv_max = suv_max

@@ -3,6 +3,7 @@
 import atexit
 import io
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -34,20 +35,24 @@ class _FileHandler(logging.StreamHandler):
             print(f"notice: the log can no longer be written: {error}", file=sys.stderr, flush=True)
 
 
-def log(message: str) -> None:
-    """Write a line for the user, on rank 0 only."""
-    _LOGGER.info("%s", one_line(message))
+def log(*parts: object, **_others: object) -> None:
+    """Write a line for the user, on rank 0 only: the parts with blanks between them, as published scripts give them."""
+    _LOGGER.info("%s", one_line(" ".join(map(str, parts)).rstrip()))
 
 
 def configure(dir: str | None = None, **_others: object) -> None:
-    """Log into a folder from here on, as scripts for the published code do first; by default a temporary folder.
+    """Log into a folder from here on, as scripts for the published code do first.
 
-    All ranks call this together.
+    Without one, that of the environment's OPENAI_LOGDIR is used, as in the published code, or a temporary one is made,
+    which the log names. All ranks call this together.
     """
     global _folder
     _stack.close()
-    _folder = communicator().bcast(on_root(_make_folder, dir))
+    wanted = dir or os.environ.get("OPENAI_LOGDIR")
+    _folder = communicator().bcast(on_root(_make_folder, wanted))
     _stack.enter_context(to_folder(_folder))
+    if not wanted:
+        log(f"notice: no folder was given: logging to {_folder}")
 
 
 def get_dir() -> str:

@@ -175,6 +175,17 @@ class TestDataSets:
         assert find_pairs(tmp_path, "train", (3.3,) * 3) == [Pair(tmp_path / "a.npz", "s1", "0.05")]
         assert find_pairs(tmp_path, "validation", (3.3,) * 3) == [Pair(tmp_path / "b.npz", "s2", "0.05")]
 
+    def test_manifests_as_spreadsheets_write_them(self, tmp_path, caplog):
+        caplog.set_level(logging.INFO, "guided_diffusion")
+        for name in "abc":
+            write_pair(tmp_path / f"{name}.npz", numbered())
+        rows = ["s1;0,05;Train;3.3;a.npz", "s2;1/20;VALIDATION;3.3;b.npz", "s3;0,05;val;3.3;c.npz"]
+        (tmp_path / "manifest.csv").write_text("\n".join(["subject;dose;split;voxel_mm;pair", *rows]))
+        assert find_pairs(tmp_path, "train", (3.3,) * 3) == [Pair(tmp_path / "a.npz", "s1", "0.05")]
+        assert find_pairs(tmp_path, "validation", (3.3,) * 3) == [Pair(tmp_path / "b.npz", "s2", "0.05")]
+        (notice,) = caplog.messages
+        assert notice.endswith("1 row(s) of the split 'val' are not used (train, validation, test are)")
+
     def test_the_noise_of_references_comes_from_the_manifest(self, tmp_path):
         np.savez(tmp_path / "a.npz", arr_0=np.ones((2, 8, 8, 8), dtype=np.float32))
         manifest, columns = tmp_path / "manifest.csv", "subject,dose,split,voxel_mm,pair,clean_share\n"

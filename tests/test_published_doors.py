@@ -96,6 +96,17 @@ def test_the_log_goes_where_it_is_configured(tmp_path):
     assert logger.get_dir() not in ("", str(tmp_path / "second"))
 
 
+def test_lines_and_folders_as_published_scripts_give_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_LOGDIR", str(tmp_path / "logs"))
+    logger.configure()
+    logger.log("patch", 3, "of", 7, level=30)
+    logger.log("created 2 samples\n")
+    assert logger.get_dir() == str(tmp_path / "logs")
+    lines = (tmp_path / "logs" / "log.txt").read_text().splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == ["patch 3 of 7", "created 2 samples"]
+    logger.configure(str(tmp_path / "end"))
+
+
 def test_convolutions_alone_change_their_precision():
     network = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.GroupNorm(1, 2))
     network.apply(fp16_util.convert_module_to_f16)

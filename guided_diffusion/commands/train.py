@@ -41,6 +41,7 @@ from guided_diffusion.interfaces import Method
 from guided_diffusion.machine.gpus import unused_gpu
 from guided_diffusion.machine.memory import keep_freed_memory
 from guided_diffusion.methods.registry import METHODS
+from guided_diffusion.pet.text import printable
 from guided_diffusion.ranks.stalls import stated_seconds, watching
 from guided_diffusion.training.history import history_of_run
 from guided_diffusion.training.loop import TrainingRun
@@ -89,7 +90,7 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
     threads = share_cores(settings.run.threads)
     cores = cores_of_rank()  # on every rank, GPU or not: finding out takes all of them
     loader_threads = settings.run.loader_threads or (cores if place.type == "cuda" else 1)
-    pairs = root_first(find_pairs, settings.data.data_dir, "train", settings.preprocessing.voxel_mm)
+    pairs, held_out = root_first(_find_pairs, settings)
     root_first(_check_beginning, pairs, settings)
     with_noise = METHODS[settings.optimisation.method].uses_noise
     shares = CropShares(settings.data.hot_crop_share, settings.data.coarse_crop_share)
@@ -98,7 +99,7 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
     start = _find_start(settings, folder)
     model = root_first(_create_model, settings, start, place)
     on_root(_check_space, model, settings, folder)
-    validator = on_root(_validator, settings)
+    validator = on_root(_validator, settings, held_out)
     with process_group(place):
         provenance = _provenance(settings, pairs, threads, start)
         loop = TrainingRun(settings, model, source, validator, start, provenance, loader_threads)
@@ -109,6 +110,30 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
             + (f"continuing {start.weights_path} at step {loop.step}" if start else "from the first step")
         )
         loop.run()
+
+
+def _find_pairs(settings: TrainSettings) -> tuple[list[Pair], list[Pair]]:
+    """The pairs to train on and those of validation, on which is not trained. Raises InputError if none is left."""
+    pairs = find_pairs(settings.data.data_dir, "train", settings.preprocessing.voxel_mm)
+    validation = _validation_pairs(settings)
+    held = {pair.path.resolve() for pair in validation}
+    kept = [pair for pair in pairs if pair.path.resolve() not in held]
+    if not kept:
+        raise InputError(f"{settings.data.data_dir}: every pair to train on is one for validation too")
+    if len(kept) < len(pairs):
+        logger.log(f"notice: {len(pairs) - len(kept)} pair(s) are for validation, so they are not trained on")
+    subjects = sorted({pair.subject for pair in kept} & {pair.subject for pair in validation})
+    if subjects and not settings.data.validation_dir:
+        shown = ", ".join(map(printable, subjects[:3]))
+        logger.log(f"notice: {len(subjects)} subject(s) have pairs for training and for validation: {shown}")
+    return kept, validation
+
+
+def _validation_pairs(settings: TrainSettings) -> list[Pair]:
+    folder, voxel_mm = settings.data.validation_dir, settings.preprocessing.voxel_mm
+    if not folder:
+        return find_pairs(settings.data.data_dir, "validation", voxel_mm)
+    return find_pairs(folder, "validation", voxel_mm, "--validation_dir") or find_pairs(folder, "train", voxel_mm)
 
 
 def _check_beginning(pairs: list[Pair], settings: TrainSettings) -> None:
@@ -200,13 +225,9 @@ def _crops(pairs: list[Pair], settings: TrainSettings, **options: Any) -> CropSo
     )
 
 
-def _validator(settings: TrainSettings) -> Validator | None:
+def _validator(settings: TrainSettings, pairs: list[Pair]) -> Validator | None:
     """The validator, or None if there are no pairs or no interval for validation."""
-    folder, voxel_mm = settings.data.validation_dir, settings.preprocessing.voxel_mm
-    if folder:
-        pairs = find_pairs(folder, "validation", voxel_mm, "--validation_dir") or find_pairs(folder, "train", voxel_mm)
-    else:
-        pairs = find_pairs(settings.data.data_dir, "validation", voxel_mm)
+    voxel_mm = settings.preprocessing.voxel_mm
     if not settings.run.validation_interval:
         return None
     if not pairs:

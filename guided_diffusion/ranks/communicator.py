@@ -51,6 +51,7 @@ def communicator() -> Any:
 
     Raises LaunchError if a launcher started several ranks that cannot reach each other: each would do the whole job.
     """
+    _forget_closed_connection()
     found = launch(os.environ)
     remove_namesakes()
     try:
@@ -72,6 +73,21 @@ def communicator() -> Any:
     wait_until(MPI.COMM_WORLD.Ibarrier().Test)
     remove_names()
     return MPI.COMM_WORLD
+
+
+def _forget_closed_connection() -> None:
+    """Makes a process that a rank started a program of its own: it has the rank's environment, not its connection.
+
+    MPICH, which finds its launcher's connection by the number in PMI_FD, would abort.
+    """
+    number = os.environ.get("PMI_FD", "")
+    if not number.isdecimal():
+        return
+    try:
+        os.fstat(int(number))
+    except OSError:
+        for name in [name for name in os.environ if name.startswith("PMI_")]:
+            del os.environ[name]
 
 
 @functools.cache

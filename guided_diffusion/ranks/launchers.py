@@ -37,6 +37,8 @@ _OTHER_LAUNCHERS = (
 
 _SLURM = ("Slurm", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
 
+_OF_STEP = ("PMI_SIZE", "PMI2_SIZE", _SLURM[1])
+
 # Launchers that give a rank without a size: only ranks after the first show that there are several.
 _RANKS_ALONE = (
     ("a PMIx launcher", "PMIX_RANK"),
@@ -53,7 +55,8 @@ def launch(environment: Mapping[str, str]) -> Launch | None:
     step = _stated(environment, *_SLURM)
     if step is not None and environment.get(_SLURM_TERMINAL):
         # Slurm's own PMI states the size of the step in this shell too.
-        environment = {name: value for name, value in environment.items() if value != str(step.size)}
+        of_step = {name for name in _OF_STEP if environment.get(name) == str(step.size)}
+        environment = {name: value for name, value in environment.items() if name not in of_step}
     for launcher in _MPI_LAUNCHERS:
         if (found := _stated(environment, *launcher, only_rank=0)) is not None:
             # One MPI rank, whatever a batch system around it says; but torchrun may have started it several times.

@@ -240,3 +240,11 @@ def test_nifti_that_lies_elsewhere(study, run):
     write_nifti(study.gen_dir / "b" / "denoised.nii.gz", study.generated["b"], affine)
     with pytest.raises(InputError, match=r"denoised.nii.gz: lies elsewhere .*b.nii.gz"):
         run(study.arguments("--gtr_units", "suv", "--gen_units", "suv"))
+
+
+def test_a_reference_that_was_divided_by_16_twice(study, run):
+    for folder in (study.gtr_dir, study.gen_dir):
+        for path in folder.rglob("*.npz"):
+            np.savez(path, arr_0=np.load(path)["arr_0"] / 16)
+    with pytest.raises(InputError, match=r"are SUV up to 1, as no scan has; was it divided by 16 twice\?"):
+        run(study.arguments())

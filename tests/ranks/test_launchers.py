@@ -1,10 +1,14 @@
 """Which launcher started this process, and how many times, by the variables that launchers set."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from guided_diffusion.ranks.launchers import Launch, how_to_start, launch
 from tests.denoising import arguments_of
-from tests.mpi import run_script
+from tests.mpi import ROOT, run_script
 
 SEVERAL = [
     ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"}, 4, 3),
@@ -17,6 +21,7 @@ SEVERAL = [
     ({"WORLD_SIZE": "2", "RANK": "1"}, 2, 1),
     ({"HOROVOD_SIZE": "2", "HOROVOD_RANK": "1"}, 2, 1),
     ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "7"}, 8, 7),
+    ({"SLURM_PTY_PORT": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0", "OMPI_COMM_WORLD_SIZE": "4"}, 4, 0),
     ({"PMIX_RANK": "3"}, 4, 3),
     ({"PALS_RANKID": "1"}, 2, 1),
     ({"ALPS_APP_PE": "1"}, 2, 1),
@@ -67,3 +72,13 @@ def test_copies_that_cannot_see_each_other_do_nothing(small, tmp_path, variables
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_program_that_a_rank_started_is_one_of_its_own():
+    """It inherits the rank's variables, but Python has closed the launcher's connection."""
+    code = "from guided_diffusion.ranks.communicator import communicator; print(communicator().size)"
+    inherited = {"PMI_FD": "97", "PMI_RANK": "1", "PMI_SIZE": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | inherited, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "1", done.stderr

@@ -131,7 +131,7 @@ class TestCommand:
         for group in ("data:", "optimisation:", "run:", "network:", "diffusion:"):
             assert group in text
         explained = {part.split()[0]: " ".join(part.split()) for part in text.split("\n  --")[1:]}
-        for flag, default in (("lr", "0.0001"), ("resume_checkpoint", "''"), ("num_channels", "128")):
+        for flag, default in (("lr", "0.0001"), ("crop_size", "96,96,96"), ("num_channels", "128")):
             assert explained[flag].endswith(f"(default: {default})")
 
 
@@ -165,3 +165,26 @@ def test_without_validation_pairs_the_log_says_what_is_missing(data_dir, tmp_pat
 def test_a_missing_folder_of_validation_is_named_by_its_flag(data_dir, tmp_path):
     with pytest.raises(InputError, match=r"missing: no such folder; --validation_dir is a folder of"):
         run(data_dir, tmp_path / "run", validation_dir=str(tmp_path / "missing"), validation_interval=1)
+
+
+def test_pairs_of_validation_are_not_trained_on(data_dir, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "guided_diffusion")
+    pairs = tmp_path / "pairs"
+    shutil.copytree(data_dir, pairs, ignore=shutil.ignore_patterns("*.csv"))
+    (pairs / "val").mkdir()
+    (pairs / "validation.npz").rename(pairs / "val" / "validation.npz")
+    run(pairs, tmp_path / "run", validation_dir=str(pairs / "val"), max_steps=1)
+    assert "notice: 1 pair(s) are for validation, so they are not trained on" in caplog.messages
+    assert any("2 pairs of 2 subjects" in line for line in caplog.messages)
+    with pytest.raises(InputError, match=r"pairs: every pair to train on is one for validation too"):
+        run(pairs, tmp_path / "all", validation_dir=str(pairs), max_steps=1)
+
+
+def test_a_subject_in_both_splits_is_told_of(data_dir, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "guided_diffusion")
+    pairs = tmp_path / "pairs"
+    shutil.copytree(data_dir, pairs)
+    manifest = pairs / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("validation,0.05", "train_1,0.05"))
+    run(pairs, tmp_path / "run", max_steps=1)
+    assert "notice: 1 subject(s) have pairs for training and for validation: train_1" in caplog.messages
