@@ -177,7 +177,7 @@ def _finish(subject: Subject, run: Run, opened: OpenedSubject, denoised: Denoise
     seconds = time.perf_counter() - began
     manifest = describe_run(run, opened.key, subject.path, opened.volume, denoised, seconds)
     _write(subject, denoised, manifest, opened.report, run.flags)
-    opened.finished.remove()
+    opened.finished.remove_all()
 
 
 def _inform(subject: Subject, run: Run) -> None:
@@ -234,11 +234,11 @@ def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
     finished = FinishedPatches.of_run(subject.folder, key)
     subject.check_not_overwritten()
     if not run.flags["resume"]:
-        finished.discard()
+        finished.remove_own()
     report = _plan_report(volume, run)
     done = run.flags["resume"] and subject.is_finished(key)
     if done:  # that run may have been killed between its last result and this
-        finished.remove()
+        finished.remove_all()
     if done and report is not None and (page := report.renew(subject, run.flags)):
         logger.log(f"wrote {page}")
     return OpenedSubject(volume, key, finished, done, report)

@@ -240,10 +240,10 @@ class PrecisionFlags:
 
     precision: str | None = flag(
         None,
-        "precision of the network; unless given, float32 on devices without bfloat16",
+        "precision of the network; where the default is bfloat16, devices without it calculate in float32",
         Role.ARITHMETIC,
         choices=PRECISIONS,
-        shown="--use_fp16, or the preset's",
+        shown="what --use_fp16 says, else the preset",
     )
     compile: bool = flag(
         False,

@@ -98,14 +98,14 @@ class Result:
         """The result, once all realisations have been added."""
         on_model_grid, on_input_grid = (statistics.standard_deviation for statistics in self._varying())
         return Denoised(
-            self._on_model_grid.mean,
-            self.model_input,
-            replace(self._volume, data=self._on_input_grid.mean),
-            plan,
-            timings,
-            on_model_grid,
-            None if on_input_grid is None else replace(self._volume, data=on_input_grid),
-            self._measured,
+            samples=self._on_model_grid.mean,
+            model_input=self.model_input,
+            volume=replace(self._volume, data=self._on_input_grid.mean),
+            plan=plan,
+            timings=timings,
+            samples_sd=on_model_grid,
+            volume_sd=None if on_input_grid is None else replace(self._volume, data=on_input_grid),
+            measured=self._measured,
         )
 
 

@@ -110,13 +110,13 @@ class FinishedPatches:
             temporary.write_bytes(self._digest(number, content) + content)
         self._whole.add(number)
 
-    def discard(self) -> None:
-        """Discard all kept batches."""
+    def remove_own(self) -> None:
+        """Remove the kept batches of this run."""
         remove_whatever(self.folder)
         self._whole.clear()
 
-    def remove(self) -> None:
-        """Remove all kept batches, since the volume is complete; also those of earlier runs with other flags."""
+    def remove_all(self) -> None:
+        """Remove all kept batches once the volume is complete: those of earlier runs with other flags too."""
         for folder in self.folder.parent.glob(f"{_PREFIX}*"):
             remove_whatever(folder)
 

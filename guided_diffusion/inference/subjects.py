@@ -190,11 +190,11 @@ def write_volumes(
     """
     scale = np.float32(suv_max / SAMPLES_SUV)
     samples = denoised.samples * scale
-    arrays = {"samples": np.minimum(samples, 1) if scale > 1 else samples}
+    on_model_grid = {"samples": np.minimum(samples, 1) if scale > 1 else samples}
     if denoised.samples_sd is not None:
-        arrays["uncertainty"] = denoised.samples_sd * scale
+        on_model_grid["uncertainty"] = denoised.samples_sd * scale
     volumes = {DENOISED_NAME: denoised.volume, UNCERTAINTY_NAME: denoised.volume_sd}
-    written = [_write_array(subject.folder, name, array) for name, array in arrays.items()]
+    written = [_write_array(subject.folder, name, array) for name, array in on_model_grid.items()]
     if not is_bare(denoised):
         for name, volume in volumes.items():
             if volume is not None:

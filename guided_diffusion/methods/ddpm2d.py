@@ -106,7 +106,7 @@ class DDPM2D(Method):
         return SliceBySlice(network.to(dtype))
 
     def margin(self, model: ModelConfig) -> int:
-        """The neighbours."""
+        """Number of neighbouring slices on each side, which the network sees beside its own."""
         return model.neighbours
 
     def call_bytes(self, model: ModelConfig, patch: tuple[int, int, int], dtype: torch.dtype) -> int:

@@ -62,7 +62,7 @@ def local_error(image: Tensor, target: Tensor, low_dose: Tensor) -> Tensor:
 
 
 def _weighted_mean(squares: Tensor, noise: Tensor) -> Tensor:
-    """Of squared errors over squared noise, weighted by the noise; both [N, 1, Z, X, Y] -> [N]."""
+    """Mean of squared errors over squared noise, weighted by the noise; both [N, 1, Z, X, Y], the result [N]."""
     return mean_flat(squares / noise) / mean_flat(noise)
 
 

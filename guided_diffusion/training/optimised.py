@@ -48,7 +48,7 @@ class OptimisedNetwork:
 
     @property
     def name(self) -> str:
-        """The objective's."""
+        """Name of the objective."""
         return self._objective.name
 
     @property

@@ -8,7 +8,7 @@ from guided_diffusion import logger
 
 
 class Stop:
-    """Whether this process was asked to end its run."""
+    """A request to end the run. asked: whether this process has received one."""
 
     asked = False
 

@@ -81,16 +81,16 @@ def test_what_is_no_file_is_replaced_and_no_link_is_followed(tmp_path):
         kept(tmp_path).save(3, SAMPLES)
         assert kept(tmp_path).has(3)
     for folder in (file.parent, file.parent.parent):
-        kept(tmp_path).discard()
+        kept(tmp_path).remove_own()
         folder.parent.mkdir(exist_ok=True)
         folder.symlink_to(outside)
         assert not kept(tmp_path).has(3)
         kept(tmp_path).save(3, SAMPLES)
         assert not folder.is_symlink()
         assert kept(tmp_path).has(3)
-    kept(tmp_path).discard()
+    kept(tmp_path).remove_own()
     file.parent.parent.symlink_to(outside)
-    kept(tmp_path).remove()
+    kept(tmp_path).remove_all()
     assert [path.name for path in outside.iterdir()] == ["precious"]
     assert (outside / "precious").read_text() == "mine"
     assert not file.parent.parent.is_symlink()
