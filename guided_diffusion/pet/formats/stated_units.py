@@ -71,13 +71,10 @@ def sidecar_of(path: Path) -> tuple[str, dict[str, object]] | None:
 def _sidecars(path: Path) -> list[Path]:
     """The sidecars that hold for a volume, the nearest last."""
     name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    found = [own for own in _json_in(path.parent) if own.stem.lower() == name.stem.lower()][:1]
-    if not found and path.is_symlink():
-        return _sidecars(path.resolve())
+    own = name.with_suffix(".json")
+    found = [own] if own.is_file() else _json_in(path.parent, name.stem)[:1]
     *entities, kind = name.stem.split("_")
-    if not name.stem.startswith("sub-"):
-        return found
-    for folder in list(path.absolute().parents)[:BIDS_LEVELS]:
+    for folder in list(path.absolute().parents)[:BIDS_LEVELS] if name.stem.startswith("sub-") else ():
         above = [
             other
             for other in _json_in(folder)
@@ -86,12 +83,16 @@ def _sidecars(path: Path) -> list[Path]:
         found = [*sorted(above, key=lambda other: other.name.count("_")), *found]
         if (folder / "dataset_description.json").is_file():
             break
-    return found
+    return found if found or not path.is_symlink() else _sidecars(path.resolve())
 
 
-def _json_in(folder: Path) -> list[Path]:
-    """The JSON files of a folder, their suffix in whatever case, sorted."""
-    return sorted(other for other in folder.iterdir() if other.suffix.lower() == ".json" and other.is_file())
+def _json_in(folder: Path, stem: str | None = None) -> list[Path]:
+    """The JSON files of a folder, sorted; those of a stem, which like the suffix may be in whatever case."""
+    try:
+        others = sorted(other for other in folder.iterdir() if other.suffix.lower() == ".json" and other.is_file())
+    except OSError:  # a folder that may be entered, but not listed
+        return []
+    return [other for other in others if stem is None or other.stem.lower() == stem.lower()]
 
 
 def _holds_for(sidecar: Path, entities: list[str], kind: str) -> bool:

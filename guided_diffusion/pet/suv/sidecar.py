@@ -16,9 +16,12 @@ from guided_diffusion.pet.suv.overrides import SUVError, SUVOverrides, suvbw_of_
 from guided_diffusion.pet.suv.scan_start import decay_reference
 from guided_diffusion.pet.suv.slice_times import LONGEST_SCAN, SOME_DAY, Moment
 
-# How sidecars say no: BIDS has a truth value and a free text, some software writes the one as the other. Of a text the
-# beginning counts: of GE's method "NONE, 0.000000 cm-1,", the second part of which is the coefficient.
-NO = re.compile(r"(false|no|none|nac|not|uncorrected|without)\b.*|0|0\.0", re.DOTALL)
+# How sidecars say no: BIDS has a truth value and a free text, some software writes the one as the other, and GE's text
+# is "NONE, 0.000000 cm-1,", whose second part is the coefficient.
+NO = re.compile(
+    r"(false|no|none|nac|uncorrected|0|0\.0)(\s*,.*)?|(no|none|not)\s+(ac|applied|attenuation|correct|done|performed).*",
+    re.DOTALL,
+)
 # Clocks of a series and of its first frame differ by less.
 SAME_START_S = 60.0
 NAMES_OF_TRACERS = ("TracerRadionuclide", "TracerName", "Radiopharmaceutical")

@@ -301,7 +301,9 @@ def test_an_image_that_is_corrected_to_the_scans_start_and_no_time_of_injection(
         load_volume(path, overrides=SUVOverrides(**said))
 
 
-@pytest.mark.parametrize("method", ["measured,AC_CT_Body", "NONE_OF_THE_VENDORS_WORDS", "Noah's, 0.096 cm-1", "CT"])
+@pytest.mark.parametrize(
+    "method", ["measured,AC_CT_Body", "not specified", "None specified", "Noah's, 0.096 cm-1", "CT"]
+)
 def test_words_that_begin_like_no_say_nothing(tmp_path, suv, method):
     path = saved(tmp_path / "pet.nii.gz", suv * 1e-3 / AT_INJECTION, without(AttenuationCorrectionMethod=method))
     np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
@@ -318,6 +320,20 @@ def test_a_sidecar_is_found_in_capitals_and_beside_a_links_target(tmp_path, suv,
         (tmp_path / "links" / "patient.nii.gz").symlink_to(path)
         path = tmp_path / "links" / "patient.nii.gz"
     np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
+
+
+def test_a_link_of_a_data_set_inherits_and_folders_that_cannot_be_listed_are_passed(tmp_path, suv):
+    (tmp_path / "objects").mkdir()
+    target = saved(tmp_path / "objects" / "abc.nii.gz", suv * 1e-3 / AT_INJECTION)
+    folder = tmp_path / "closed" / "set" / "sub-01"
+    folder.mkdir(parents=True)
+    (folder.parent / "pet.json").write_text(json.dumps(SIDECAR))
+    (folder / "sub-01_pet.nii.gz").symlink_to(target)
+    (tmp_path / "closed").chmod(0o311)
+    try:
+        np.testing.assert_allclose(load_volume(folder / "sub-01_pet.nii.gz").data, suv, rtol=1e-5)
+    finally:
+        (tmp_path / "closed").chmod(0o755)
 
 
 def test_a_sidecar_that_contradicts_our_own_file_is_refused(tmp_path, suv):
