@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -322,18 +323,22 @@ def test_a_sidecar_is_found_in_capitals_and_beside_a_links_target(tmp_path, suv,
     np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
 
 
-def test_a_link_of_a_data_set_inherits_and_folders_that_cannot_be_listed_are_passed(tmp_path, suv):
+def test_a_link_of_a_data_set_inherits_and_folders_that_cannot_be_listed_are_passed(tmp_path, suv, monkeypatch):
     (tmp_path / "objects").mkdir()
     target = saved(tmp_path / "objects" / "abc.nii.gz", suv * 1e-3 / AT_INJECTION)
     folder = tmp_path / "closed" / "set" / "sub-01"
     folder.mkdir(parents=True)
     (folder.parent / "pet.json").write_text(json.dumps(SIDECAR))
     (folder / "sub-01_pet.nii.gz").symlink_to(target)
-    (tmp_path / "closed").chmod(0o311)
-    try:
-        np.testing.assert_allclose(load_volume(folder / "sub-01_pet.nii.gz").data, suv, rtol=1e-5)
-    finally:
-        (tmp_path / "closed").chmod(0o755)
+    listing = Path.iterdir
+
+    def refusing(self):
+        if self == tmp_path / "closed":
+            raise PermissionError(13, "Permission denied", str(self))
+        return listing(self)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    np.testing.assert_allclose(load_volume(folder / "sub-01_pet.nii.gz").data, suv, rtol=1e-5)
 
 
 def test_a_sidecar_that_contradicts_our_own_file_is_refused(tmp_path, suv):
