@@ -10,7 +10,7 @@ import zipfile
 import pytest
 import torch
 
-from guided_diffusion.checkpoints import fitting_flags, load_checkpoint, load_weights, save_checkpoint, save_plain
+from guided_diffusion.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_plain
 from guided_diffusion.config import (
     DEMO_DIFFUSION,
     DEMO_MODEL,
@@ -22,6 +22,7 @@ from guided_diffusion.config import (
     SamplerConfig,
 )
 from guided_diffusion.errors import InputError
+from guided_diffusion.fitting_flags import fitting_flags
 from guided_diffusion.script_util import create_model, sr_create_model_and_diffusion
 from tests.golden_weights import GOLDEN
 from tests.mpi import ROOT, needs_mpiexec, succeed

@@ -9,7 +9,8 @@ import pytest
 from evaluation.compared_files import SubjectFiles, read_pair
 from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
 from guided_diffusion.inference import denoise_volume, load_model
-from guided_diffusion.inference.subjects import find_subjects, load_results
+from guided_diffusion.inference.result_files import load_results
+from guided_diffusion.inference.subjects import find_subjects
 from guided_diffusion.pet.volume import load_volume
 from tests.denoising import SMALL_HEADER, denoise, samples_in
 
