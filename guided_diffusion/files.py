@@ -71,6 +71,8 @@ def _check_local(path: Path) -> None:
     """Raises InputError for names that a folder of this machine could have, but which mean another place."""
     if _REMOTE.match(str(path)):
         raise InputError(f"cannot write to {path}: results are written to local folders; copy them from there")
+    if any(part.endswith("\r") for part in path.parts):
+        raise InputError(f"cannot write to {path}: a script with Windows line ends named it; convert it (dos2unix)")
     if path.parts[:1] == ("~",):
         raise InputError(f"cannot write to {path}: the shell has not replaced ~ (in quotes or after =); write it out")
 

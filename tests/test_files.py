@@ -42,7 +42,12 @@ def test_a_disk_that_fails_is_no_fault_of_the_program(number, is_gone, monkeypat
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("s3://bucket/out", "written to local folders"), ("gs:/out", "local folders"), ("~/out", "has not replaced ~")],
+    [
+        ("s3://bucket/out", "written to local folders"),
+        ("gs:/out", "local folders"),
+        ("~/out", "has not replaced ~"),
+        ("out\r", "Windows line ends"),
+    ],
 )
 def test_names_that_mean_another_place_are_not_made_here(name, words, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
