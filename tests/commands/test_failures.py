@@ -10,7 +10,7 @@ import pytest
 from guided_diffusion.commands import denoise as denoise_command
 from guided_diffusion.dist_util import SharedError, SharedFailure
 from guided_diffusion.errors import Failure
-from guided_diffusion.inference import blend_at_end, subjects
+from guided_diffusion.inference import blend_at_end, result_files, subjects
 from guided_diffusion.inference.resume import FinishedPatches
 from tests.denoising import arguments_of, denoise, samples_in
 from tests.mpi import needs_mpiexec, run_script
@@ -42,7 +42,7 @@ def test_a_full_disk_at_one_subject_does_not_keep_the_next_from_being_done(two_s
     def full_at_first(path, **arrays):
         return full() if "first" in str(path) else save(path, **arrays)
 
-    monkeypatch.setattr(subjects.np, "savez", full_at_first)
+    monkeypatch.setattr(result_files.np, "savez", full_at_first)
     out = tmp_path / "out"
     with caplog.at_level("INFO"), pytest.raises(SharedFailure, match="1 of 2 subjects failed"):
         denoise(scans, weights, out)
@@ -81,7 +81,7 @@ def test_results_of_an_earlier_run_stay_until_the_new_ones_are_complete(small, t
     files = (small / "scan.nii.gz", small / "small.pt", tmp_path / "out")
     denoise(*files)
     before = results_in(tmp_path / "out")
-    monkeypatch.setattr(subjects, "save_volume", full)
+    monkeypatch.setattr(result_files, "save_volume", full)
     with pytest.raises(SharedFailure, match="No space left"):
         denoise(*files, "--seed", 11)
     assert results_in(tmp_path / "out") == before
