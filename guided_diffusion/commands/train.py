@@ -231,7 +231,7 @@ def _validator(settings: TrainSettings, pairs: list[Pair]) -> Validator | None:
     if not settings.run.validation_interval:
         return None
     if not pairs:
-        logger.log("notice: no validation pairs, so no scores and no ema_*_best.pt; give some by --validation_dir")
+        logger.log("no validation pairs, so no scores and no ema_*_best.pt; --validation_dir names some")
         return None
     source = _crops(pairs, settings)
     for notice in source.check(range(len(pairs)), voxel_mm, settings.preprocessing.axis_codes):
