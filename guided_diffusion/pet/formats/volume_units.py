@@ -26,11 +26,11 @@ def to_suv(
     except SUVError as error:
         raise SUVError(f"{path}: {error}") from None
     where = f"{sidecar[0]}: Units" if sidecar else "its header"
-    unit = content.get("Units") or _header_unit(image)
+    own = _header_unit(image)
+    unit = content.get("Units") or own
     if not unit:
         return _by_the_user(path, overrides)
     basis = stated_units.suv_unit(str(unit))
-    own = _header_unit(image)
     if own and isinstance(image, nib.Nifti1Pair) and stated_units.suv_unit(own) != basis:
         raise InputError(
             f"{path}: this program wrote it in {own}, but {where} is {stated_units.quoted(unit)}; give it a sidecar of"
