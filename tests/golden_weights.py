@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 GOLDEN = Path(__file__).parent / "golden"
+LAYOUTS = json.loads((GOLDEN / "checkpoint_layout.json").read_text())
 CASES = json.loads((GOLDEN / "cases.json").read_text())
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import io
-import json
 import pickle
 import zipfile
 
@@ -22,13 +21,11 @@ from guided_diffusion.config import (
     SamplerConfig,
 )
 from guided_diffusion.errors import InputError
-from guided_diffusion.fitting_flags import fitting_flags
-from guided_diffusion.script_util import create_model, sr_create_model_and_diffusion
-from tests.golden_weights import GOLDEN
+from guided_diffusion.script_util import create_model
+from tests.golden_weights import LAYOUTS
 from tests.mpi import ROOT, needs_mpiexec, succeed
 
 HEADER = Header("ddpm3d", DEMO_MODEL, DEMO_DIFFUSION, DEMO_PREPROCESSING, DEMO_SAMPLER, {"steps": 7, "data": "virtual"})
-LAYOUTS = json.loads((GOLDEN / "checkpoint_layout.json").read_text())
 
 
 class Evil:
@@ -196,43 +193,6 @@ def test_a_failed_save_leaves_the_old_file_and_no_litter(tmp_path):
         save_plain(tmp_path / "model.pt", {"step": lambda: 2})
     assert torch.load(tmp_path / "model.pt", weights_only=True) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_fitting_flags_rebuild_the_layout(name):
-    """Also where the layout has attention: the flags of a 64 network with attention at its two lowest levels."""
-    flags = LAYOUTS[name]["flags"] | {"attention_resolutions": "16,8" if name == "large_size_64" else "1000"}
-    with torch.device("meta"):
-        model, _ = sr_create_model_and_diffusion(**flags)
-        again, _ = sr_create_model_and_diffusion(**fitting_flags(model.state_dict()))
-    shapes = {key: value.shape for key, value in model.state_dict().items()}
-    assert {key: value.shape for key, value in again.state_dict().items()} == shapes
-
-
-def test_misfits_name_the_first_tensors_and_the_flags_that_fit():
-    with torch.device("meta"):
-        model, _ = sr_create_model_and_diffusion(num_channels=32, attention_resolutions="1000")
-        other, _ = sr_create_model_and_diffusion(
-            num_channels=32, attention_resolutions="1000", num_res_blocks=1, large_size=96, resblock_updown=True
-        )
-    with pytest.raises(InputError, match=r"some\.pt") as refusal:
-        load_weights(model, other.state_dict(), "some.pt")
-    message = str(refusal.value)
-    assert "missing: input_blocks.3.0.op.weight and " in message
-    assert "unexpected: input_blocks.3.0.in_layers" in message
-    assert "--num_res_blocks 1" in message
-    assert "--resblock_updown True" in message
-    assert "\n" not in message
-
-
-def test_weights_of_another_kind_of_network():
-    with torch.device("meta"):
-        model, _ = sr_create_model_and_diffusion(num_channels=32, attention_resolutions="1000")
-    with pytest.raises(InputError, match="another kind of network"):
-        load_weights(model, {"conv.weight": torch.zeros(3)}, "some.pt")
-    colours = model.state_dict() | {"out.2.weight": torch.zeros(6, 32, 3, 3, 3)}
-    with pytest.raises(InputError, match="another kind of network"):
-        load_weights(model, colours, "some.pt")
 
 
 def test_every_flipped_bit_of_the_weights_is_noticed(tmp_path):

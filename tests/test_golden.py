@@ -10,9 +10,8 @@ from guided_diffusion.config import DiffusionConfig
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.respace import space_timesteps
 from guided_diffusion.script_util import sr_create_model_and_diffusion
-from tests.golden_weights import CASES, GOLDEN, fill
+from tests.golden_weights import CASES, GOLDEN, LAYOUTS, fill
 
-LAYOUTS = json.loads((GOLDEN / "checkpoint_layout.json").read_text())
 RESPACINGS = json.loads((GOLDEN / "respacing.json").read_text())
 SAMPLES = [name for name in CASES["diffusion"] if name.startswith("sample")]
 LOSSES = [name for name in CASES["diffusion"] if name.startswith("loss")]

@@ -17,11 +17,6 @@ from guided_diffusion.pet.volume import load_volume
 AFFINE = np.array([[-4.0, 0, 0, 8], [0, 3, 0, -5], [0, 0, 2, 1], [0, 0, 0, 1]])
 
 
-@pytest.fixture
-def suv():
-    return np.random.default_rng(3).uniform(0, 9, (5, 6, 7)).astype(np.float32)
-
-
 def saved(folder: Path, suv: np.ndarray) -> dict[str, Path]:
     """One volume in every format that can be written here."""
     nib.save(nib.Nifti1Image(suv, AFFINE), folder / "one.nii")
