@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
-from evaluation.drawing_weights import draws_images
 from evaluation.equal_noise import gaussian_of_equal_noise
 from evaluation.filters import TISSUE_SUV
 from evaluation.measures.image_fidelity import clip_suv, psnr
 from evaluation.mip_pictures import save_coronal_mips
+from evaluation.weights_method import method_of
 from guided_diffusion.commands import denoise_flags
 from guided_diffusion.commands.denoise import denoise_subjects
 from guided_diffusion.config import Role, flag
@@ -79,16 +79,16 @@ def main() -> None:
     thinned = flags.out / "thinned.nii.gz"
     on_root(write_thinned, flags.series, flags.dose, thinned)
     denoise(flags, flags.series, "denoised")
-    denoise(flags, thinned, "denoised_thinned")
-    if flags.realisations > 1:
-        denoise(flags, thinned, "predicted", "--realisations", flags.realisations, "--dose_fraction", flags.thin)
+    of_series = ("--dose_fraction", flags.thin) if on_root(method_of, flags.model_path).noise_free else ()
+    drawn = ("--realisations", flags.realisations) if flags.realisations > 1 else ()
+    denoise(flags, thinned, "denoised_thinned", *of_series, *drawn)
     on_root(write_report, flags)
 
 
 def read_command_line() -> SeriesFlags:
     """The flags. Raises InputError for weights that cannot do what they ask for."""
     flags = SeriesFlags(**vars(create_parser().parse_args()))
-    if flags.realisations > 1 and not draws_images(flags.model_path):
+    if flags.realisations > 1 and not method_of(flags.model_path).noise_fields:
         raise InputError(f"--realisations {flags.realisations}: {flags.model_path} draws no images of a stated dose")
     return flags
 
@@ -122,8 +122,8 @@ def write_report(flags: SeriesFlags) -> None:
     report = measure(scan, denoised)
     report |= {"thinned_to": flags.thin, "thinned_psnr": compare_thinned(scan, thinned, restored)}
     if flags.realisations > 1:
-        mean, bar = (turned(load_volume(out / "predicted" / name)) for name in (DENOISED_NAME, UNCERTAINTY_NAME))
-        report["error_bar"] = check_error_bar(scan.data, mean.data, bar.data, flags.realisations)
+        bar = turned(load_volume(out / "denoised_thinned" / UNCERTAINTY_NAME))
+        report["error_bar"] = check_error_bar(scan.data, restored.data, bar.data, flags.realisations)
     write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
     text = format_report(report)
     write_text(out / "report.md", text)

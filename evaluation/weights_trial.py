@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.compared_scans import dose_text
-from evaluation.drawing_weights import draws_images
 from evaluation.measures import pooled_region
 from evaluation.measuring import Row
 from evaluation.running import launcher, run_command
 from evaluation.tables import COLUMNS
 from guided_diffusion.config import Role, flag
-from guided_diffusion.config.inference_flags import MANIFEST_DOSE
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, open_table
@@ -88,7 +86,7 @@ def run_trial(parser: Parser, arguments: Sequence[str] | None = None) -> None:
                 "--seed", VALIDATION_SEED, "--split", "validation", "--out", out / "validation")  # fmt: skip
     for name, path in weights.items():
         run_command(*python, "scripts/test.py", "--base_samples", out / "test", "--model_path", path,
-                    "--save_dir", out / "denoised" / name, "--resume", "True", *drawing_flags(path))  # fmt: skip
+                    "--save_dir", out / "denoised" / name, "--resume", "True")  # fmt: skip
     methods = [f"--method={name}={out / 'denoised' / name}" for name in weights]
     against = columns_of(list(weights)).get(TITLES[PAPERS_METHOD], next(iter(weights)))
     run_command(*python, "evaluation/compare.py", "--trial", out / "test", "--validation", out / "validation",
@@ -108,14 +106,6 @@ def weights_in(folder: Path) -> dict[str, Path]:
     if not found:
         raise InputError(f"{folder}: holds no weights (NAME.pt)")
     return {path.stem: path for path in found}
-
-
-def drawing_flags(weights: Path) -> tuple[str, ...]:
-    """Flags for weights that draw images, by which they estimate the normal dose of each scan of the trial.
-
-    Raises InputError for a file that holds no weights, or those of an unknown method.
-    """
-    return ("--dose_fraction", MANIFEST_DOSE) if draws_images(weights) else ()
 
 
 def columns_of(names: Sequence[str]) -> dict[str, str]:

@@ -123,9 +123,11 @@ class Method(ABC):
     name: as in flags and headers. sampled: whether an image takes a chain of network calls instead of a single one.
     dims: of the network. terms: terms that the objectives report besides the loss of the first; those of further
     objectives begin with their names. begins_with: the method whose trained weights its training starts from, None for
-    no particular one. uses_noise: whether the objectives use the noise of the examples. noise_fields: for a network
-    that draws images about a predicted mean, the number of white-noise fields per image; else 0. alignment: patches
-    begin at multiples of this many slices; more than 1 if the effect of noise depends on the position in the patch.
+    no particular one. uses_noise: whether the objectives use the noise of the examples. noise_free: whether the
+    network's answer is the noise-free image, from which those of all doses follow (`references`). noise_fields: for a
+    network that draws images about a predicted mean, the number of white-noise fields per image; else 0. alignment:
+    patches begin at multiples of this many slices; more than 1 if the effect of noise depends on the position in the
+    patch.
     compiles: whether `make_fast` has layers for `norm_silu`, which `--compile` compiles.
     """
 
@@ -133,6 +135,7 @@ class Method(ABC):
     begins_with: str | None = None
     sampled = True
     uses_noise = True
+    noise_free = False
     dims = 3
     terms: tuple[str, ...] = ("mse", "vb")
     noise_fields = 0

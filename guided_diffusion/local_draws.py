@@ -1,13 +1,7 @@
 """A network that draws: of a scan and of white noise it makes one image that the reference may be.
 
-A scan with the share p of a reference's counts is the noise-free image plus noise e. Of that reference
-
-    reference = p scan + (1 - p) noise-free image + fresh noise
-
-and the fresh noise, of variance p (1 - p) in units of e's, has nothing to do with the scan: thinned Poisson counts and
-those that were left out are independent (Kingman, Poisson Processes, 1993, section 5.1), and images are nearly linear
-in the counts. So two things suffice for references of every dose: what the noise-free image may be besides the
-regression's answer, and what noise of the scan's kind looks like. p = 0 stands for the noise-free image itself.
+Two things suffice for references of every dose (`references`): what the noise-free image may be besides the
+regression's answer, and what noise of the scan's kind looks like.
 
 A UNet makes each of the two of a noise field of its own, so that they need not be Gaussian. Noise of the scan's kind is
 made in units of what the regression took from the scan, measured around every position for eight patterns of different
@@ -38,6 +32,7 @@ from guided_diffusion.local_unet import (
     padded_sub_images,
     sub_images,
 )
+from guided_diffusion.references import Reference
 
 FIELDS = 2
 """White noise fields of a draw: one for the noise-free image, one for the noise of a scan."""
@@ -51,26 +46,6 @@ FIRST_SIZE = 0.2
 LEAST_RESIDUAL = 0.02
 # Weight of what a block adds: with 1 a step of the optimiser moves all voxels of a draw together by too much.
 BRANCH = 0.1
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Which image is estimated, per batch element [N]: the share of its counts that the scan has, and the share of its
-    noise that was not taken from it (1: it is an image as acquired; 0: it is free of noise).
-    """
-
-    dose: Tensor
-    noise: Tensor
-
-    @property
-    def of_scan(self) -> Tensor:
-        """Weight of the scan in the reference's mean, [N, 1, 1, 1, 1]."""
-        return (self.noise * self.dose).view(-1, 1, 1, 1, 1)
-
-    @property
-    def fresh(self) -> Tensor:
-        """Variance of its fresh noise in units of the scan's, [N, 1, 1, 1, 1]."""
-        return (self.noise.square() * self.dose * (1 - self.dose)).view(-1, 1, 1, 1, 1)
 
 
 def patterns(parts: Tensor) -> Tensor:
@@ -225,5 +200,5 @@ def predictive_draws(output: Tensor, low_dose: Tensor, reference: Reference) -> 
     answer, deviations = output[:, :1], output[:, 1:]
     free, noise = deviations[:, ::FIELDS], deviations[:, 1::FIELDS]
     of_scan = reference.of_scan
-    mean = of_scan * low_dose + (1 - of_scan) * answer
+    mean = reference.expected(answer, low_dose)
     return mean, mean + (1 - of_scan) * free + reference.fresh.sqrt() * noise

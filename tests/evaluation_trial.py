@@ -4,8 +4,11 @@ import csv
 
 import nibabel as nib
 import numpy as np
+import torch
 from scipy.ndimage import gaussian_filter
 
+from guided_diffusion.checkpoints import save_checkpoint
+from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
 from guided_diffusion.pet.trial_manifest import MANIFEST_COLUMNS
 
 VOXEL_MM = 4.0
@@ -65,3 +68,9 @@ def write_results(trial, out, denoise=lambda low: gaussian_filter(low, 1)):
     for low in trial.glob("*/low_dose_*.nii.gz"):
         name = low.relative_to(trial).parent / low.name.removesuffix(".nii.gz")
         save(out / name / "denoised.nii.gz", denoise(nib.load(low).get_fdata(dtype=np.float32)))
+
+
+def write_weights(path, method):
+    """A file of weights of which only the header makes sense."""
+    header = Header(method, ModelConfig(), DiffusionConfig(), PreprocessingConfig(), SamplerConfig(), {})
+    save_checkpoint(path, {"weight": torch.zeros(1)}, header)

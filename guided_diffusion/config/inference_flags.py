@@ -173,11 +173,11 @@ class Sampling:
         metavar="K",
     )
     dose_fraction: str = flag(
-        "0",
+        MANIFEST_DOSE,
         "dose of the scan relative to the image to estimate, such as 1/20: mean and error bars then describe that image"
         " as it would be acquired, noise included. 0: they describe the noise-free image. manifest: the dose that the"
-        " manifest of a virtual trial states for each scan (0 for a scan at normal dose)",
-        Role.DRAWING,
+        " manifest of a virtual trial states for each scan, and 0 for a scan at normal dose or of no trial",
+        Role.REFERENCE,
     )
     sample: bool = flag(
         False, "write the first realisation instead of the mean; with --dose_fraction, one plausible scan", Role.DRAWING
@@ -192,28 +192,22 @@ class Sampling:
 
     @property
     def dose(self) -> float:
-        """`dose_fraction` as a number. Raises InputError for one outside [0, 1).
+        """`dose_fraction` as a number; 0 for "manifest", which `at_dose` replaces for a scan whose manifest states one.
 
-        "manifest" is no number: `at_dose` replaces it with the dose of a scan.
+        Raises InputError for one outside [0, 1).
         """
+        if self.dose_fraction == MANIFEST_DOSE:
+            return 0.0
         dose = number_of(self.dose_fraction)
         if not 0 <= dose < 1:
             raise InputError(f"--dose_fraction {self.dose_fraction!r}: a fraction such as 1/20, from 0 to below 1")
         return dose
 
     def at_dose(self, dose: float | None) -> "Sampling":
-        """The settings for a scan whose manifest states this dose; None: no manifest does.
-
-        Raises InputError if the manifest is asked for and there is none.
-        """
+        """The settings for a scan whose manifest states this dose; None: no manifest does."""
         if self.dose_fraction != MANIFEST_DOSE:
             return self
-        if dose is None:
-            raise InputError(
-                f"--dose_fraction {MANIFEST_DOSE}: the scan belongs to no virtual trial whose manifest states its dose;"
-                " give a number such as 1/20"
-            )
-        return replace(self, dose_fraction=str(dose) if dose < 1 else "0")
+        return replace(self, dose_fraction=str(dose) if dose is not None and dose < 1 else "0")
 
     @property
     def drawn(self) -> int:
@@ -221,8 +215,7 @@ class Sampling:
         return self.realisations if self.realisations > 1 or self.sample else 0
 
     def __post_init__(self) -> None:
-        if self.dose_fraction != MANIFEST_DOSE:
-            self.dose  # noqa: B018 raises for what is no fraction
+        self.dose  # noqa: B018 raises for what is no fraction
         if self.realisations < 1:
             raise InputError(f"--realisations {self.realisations}: at least one volume is sampled")
         if self.fuse not in FUSIONS:

@@ -38,6 +38,8 @@ from guided_diffusion.script_util import configs_from_flags
 
 # These say how a chain of steps is walked, and how often.
 _CHAIN_FLAGS = frozenset(flags_with([Role.STEPS], PresetFlags, Sampling, DiffusionConfig))
+# These say which image a network of the noise-free one estimates.
+_REFERENCE_FLAGS = frozenset(flags_with([Role.REFERENCE], Sampling))
 # These say which image of a network that draws is written, of which it can draw several.
 _DRAWING_FLAGS = frozenset(flags_with([Role.DRAWING], Sampling))
 # How many of them; and what they have no use for: there are no steps, their noise is a field, and the images belong to
@@ -48,7 +50,7 @@ _OF_PATCHES = frozenset({"fuse", "noise", "mirrored"})
 # All that decide how a checkpoint is run; the other flags of `scripts/test.py` are about files and the machine.
 MODEL_FLAGS = frozenset(
     flags_with(
-        [Role.STEPS, Role.DRAWING, Role.SAMPLING, Role.ARITHMETIC],
+        [Role.STEPS, Role.REFERENCE, Role.DRAWING, Role.SAMPLING, Role.ARITHMETIC],
         PresetFlags,
         Sampling,
         PreprocessingConfig,
@@ -99,6 +101,8 @@ def inference_settings(
     start_from, start_step = _start(flags, recommended)
     decided = {"sampler": _sampler(flags, recommended), "start_from": start_from, "start_step": start_step}
     by_preset = {"noise": "per_patch" if published else "field"}
+    if not METHODS[method].noise_free:
+        by_preset["dose_fraction"] = "0"
     sampling = read_flags(Sampling, by_preset | flags | decided)
     if not 0 <= sampling.seed < 2**63:
         raise InputError(f"--seed {sampling.seed}: from 0 to below 2^63")
@@ -127,6 +131,7 @@ def _applicable(flags: dict[str, Any], method: str, notices: list[str]) -> dict[
     chosen = method_named(method, "the header's method")
     meaningless = {
         "answers in one call": frozenset() if chosen.sampled else _CHAIN_FLAGS,
+        "estimates no noise-free image": frozenset() if chosen.noise_free else _REFERENCE_FLAGS,
         "draws no images about a mean": _DRAWING_FLAGS,
     }
     if chosen.noise_fields:

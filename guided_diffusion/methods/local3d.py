@@ -1,17 +1,18 @@
-"""Regression in units of the scan's own noise, for scans of any scanner: see `local_unet`."""
+"""Regression in units of the scan's own noise, for scans of any scanner: see `local_unet`.
 
-from collections.abc import Callable
-from typing import Any
+Trained by errors of voxels, means of blocks and peaks of blocks.
+"""
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.gaussian_diffusion import mean_flat
-from guided_diffusion.interfaces import Method
+from guided_diffusion.interfaces import Examples, Method, Objective
 from guided_diffusion.local_unet import SUB_IMAGES, LocalUNet, local_scale, sub_images
 from guided_diffusion.methods.unet3d import Regression
+from guided_diffusion.references import Reference
 
 MEAN_BLOCKS = {2: 1.0, 4: 2.0, 8: 4.0}
 """Sides in voxels of the blocks whose means are compared besides the voxels, and their weights: what a reader measures
@@ -23,25 +24,22 @@ PEAK_BLOCKS = {4: 0.1, 8: 0.1}
 LOCAL_COPIES, LOCAL_BYTES = 8.0, 300.0
 
 
-class LocalRegression(Regression):
-    """One network call, trained on errors in units of the local noise: voxels, means of blocks, peaks of blocks."""
+def local_losses(network: nn.Module, examples: Examples) -> dict[str, Tensor]:
+    """Errors of the reference that follows from the network's answer: in units of the local noise as "loss", and the
+    mean squared error as "mse", each [N].
 
-    def training_losses(
-        self,
-        model: Callable[..., Tensor],
-        x_start: Tensor,
-        t: Tensor,
-        model_kwargs: dict[str, Any] | None = None,
-        noise: Tensor | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
-        """The loss and the mean squared error of the output, [N], as "loss" and "mse"."""
-        low_dose = (model_kwargs or {})["low_res"]
-        image = model(x_start, t, low_res=low_dose)
-        unit = getattr(model, "module", model).config.low_res_scale
-        return {
-            "loss": local_error(unit * image, unit * x_start, unit * low_dose),
-            "mse": mean_flat((x_start - image).square()),
-        }
+    The answer is the noise-free image, so that references of all doses, noisy or not, have the network learn the same.
+    A reference of unknown dose is taken for noise-free.
+    """
+    low_dose, target = examples.low_dose, examples.normal_dose
+    answer = network(low_dose, examples.timesteps, low_res=low_dose)
+    dose, noise = examples.reference.unbind(dim=1)
+    image = Reference(dose.nan_to_num(), noise).expected(answer, low_dose)
+    unit = getattr(network, "module", network).config.low_res_scale
+    return {
+        "loss": local_error(unit * image, unit * target, unit * low_dose),
+        "mse": mean_flat((target - image).square()),
+    }
 
 
 def local_error(image: Tensor, target: Tensor, low_dose: Tensor) -> Tensor:
@@ -77,15 +75,20 @@ class Local3D(Method):
     name = "local3d"
     sampled = False
     uses_noise = False
+    noise_free = True
     compiles = False
 
     def create_model(self, model: ModelConfig, diffusion: DiffusionConfig) -> LocalUNet:  # noqa: ARG002
         """The network."""
         return LocalUNet(model)
 
-    def create_process(self, diffusion: DiffusionConfig, start_step: int | None = None) -> LocalRegression:
+    def create_process(self, diffusion: DiffusionConfig, start_step: int | None = None) -> Regression:
         """A process of one step."""
-        return LocalRegression(diffusion, start_step)
+        return Regression(diffusion, start_step)
+
+    def objectives(self, network: nn.Module, diffusion: DiffusionConfig) -> tuple[Objective, ...]:  # noqa: ARG002
+        """One: errors of the reference."""
+        return (Objective(self.name, network, local_losses),)
 
     def call_bytes(self, model: ModelConfig, patch: tuple[int, int, int], dtype: torch.dtype) -> int:
         """The memory of a call, which works on an eighth of the positions (see `tests/test_network_memory.py`)."""

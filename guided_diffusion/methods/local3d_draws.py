@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.gaussian_diffusion import mean_flat
 from guided_diffusion.interfaces import Examples, Objective
-from guided_diffusion.local_draws import FIELDS, MULTIPLE, LocalDraws, Reference, predictive_draws
+from guided_diffusion.local_draws import FIELDS, MULTIPLE, LocalDraws, predictive_draws
 from guided_diffusion.local_unet import local_scale, sub_images
-from guided_diffusion.methods.local3d import Local3D, LocalRegression
+from guided_diffusion.methods.local3d import Local3D
+from guided_diffusion.methods.unet3d import Regression
+from guided_diffusion.references import Reference
 
 BLOCKS = {1: 1.0, 2: 1.0, 4: 2.0, 8: 2.0}
 """Sides in voxels of the blocks whose means are scored, and their weights: voxels tell nothing of how noise correlates,
@@ -27,7 +29,7 @@ DRAW_VALUES = 95.0
 """Values per voxel that a draw takes at most: 165 to 200 bytes in bfloat16 were measured beside a narrow regression."""
 
 
-class Answer(LocalRegression):
+class Answer(Regression):
     """The regression's answer alone, as a process of one step."""
 
     def p_mean_variance(

@@ -168,7 +168,7 @@ def test_the_command_with_weights_that_draw(small, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["real_series.py", *map(str, arguments)])
     main()
     report = json.loads((tmp_path / "report.json").read_text())
-    predicted = tmp_path / "predicted"
+    predicted = tmp_path / "denoised_thinned"
     paths = (small / "scan.nii.gz", predicted / "denoised.nii.gz", predicted / "uncertainty.nii.gz")
     expected = check_error_bar(*(turned(load_volume(path)).data for path in paths), 3)
     assert report["error_bar"] == pytest.approx(expected)

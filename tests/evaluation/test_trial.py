@@ -5,25 +5,16 @@ import csv
 import matplotlib.image
 import numpy as np
 import pytest
-import torch
 
 from evaluation import weights_trial as trial
 from evaluation.compared_scans import ComparedScan, open_examination
 from evaluation.results_figure import main as draw
 from evaluation.results_figure import place_of_interest, save_slices, slices_of
-from evaluation.weights_trial import columns_of, drawing_flags, run_trial, weights_in, write_shown_numbers
-from guided_diffusion.checkpoints import save_checkpoint
-from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
+from evaluation.weights_trial import columns_of, run_trial, weights_in, write_shown_numbers
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.trial_manifest import read_cases
-from tests.evaluation_trial import LESION, SHAPE, write_results, write_trial
-
-
-def write_weights(path, method):
-    """A file of weights of which only the header makes sense."""
-    header = Header(method, ModelConfig(), DiffusionConfig(), PreprocessingConfig(), SamplerConfig(), {})
-    save_checkpoint(path, {"weight": torch.zeros(1)}, header)
+from tests.evaluation_trial import LESION, SHAPE, write_results, write_trial, write_weights
 
 
 def test_all_weights_take_part_in_a_known_order(tmp_path):
@@ -82,15 +73,6 @@ def test_the_commands(tmp_path, monkeypatch):
         kept = [(row["metric"], row["region"]) for row in csv.DictReader(file)]
     assert kept == [("psnr_normal", "volume"), ("suv_peak_bias_normal", "lesion_02")]
     assert matplotlib.image.imread(out / "results.png").shape[2] == 4
-
-
-def test_weights_that_draw_images_estimate_the_normal_dose(tmp_path):
-    for method, flags in {"unet3d": (), "local3d_draws": ("--dose_fraction", "manifest")}.items():
-        write_weights(tmp_path / "weights.pt", method)
-        assert drawing_flags(tmp_path / "weights.pt") == flags
-    write_weights(tmp_path / "weights.pt", "own")
-    with pytest.raises(InputError, match=r"weights\.pt: the header's method 'own' is unknown: this version knows"):
-        drawing_flags(tmp_path / "weights.pt")
 
 
 def test_only_numbers_of_the_tables_are_kept(tmp_path):

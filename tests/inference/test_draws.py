@@ -10,7 +10,6 @@ import torch
 
 from guided_diffusion.checkpoints import save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
-from guided_diffusion.errors import InputError
 from guided_diffusion.inference import blend_at_end, denoise_volume, load_model, patch_sampling
 from guided_diffusion.inference.presets import inference_settings
 from guided_diffusion.inference.results import DrawnResult
@@ -145,7 +144,7 @@ def test_scans_of_a_trial_have_the_dose_of_its_manifest(weights, tmp_path):
     """One at the normal dose has none of a larger image's counts."""
     trial = tmp_path / "trial"
     write_trial(trial, "test", subjects=1, doses=(1.0, 0.05))
-    denoise(trial, weights, tmp_path / "all", "--dose_fraction", "manifest", "--realisations", 2)
+    denoise(trial, weights, tmp_path / "all", "--realisations", 2)
     for name, dose in {"low_dose_1": "0", "low_dose_1-20": "1/20"}.items():
         scan = trial / "sub-0000" / f"{name}.nii.gz"
         denoise(scan, weights, tmp_path / name, "--dose_fraction", dose, "--realisations", 2)
@@ -155,15 +154,18 @@ def test_scans_of_a_trial_have_the_dose_of_its_manifest(weights, tmp_path):
     assert settings["sampling"]["dose_fraction"] == "0.05"
 
 
-def test_the_dose_of_a_manifest_needs_a_trial(small, weights, tmp_path):
-    with pytest.raises(InputError, match="--dose_fraction manifest: the scan belongs to no virtual trial"):
-        denoise(small / "scan.npz", weights, tmp_path, "--dose_fraction", "manifest")
+def test_a_scan_of_no_trial_is_taken_for_noise_free(small, weights, tmp_path):
+    denoise(small / "scan.npz", weights, tmp_path / "unsaid", "--realisations", 2)
+    denoise(small / "scan.npz", weights, tmp_path / "said", "--dose_fraction", "0", "--realisations", 2)
+    (unsaid, said) = (next((tmp_path / name).glob("**/samples*.npz")).read_bytes() for name in ("unsaid", "said"))
+    assert unsaid == said
 
 
 def test_other_methods_say_that_they_draw_nothing(small, tmp_path, capsys):
     denoise(small / "scan.npz", small / "small.pt", tmp_path, *DRAWN[:4])
-    expected = "ddpm3d draws no images about a mean; ignored: --dose_fraction --sample"
-    assert expected in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "ddpm3d estimates no noise-free image; ignored: --dose_fraction" in said
+    assert "ddpm3d draws no images about a mean; ignored: --sample" in said
 
 
 def test_there_are_no_steps_after_which_to_blend(small, weights, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """The regression in units of the scan's noise: sub-images, equivariance, sizes, and what its loss measures."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guided_diffusion.config import ModelConfig
+from guided_diffusion.interfaces import Examples
 from guided_diffusion.local_unet import LocalUNet, from_sub_images, local_scale, sub_images
-from guided_diffusion.methods.local3d import LocalRegression, local_error
+from guided_diffusion.methods.local3d import local_error
 from guided_diffusion.methods.registry import METHODS
 
 CONFIG = ModelConfig(num_channels=32, num_res_blocks=1, channel_mult="1,2", low_res_scale=16.0)
@@ -92,13 +95,13 @@ def test_training_lowers_the_loss_and_the_method_is_known():
     method = METHODS["local3d"]
     torch.manual_seed(0)
     model = method.create_model(CONFIG, None)
-    process = method.create_process(None, None)
-    assert isinstance(process, LocalRegression)
+    (objective,) = method.objectives(model, None)
     low_dose, clean = scan(16, 16, 16), torch.full((1, 1, 16, 16, 16), 1 / 16)
+    examples = Examples(low_dose, clean, None, torch.zeros(1), torch.tensor([[0.5, 0.0]]))
     optimiser = torch.optim.Adam(model.parameters(), 1e-3)
     losses = []
     for _ in range(8):
-        loss = process.training_losses(model, clean, torch.zeros(1), {"low_res": low_dose})["loss"].sum()
+        loss = objective.losses(model, examples)["loss"].sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -115,3 +118,22 @@ def test_half_precision_stays_near_and_is_the_form_for_inference():
     near = fast(low_dose, torch.zeros(1), low_res=low_dose)
     assert near.dtype == torch.float32
     assert (near - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("dose", "noise", "kept"), [(0.25, 1.0, 0.25), (0.25, 0.5, 0.125), (0.25, 0.0, 0.0), (math.nan, 1.0, 0.0)]
+)
+def test_the_answer_that_is_learnt_is_free_of_noise_whatever_the_reference_keeps(dose, noise, kept):
+    """A reference keeps the scan's noise in the share of its counts that the scan has; one of unknown dose none."""
+    low_dose, noise_free = scan(16, 16, 16), torch.full((1, 1, 16, 16, 16), 1 / 16)
+    reference = noise_free + kept * (low_dose - noise_free)
+    network = torch.nn.Module()
+    network.config = CONFIG
+    network.forward = lambda x, timesteps, low_res: noise_free  # noqa: ARG005
+    (objective,) = METHODS["local3d"].objectives(network, None)
+    given = torch.tensor([[dose, noise]])
+    right = objective.losses(network, Examples(low_dose, reference, None, torch.zeros(1), given))
+    wrong = objective.losses(network, Examples(low_dose, reference + 0.01, None, torch.zeros(1), given))
+    assert right["mse"].item() == pytest.approx(0, abs=1e-12)
+    assert right["loss"].item() == pytest.approx(0, abs=1e-6)
+    assert wrong["mse"].item() == pytest.approx(1e-4, rel=1e-3)

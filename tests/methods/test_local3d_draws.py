@@ -12,10 +12,11 @@ from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.interfaces import Examples
-from guided_diffusion.local_draws import FIELDS, LEAST_RESIDUAL, LocalDraws, Reference, patterns, predictive_draws
+from guided_diffusion.local_draws import FIELDS, LEAST_RESIDUAL, LocalDraws, patterns, predictive_draws
 from guided_diffusion.local_unet import local_scale, sub_images
 from guided_diffusion.methods import local3d_draws
 from guided_diffusion.methods.local3d_draws import FAIRNESS, METHOD, almost_fair_crps, draws_losses
+from guided_diffusion.references import Reference
 from tests.training_runs import run
 
 MODEL = ModelConfig(num_channels=32, num_res_blocks=1, channel_mult="1,2", low_res_scale=16.0)
