@@ -239,7 +239,14 @@ def _validator(settings: TrainSettings, pairs: list[Pair]) -> Validator | None:
     diffusion = replace(settings.diffusion, timestep_respacing=settings.sampler.timestep_respacing)
     method = METHODS[settings.optimisation.method]
     process = method.create_process(diffusion, settings.sampler.start_step)
-    return Validator(source, settings.run.validation_crops, process, settings.sampler, method.margin(settings.model))
+    return Validator(
+        source,
+        settings.run.validation_crops,
+        process,
+        settings.sampler,
+        margin=method.margin(settings.model),
+        noise_free=method.noise_free,
+    )
 
 
 def check_same_network(settings: TrainSettings, start: Start | None) -> None:

@@ -12,6 +12,7 @@ from guided_diffusion.image_datasets import CropSource
 from guided_diffusion.interfaces import Process, without_margin
 from guided_diffusion.noise import Stream, generator
 from guided_diffusion.pet.image_quality import SSIM_WINDOW, psnr, ssim
+from guided_diffusion.references import Reference
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,23 @@ class Validator:
     """Denoises `count` fixed crops of a source with the sampler that the checkpoint will recommend.
 
     process: shortened to the sampler's steps. margin: slices at both ends of a crop that are only context for the
-    network.
+    network. noise_free: the network estimates the noise-free image; what is compared is what follows for the reference.
     """
 
-    def __init__(self, source: CropSource, count: int, process: Process, sampler: SamplerConfig, margin: int = 0):
+    def __init__(
+        self,
+        source: CropSource,
+        count: int,
+        process: Process,
+        sampler: SamplerConfig,
+        *,
+        margin: int = 0,
+        noise_free: bool = False,
+    ):
         crops = [source.crop(0, item) for item in range(count)]
+        dose, noise_of_reference = torch.from_numpy(np.stack([crop.reference for crop in crops])).unbind(dim=1)
+        # The image itself is the estimate where the dose is 0.
+        self._reference = Reference(dose.nan_to_num() if noise_free else torch.zeros(count), noise_of_reference)
         self._shown, normal_dose, noise = (
             torch.from_numpy(np.stack([getattr(crop, name) for crop in crops]))
             for name in ("low_dose", "normal_dose", "noise")
@@ -64,7 +77,8 @@ class Validator:
     def score(self, model: nn.Module) -> Score:
         """Denoise all crops one by one with a model in evaluation mode on any device."""
         device = next(model.parameters()).device
-        denoised = torch.cat([self._denoise(model, item, device) for item in range(len(self._noise))])
+        images = torch.cat([self._denoise(model, item, device) for item in range(len(self._noise))])
+        denoised = self._reference.expected(images, self._low_dose).clamp(0, 1)
         middle = self._normal_dose.shape[2] // 2
         return Score(
             psnr_low_dose=psnr(self._normal_dose.numpy(), self._low_dose.numpy(), peak=1.0),

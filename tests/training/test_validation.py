@@ -1,0 +1,50 @@
+"""Scores on fixed crops: what is compared with the reference."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from guided_diffusion.config import DiffusionConfig, SamplerConfig
+from guided_diffusion.image_datasets import Crop
+from guided_diffusion.methods.registry import METHODS
+from guided_diffusion.training.validation import Validator
+
+RNG = np.random.default_rng(0)
+CLEAN = RNG.uniform(0.2, 0.4, (1, 8, 8, 8)).astype(np.float32)
+SCAN = (CLEAN + RNG.normal(0, 0.05, CLEAN.shape)).astype(np.float32)
+
+
+class Clean(torch.nn.Module):
+    """A network that knows the noise-free image."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, timesteps, low_res):  # noqa: ARG002
+        return torch.from_numpy(CLEAN)[None]
+
+
+def score(dose, noise, kept, *, noise_free):
+    """PSNR against a reference that keeps a share of the scan's noise."""
+    reference = (CLEAN + kept * (SCAN - CLEAN)).astype(np.float32)
+    crop = Crop(SCAN, reference, np.zeros_like(SCAN), np.array([dose, noise], np.float32))
+    source = SimpleNamespace(crop=lambda step, item: crop, seed=0)  # noqa: ARG005
+    process = METHODS["local3d"].create_process(DiffusionConfig())
+    validator = Validator(source, 2, process, SamplerConfig(), noise_free=noise_free)
+    return validator.score(Clean()).psnr_denoised
+
+
+@pytest.mark.parametrize(
+    ("dose", "noise", "kept"), [(0.25, 1, 0.25), (0.25, 0.5, 0.125), (0.25, 0, 0), (math.nan, 1, 0)]
+)
+def test_an_estimate_of_the_noise_free_image_is_compared_by_what_follows_for_the_reference(dose, noise, kept):
+    assert score(dose, noise, kept, noise_free=True) > 120
+
+
+def test_other_estimates_are_compared_as_they_are():
+    expected = 10 * np.log10(1 / np.mean((0.25 * (SCAN - CLEAN)) ** 2))
+    assert score(0.25, 1, 0.25, noise_free=False) == pytest.approx(expected, abs=0.01)
