@@ -21,7 +21,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.machine.open_files import allow_open_files
 from guided_diffusion.noise import Stream, generator
 from guided_diffusion.pet.contents import arrays_below
-from guided_diffusion.pet.formats.arrays import load_npz, map_npz
+from guided_diffusion.pet.formats.arrays import load_npz, map_npz, read_dose
 from guided_diffusion.pet.hot_spots import hot_spots
 from guided_diffusion.pet.normalisation import BODY_SUV, normalise
 from guided_diffusion.pet.pair_checks import check_pair
@@ -67,7 +67,8 @@ def find_pairs(data_dir: str | Path, split: str, voxel_mm: Sequence[float], flag
     """The pairs of a data set, in a fixed order.
 
     With a manifest, these are the rows of `split` ("train" or "validation"), whose voxel size must be `voxel_mm`.
-    Without one, every `.npz` below the folder belongs to "train", and none to "validation".
+    Without one, every `.npz` below the folder belongs to "train", and none to "validation"; their dose is what they
+    state (`prepare.py --thin`).
 
     flag: what the user named the folder by. Raises InputError for a missing or empty folder, and for an unusable
     manifest.
@@ -84,7 +85,7 @@ def find_pairs(data_dir: str | Path, split: str, voxel_mm: Sequence[float], flag
         logger.log(f"notice: {notice}")
     if not paths:
         raise InputError(f"{folder}: neither a {MANIFEST} nor any .npz file below this folder")
-    return [Pair(path, str(path.relative_to(folder))) for path in paths]
+    return [Pair(path, str(path.relative_to(folder)), _as_text(read_dose(path))) for path in paths]
 
 
 def _pairs_of_manifest(folder: Path, split: str, voxel_mm: Sequence[float]) -> list[Pair]:
@@ -97,7 +98,7 @@ def _pairs_of_manifest(folder: Path, split: str, voxel_mm: Sequence[float]) -> l
         if own != split:
             continue
         _check_voxel_size(row["voxel_mm"], voxel_mm, manifest)
-        dose = np.format_float_positional(_share(row["dose"], "dose", manifest), trim="-") if row["dose"] else ""
+        dose = _as_text(_share(row["dose"], "dose", manifest) if row["dose"] else None)
         clean = _share(row.get(CLEAN_SHARE) or "0", CLEAN_SHARE, manifest)
         pairs.append(Pair(file_of(folder, row, "pair"), row["subject"], dose, 1 - clean))
     if split == "train" and not pairs:
@@ -105,6 +106,11 @@ def _pairs_of_manifest(folder: Path, split: str, voxel_mm: Sequence[float]) -> l
     for name, count in unused.items() if split == "train" else ():
         logger.log(f"notice: {manifest}: {count} row(s) of the split '{name}' are not used ({', '.join(SPLITS)} are)")
     return pairs
+
+
+def _as_text(dose: float | None) -> str:
+    """A dose fraction as a decimal, "" where it is unknown."""
+    return "" if dose is None else np.format_float_positional(dose, trim="-")
 
 
 def _share(text: str, column: str, manifest: Path) -> float:

@@ -236,3 +236,16 @@ def test_members_behind_a_padded_local_header_are_mapped(tmp_path):
     mapped = open_pair(tmp_path / "pair.npz")
     assert isinstance(mapped, np.memmap)
     np.testing.assert_array_equal(mapped, array)
+
+
+@pytest.mark.parametrize("dose", [np.array(0.0), np.array(1.5), np.array(np.nan), np.array("1/4"), np.array([0.25])])
+def test_what_a_pair_states_as_its_dose_is_a_fraction(tmp_path, dose):
+    np.savez(tmp_path / "pair.npz", arr_0=np.ones((2, 8, 8, 8), np.float32), dose=dose)
+    with pytest.raises(InputError, match=r"pair\.npz: its dose is no fraction of the normal dose from 0 to 1"):
+        find_pairs(tmp_path, "train", (2.5, 2.5, 2.5))
+
+
+def test_the_dose_of_a_pair_is_what_it_states(tmp_path):
+    for name, stated in {"known": {"dose": np.array(0.05)}, "unknown": {}}.items():
+        np.savez(tmp_path / f"{name}.npz", arr_0=np.ones((2, 8, 8, 8), np.float32), **stated)
+    assert [pair.dose for pair in find_pairs(tmp_path, "train", (2.5, 2.5, 2.5))] == ["0.05", ""]

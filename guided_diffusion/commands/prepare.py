@@ -135,7 +135,7 @@ def _write_thinned(volume: Volume, doses: dict[str, float], flags: PreparationFl
         output = f"{flags.output.removesuffix('.npz')}_{text.replace('/', '-')}.npz"
         # Every dose has noise of its own: with one field for all, they would be one example at several strengths.
         low_dose = thinned(volume, noise, dose, flags.thin_seed + number)
-        prepare(low_dose, output, grid, normal_dose=volume, suv_basis=flags.suv_basis)
+        prepare(low_dose, output, grid, normal_dose=volume, dose=dose, suv_basis=flags.suv_basis)
         print(f"wrote {output}")
 
 

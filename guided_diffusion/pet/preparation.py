@@ -70,11 +70,13 @@ def prepare(
     grid: ModelGrid,
     *,
     normal_dose: Volume | None = None,
+    dose: float | None = None,
     suv_basis: SUVBasis = "bw",
 ) -> Volume:
     """Resamples `volume` to the model's grid and writes `.npz` or NIfTI, with a record of how in `<output>.json`.
 
-    With `normal_dose`, on any grid of the same patient position, both go into one training pair (`.npz`).
+    With `normal_dose`, on any grid of the same patient position, both go into one training pair (`.npz`), which states
+    the `dose` of the volume as a fraction of the other's, if it is known.
 
     Returns:
         The volume on the model's grid.
@@ -88,7 +90,7 @@ def prepare(
     elif Path(output).suffix != ".npz":
         raise InputError(f"cannot write {output}: a pair of low and normal dose needs the suffix .npz")
     else:
-        save_pair(model, in_suv_basis(resample_like(normal_dose, model, linear=grid.linear), suv_basis), output)
+        save_pair(model, in_suv_basis(resample_like(normal_dose, model, linear=grid.linear), suv_basis), output, dose)
     record = {
         "source": dict(volume.source),
         "normal_dose_source": dict(normal_dose.source) if normal_dose else None,

@@ -75,8 +75,10 @@ def check_suffix(path: str | Path) -> None:
         raise InputError(f"cannot write {path}: the name must end in .nii, .nii.gz or .npz")
 
 
-def save_pair(low: Volume, normal: Volume, path: str | Path) -> None:
+def save_pair(low: Volume, normal: Volume, path: str | Path, dose: float | None = None) -> None:
     """Writes a training subject: `.npz` with `arr_0` float32 [2, X, Y, Z] in SUV, low dose before normal dose.
+
+    dose: that of the low dose as a fraction of the other's, if it is known; the file states it.
 
     Raises:
         InputError: the two do not share one grid.
@@ -86,7 +88,8 @@ def save_pair(low: Volume, normal: Volume, path: str | Path) -> None:
     if not on_one_grid(low, normal):
         raise InputError(f"cannot write {path}: low dose and normal dose lie on different grids")
     pair = np.stack([low.data, normal.data])
-    arrays.write(Path(path), arr_0=pair, affine=low.affine, unit=np.array(low.unit))
+    stated = {} if dose is None else {"dose": np.array(dose)}
+    arrays.write(Path(path), arr_0=pair, affine=low.affine, unit=np.array(low.unit), **stated)
 
 
 def in_suv_basis(volume: Volume, basis: SUVBasis) -> Volume:

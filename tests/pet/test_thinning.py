@@ -5,6 +5,7 @@ import pytest
 
 from guided_diffusion.commands import prepare as command
 from guided_diffusion.errors import InputError
+from guided_diffusion.image_datasets import find_pairs
 from guided_diffusion.pet.grid import Volume, centred_affine
 from guided_diffusion.pet.thinning import measure_noise, thinned
 from guided_diffusion.pet.volume import save_volume
@@ -52,6 +53,8 @@ def test_pairs_on_the_models_grid(tmp_path, capsys):
     )
     assert "own noise: 8.6 %" in capsys.readouterr().out
     errors = []
+    pairs = find_pairs(tmp_path, "train", (3, 3, 3))
+    assert [(pair.path.name, pair.dose) for pair in pairs] == [("p_1-20.npz", "0.05"), ("p_1-4.npz", "0.25")]
     for dose in ("1-4", "1-20"):
         with np.load(tmp_path / f"p_{dose}.npz") as pair:
             low, normal = pair["arr_0"]

@@ -88,6 +88,21 @@ def read_statement(path: Path) -> tuple[np.ndarray | None, str | None]:
         return _statement(archive, path)
 
 
+def read_dose(path: Path) -> float | None:
+    """The dose of the low dose of a pair as a fraction of the other's, None where the `.npz` does not state it.
+
+    Raises:
+        InputError: the file is damaged, or what it states is no fraction.
+    """
+    with damage_as(f"{path}: {DAMAGED}"), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        if "dose.npy" not in archive.namelist():
+            return None
+        dose = _read_small(archive, "dose.npy", path)
+    if dose.shape != () or dose.dtype.kind not in "fiu" or not 0 < dose <= 1:
+        raise InputError(f"{path}: its dose is no fraction of the normal dose from 0 to 1")
+    return float(dose)
+
+
 def write(path: Path, **members: np.ndarray) -> None:
     """Writes a `.npz`, whole or not at all. Uncompressed: noisy float32 voxels shrink by a sixth at best."""
     with atomic_write(path) as temporary:
