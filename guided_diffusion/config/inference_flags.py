@@ -16,6 +16,9 @@ FUSIONS = ("end", "each_step")
 PRECISIONS = ("float32", "bfloat16", "float16")
 _BY_PRESET = "the preset's"
 MANIFEST_DOSE = "manifest"
+UNKNOWN_DOSE = 0.25
+"""Of a scan whose dose nobody states, the image of four times the counts is estimated: a quarter of its noise stays,
+and a quarter of whatever a network takes for noise by mistake."""
 
 
 def suv_basis_flag() -> Any:
@@ -176,7 +179,7 @@ class Sampling:
         MANIFEST_DOSE,
         "dose of the scan relative to the image to estimate, such as 1/20: mean and error bars then describe that image"
         " as it would be acquired, noise included. 0: they describe the noise-free image. manifest: the dose that the"
-        " manifest of a virtual trial states for each scan, and 0 for a scan at normal dose or of no trial",
+        " manifest of a virtual trial states for each scan (0 for one at normal dose), and 1/4 for scans of no trial",
         Role.REFERENCE,
     )
     sample: bool = flag(
@@ -192,12 +195,12 @@ class Sampling:
 
     @property
     def dose(self) -> float:
-        """`dose_fraction` as a number; 0 for "manifest", which `at_dose` replaces for a scan whose manifest states one.
+        """`dose_fraction` as a number. Raises InputError for one outside [0, 1).
 
-        Raises InputError for one outside [0, 1).
+        "manifest" is that of a scan without one: `at_dose` replaces it for a scan whose manifest states a dose.
         """
         if self.dose_fraction == MANIFEST_DOSE:
-            return 0.0
+            return UNKNOWN_DOSE
         dose = number_of(self.dose_fraction)
         if not 0 <= dose < 1:
             raise InputError(f"--dose_fraction {self.dose_fraction!r}: a fraction such as 1/20, from 0 to below 1")
@@ -207,7 +210,8 @@ class Sampling:
         """The settings for a scan whose manifest states this dose; None: no manifest does."""
         if self.dose_fraction != MANIFEST_DOSE:
             return self
-        return replace(self, dose_fraction=str(dose) if dose is not None and dose < 1 else "0")
+        stated = UNKNOWN_DOSE if dose is None else dose
+        return replace(self, dose_fraction=str(stated) if stated < 1 else "0")
 
     @property
     def drawn(self) -> int:

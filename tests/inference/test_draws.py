@@ -127,7 +127,7 @@ def test_the_error_bar_is_the_deviation_of_the_images_on_every_grid(denoised):
 
 
 def test_the_dose_mixes_the_scan_in(denoised):
-    clean, half = denoised(), denoised(dose_fraction="1/2")
+    clean, half = denoised(dose_fraction="0"), denoised(dose_fraction="1/2")
     scan = clean.model_input.data.clip(0, 16) / 16
     np.testing.assert_allclose(half.samples, 0.5 * scan + 0.5 * clean.samples, atol=1e-6)
 
@@ -154,9 +154,9 @@ def test_scans_of_a_trial_have_the_dose_of_its_manifest(weights, tmp_path):
     assert settings["sampling"]["dose_fraction"] == "0.05"
 
 
-def test_a_scan_of_no_trial_is_taken_for_noise_free(small, weights, tmp_path):
+def test_a_scan_of_no_trial_counts_as_a_quarter_of_the_dose(small, weights, tmp_path):
     denoise(small / "scan.npz", weights, tmp_path / "unsaid", "--realisations", 2)
-    denoise(small / "scan.npz", weights, tmp_path / "said", "--dose_fraction", "0", "--realisations", 2)
+    denoise(small / "scan.npz", weights, tmp_path / "said", "--dose_fraction", "1/4", "--realisations", 2)
     (unsaid, said) = (next((tmp_path / name).glob("**/samples*.npz")).read_bytes() for name in ("unsaid", "said"))
     assert unsaid == said
 

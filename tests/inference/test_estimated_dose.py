@@ -37,13 +37,13 @@ def test_of_a_larger_dose_the_share_that_the_scan_has_is_kept(weights, tmp_path)
     np.testing.assert_allclose(images[0.25], 0.75 * images[0] + 0.25 * scan / 16, atol=1e-6)
 
 
-def test_unsaid_it_is_that_of_the_manifest_or_none(weights, tmp_path):
-    """A scan at the normal dose, or of no trial, has none of a larger image's counts."""
+def test_unsaid_it_is_that_of_the_manifest(weights, tmp_path):
+    """A scan at the normal dose has none of a larger image's counts."""
     trial = tmp_path / "trial"
     write_trial(trial, "test", subjects=1, doses=(1.0, 0.05))
     denoise(trial, weights, tmp_path / "all")
-    for name, said in {"low_dose_1": (), "low_dose_1-20": ("--dose_fraction", "1/20")}.items():
-        denoise(trial / "sub-0000" / f"{name}.nii.gz", weights, tmp_path / name, *said)
+    for name, said in {"low_dose_1": "0", "low_dose_1-20": "1/20"}.items():
+        denoise(trial / "sub-0000" / f"{name}.nii.gz", weights, tmp_path / name, "--dose_fraction", said)
         alone, of_trial = tmp_path / name, tmp_path / "all/sub-0000" / name
         assert (alone / "denoised.nii.gz").read_bytes() == (of_trial / "denoised.nii.gz").read_bytes()
     settings = json.loads((tmp_path / "all/sub-0000/low_dose_1-20/run.json").read_text())["settings"]
