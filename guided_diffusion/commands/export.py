@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
-from guided_diffusion.config import Header, Role, flag
+from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from guided_diffusion.config import Header, Role, flag, flags_with
+from guided_diffusion.config.flags import FIXED_BY_HEADER
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.config.training_presets import TRAINING_PRESETS
 from guided_diffusion.errors import InputError
@@ -69,16 +70,30 @@ def export_half(checkpoints: Sequence[str], out: Path, recommended: str | None =
 def _mean_of(checkpoints: Sequence[str]) -> tuple[Header, dict[str, Tensor]]:
     """The last checkpoint's header, and the mean of all weights in float32."""
     loaded = [load_checkpoint(path) for path in checkpoints]
-    networks = []
     for path, one in zip(checkpoints, loaded, strict=True):
         if one.header is None:
             raise InputError(f"{path}: has no header, so nobody could use the exported weights; give an ema_*.pt")
-        shapes = {name: value.shape for name, value in one.state_dict.items()}
-        networks.append((one.header.method, one.header.model, shapes))
-        if networks[-1] != networks[0]:
-            raise InputError(f"{path}: is another network than {checkpoints[0]}; a mean needs weights of one network")
+        _check_same_network(path, one, checkpoints[0], loaded[0])
     mean = {name: sum(one.state_dict[name].float() for one in loaded) / len(loaded) for name in loaded[0].state_dict}
     return loaded[-1].header, mean
+
+
+def _check_same_network(path: str, one: Checkpoint, first_path: str, first: Checkpoint) -> None:
+    """Raises InputError where weights are of another network than the first, or trained on another process or grid."""
+    shapes, expected = ({name: value.shape for name, value in each.state_dict.items()} for each in (one, first))
+    ours, theirs = _trained_with(one.header), _trained_with(first.header)
+    different = next((name for name in theirs if ours[name] != theirs[name]), None)
+    if different is None and shapes == expected:
+        return
+    why = f"{different} {ours[different]!r} instead of {theirs[different]!r}" if different else "other tensors"
+    raise InputError(f"{path}: is another network than {first_path} ({why}); a mean needs weights of one network")
+
+
+def _trained_with(header: Header) -> dict[str, object]:
+    """The method, and every flag that a header fixes, by their names."""
+    configs = (header.model, header.diffusion, header.preprocessing)
+    fixed = {name: getattr(config, name) for config in configs for name in flags_with(FIXED_BY_HEADER, type(config))}
+    return {"method": header.method} | fixed
 
 
 def _recommending(header: Header, preset: str) -> Header:

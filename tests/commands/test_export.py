@@ -68,6 +68,33 @@ def test_there_is_no_mean_of_different_networks(tmp_path, weights, header):
     assert not (tmp_path / "mean.pt").exists()
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("diffusion", "predict_xstart", not DEMO_DIFFUSION.predict_xstart),
+        ("diffusion", "noise_schedule", "linear" if DEMO_DIFFUSION.noise_schedule == "cosine" else "cosine"),
+        ("diffusion", "diffusion_steps", 100),
+        ("preprocessing", "suv_max", 20.0),
+        ("preprocessing", "voxel_mm", (2.0, 2.0, 2.0)),
+        ("preprocessing", "axis_codes", "RAS"),
+    ],
+)
+def test_there_is_no_mean_over_processes_or_grids(tmp_path, part, name, value):
+    other = replace(HEADER, **{part: replace(getattr(HEADER, part), **{name: value})})
+    save_checkpoint(tmp_path / "one.pt", {"a": torch.ones(3)}, HEADER)
+    save_checkpoint(tmp_path / "other.pt", {"a": torch.ones(3)}, other)
+    with pytest.raises(InputError, match=rf"other\.pt: is another network than .*one\.pt \({name} "):
+        export_half([str(tmp_path / "one.pt"), str(tmp_path / "other.pt")], tmp_path / "mean.pt")
+
+
+def test_patches_and_samplers_may_differ_in_a_mean(tmp_path):
+    other = replace(HEADER, preprocessing=replace(DEMO_PREPROCESSING, patch_size=96), sampler=FAST_SAMPLER)
+    save_checkpoint(tmp_path / "one.pt", {"a": torch.ones(3)}, HEADER)
+    save_checkpoint(tmp_path / "other.pt", {"a": torch.ones(3)}, other)
+    export_half([str(tmp_path / "one.pt"), str(tmp_path / "other.pt")], tmp_path / "mean.pt")
+    assert load_checkpoint(str(tmp_path / "mean.pt")).header == other
+
+
 def test_weights_beyond_float16(tmp_path):
     save_checkpoint(tmp_path / "full.pt", {"a": torch.tensor([1.0, 1e6])}, HEADER)
     with pytest.raises(InputError, match=r"full\.pt: a has weights beyond the range of float16"):
