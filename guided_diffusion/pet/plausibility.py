@@ -39,8 +39,7 @@ def check_suv(data: np.ndarray, name: object, *, stated: bool = False, advice: s
     if high <= 0:
         raise InputError(f"{name}: no voxel is above zero; this is no PET image")
     typical = typical_of(data)
-    sample = _sample(data)
-    if -sample.clip(max=0).sum() > LARGEST_NEGATIVE_SHARE * sample.clip(min=0).sum():
+    if _is_half_negative(data):
         raise InputError(f"{name}: is as much below zero as above, like standardised values; give SUV itself")
     if typical >= LARGEST_SUV or (not stated and (high >= LARGEST_SUV or typical >= LARGEST_TYPICAL_SUV)):
         raise InputError(
@@ -71,8 +70,13 @@ def check_normalised(data: np.ndarray, name: object, *, advice: str) -> None:
     """Refuses values that are no SUV/16.
 
     Raises:
-        InputError: a value exceeds 1.
+        InputError: a value exceeds 1, or values lie below zero as much as above, as those from -1 to 1 do.
     """
+    if _is_half_negative(data):
+        raise InputError(
+            f"{name}: is as much below zero as above, but SUV/16 is from 0 to 1;"
+            " convert values from -1 to 1 by (x + 1) / 2"
+        )
     largest = float(data.max())
     if largest > LARGEST_NORMALISED:
         raise InputError(f"{name}: values up to {largest:.4g} are not SUV/16; {advice}")
@@ -83,6 +87,12 @@ def typical_of(data: np.ndarray) -> float:
     sample = _sample(data)
     sample = sample[sample > 0]
     return float(np.percentile(sample, TYPICAL_PERCENTILE)) if sample.size else 0.0
+
+
+def _is_half_negative(data: np.ndarray) -> bool:
+    """Whether values below zero outweigh those above, but for LARGEST_NEGATIVE_SHARE."""
+    sample = _sample(data)
+    return bool(-sample.clip(max=0).sum() > LARGEST_NEGATIVE_SHARE * sample.clip(min=0).sum())
 
 
 def _sample(data: np.ndarray) -> np.ndarray:

@@ -103,6 +103,15 @@ def test_standardised_values_and_hounsfield_units_are_no_suv(tmp_path):
             load_volume(tmp_path / f"{name}.nii")
 
 
+def test_values_from_minus_one_to_one_are_not_suv_over_16(tmp_path):
+    normalised = body() / 16
+    noise = np.random.default_rng(0).normal(size=normalised.shape).astype(np.float32) * np.float32(0.005)
+    for data in (normalised, normalised + noise, 0 * normalised):
+        to_suv(data, "normalised", tmp_path / "v.npz", "--gen_units")
+    with pytest.raises(InputError, match=r"v\.npz: is as much below zero as above, but SUV/16 is from 0 to 1"):
+        to_suv(2 * normalised - 1, "normalised", tmp_path / "v.npz", "--gen_units")
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
 def test_masks_and_labels_are_no_suv(tmp_path, dtype):
     labels = np.rint(body()).astype(dtype)
