@@ -24,7 +24,7 @@ from guided_diffusion.config import Header
 from guided_diffusion.config.header_checks import check_header
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
-from guided_diffusion.fitting_flags import advice_on_flags
+from guided_diffusion.fitting_flags import OPTIONAL_PARTS, advice_on_flags
 from guided_diffusion.gate import check_memory, check_zip, open_regular, pointer_remark, remote_storage
 from guided_diffusion.pet.text import printable
 from guided_diffusion.stand_ins import load_with_stand_ins
@@ -228,6 +228,9 @@ def load_weights(model: nn.Module, state_dict: StateDict, path: str) -> None:
     if missing or unexpected or misshapen:
         kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
         found = "; ".join(f"{kind}: {_first_of(names)}" for kind, names in kinds.items() if names)
+        parts = {name.partition(".")[0] for name in (*ours, *OPTIONAL_PARTS)}
+        if not (missing or misshapen) and not any(name.partition(".")[0] in parts for name in unexpected):
+            raise InputError(f"{path}: holds more than the network's weights ({found}); {_ALONE}")
         raise InputError(f"{path}: the weights do not fit the flags ({found}); {advice_on_flags(state_dict)}")
     model.load_state_dict({name: value.float() for name, value in state_dict.items()}, assign=True)
 

@@ -5,6 +5,9 @@ import re
 from guided_diffusion.config import ModelConfig
 from guided_diffusion.wrapped_weights import StateDict
 
+OPTIONAL_PARTS = ("label_emb",)
+"""Parts of a network that only some flags give it, by the names of their modules."""
+
 
 def advice_on_flags(state_dict: StateDict) -> str:
     """The flags of the network that weights are of, as text for a message."""

@@ -45,3 +45,13 @@ def test_weights_of_another_kind_of_network():
     colours = model.state_dict() | {"out.2.weight": torch.zeros(6, 32, 3, 3, 3)}
     with pytest.raises(InputError, match="another kind of network"):
         load_weights(model, colours, "some.pt")
+
+
+def test_entries_that_no_flags_would_explain_are_no_matter_of_flags():
+    with torch.device("meta"):
+        model, _ = sr_create_model_and_diffusion(num_channels=32, attention_resolutions="1000")
+        weights = model.state_dict()
+    with pytest.raises(InputError, match=r"more than the network's weights \(unexpected: betas\); save its weights"):
+        load_weights(model, weights | {"betas": torch.zeros(3)}, "some.pt")
+    with pytest.raises(InputError, match=r"do not fit the flags \(unexpected: label_emb\.weight\); flags that would"):
+        load_weights(model, weights | {"label_emb.weight": torch.zeros(3, 2)}, "some.pt")

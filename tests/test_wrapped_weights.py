@@ -56,6 +56,17 @@ WRAPPED = {
         | prefixed("model_ema.module.", w)
         | {"model_ema.decay": torch.tensor(0.999), "model_ema.num_updates": torch.tensor(3)}
     },
+    "average in camel case": lambda w: {"netEMA": w, "net": zeros(w)},
+    "average beside one whose name says that it is none": lambda w: {"ema": w, "non_ema": zeros(w)},
+    "average without names": lambda w: {"model": w, "ema": {"decay": 0.9, "shadow_params": list(zeros(w).values())}},
+    "with counters of a profiler": lambda w: (
+        w
+        | {
+            f"{part}{name}": torch.zeros(1, dtype=torch.float64)
+            for part in ("", "time_embed.", "out.")
+            for name in ("total_ops", "total_params")
+        }
+    ),
     "with a count": lambda w: w | {"num_updates": torch.tensor(3)},
     "with arguments": lambda w: {"model": w, "args": argparse.Namespace(lr=1e-4)},
     "with NumPy's numbers": lambda w: {"state_dict": w, "best": np.float64(30), "losses": np.arange(3.0)},
@@ -72,6 +83,13 @@ def test_wrapped_weights_are_the_same_weights(weights, tmp_path, wrap):
     assert all(torch.equal(found[name], value) for name, value in weights.items())
 
 
+def test_a_profilers_counters_are_left_out_of_other_networks_too(tmp_path):
+    torch.save(
+        {"conv.weight": torch.ones(3), "conv.total_ops": torch.zeros(1), "total_ops": torch.zeros(1)}, tmp_path / "m.pt"
+    )
+    assert set(load_checkpoint(str(tmp_path / "m.pt")).state_dict) == {"conv.weight"}
+
+
 def test_where_they_were_is_told(weights, tmp_path):
     torch.save({"model": zeros(weights), "ema": weights}, tmp_path / "model.pt")
     told = " ".join(load_checkpoint(str(tmp_path / "model.pt")).notices)
@@ -82,6 +100,39 @@ def test_where_they_were_is_told(weights, tmp_path):
 def test_several_weights_without_an_average_are_refused(weights, tmp_path):
     torch.save({"generator": weights, "teacher": weights}, tmp_path / "model.pt")
     with pytest.raises(InputError, match="holds several weights \\('generator', 'teacher'\\)"):
+        load_checkpoint(str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize("other", ["model_no_ema", "model_without_ema", "nonema", "semantic", "schema"])
+def test_a_name_that_only_contains_ema_is_no_average(weights, tmp_path, other):
+    torch.save({"model": weights, other: weights}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=rf"holds several weights \('model', '{other}'\)"):
+        load_checkpoint(str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "name"),
+    [
+        (lambda w: {"model": w, "ema": {"decay": 0.9, "shadow_params": list(w.values())}}, "shadow_params"),
+        (
+            lambda w: {
+                "state_dict": prefixed("model.", w) | {f"model_ema.{n.replace('.', '')}": v for n, v in w.items()}
+            },
+            "model_ema",
+        ),
+    ],
+)
+def test_an_average_without_names_is_told(weights, tmp_path, wrap, name):
+    torch.save(wrap(weights), tmp_path / "model.pt")
+    assert any(f"the average {name!r} is left out" in line for line in load_checkpoint(f"{tmp_path}/model.pt").notices)
+    torch.save({"model": weights}, tmp_path / "model.pt")
+    assert not any("is left out" in line for line in load_checkpoint(f"{tmp_path}/model.pt").notices)
+
+
+@pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"model": w}, lambda w: prefixed("net.", w)])
+def test_weights_as_numpy_arrays_are_named(weights, tmp_path, wrap):
+    torch.save(wrap({name: value.numpy() for name, value in weights.items()}), tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"model\.pt: the weights are no tensors; convert NumPy arrays"):
         load_checkpoint(str(tmp_path / "model.pt"))
 
 
