@@ -11,7 +11,7 @@ from evaluation.compared_files import UNITS, SubjectFiles, find_subject_files, l
 from evaluation.measures.image_fidelity import psnr, ssim
 from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags
-from guided_diffusion.dist_util import run_main
+from guided_diffusion.dist_util import on_root, run_main
 from guided_diffusion.errors import InputError, one_line
 from guided_diffusion.files import atomic_write, open_table, writable_folder
 
@@ -138,4 +138,4 @@ def write_csv(path: Path, table: dict[str, Numbers], columns: list[str]) -> None
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(lambda: on_root(main))

@@ -4,7 +4,7 @@ python scripts/export.py --preset demo --checkpoint runs/demo/ema_0.995_best.pt 
 """
 
 from guided_diffusion.commands.export import create_parser, export
-from guided_diffusion.dist_util import run_main
+from guided_diffusion.dist_util import on_root, run_main
 
 if __name__ == "__main__":
-    run_main(lambda: export(create_parser(__doc__)))
+    run_main(lambda: on_root(export, create_parser(__doc__)))

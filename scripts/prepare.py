@@ -6,7 +6,7 @@ python scripts/prepare.py --input LOW_DOSE --normal_dose NORMAL_DOSE --output pa
 """
 
 from guided_diffusion.commands.prepare import create_parser, prepare_image
-from guided_diffusion.dist_util import run_main
+from guided_diffusion.dist_util import on_root, run_main
 
 if __name__ == "__main__":
-    run_main(lambda: prepare_image(create_parser(__doc__)))
+    run_main(lambda: on_root(prepare_image, create_parser(__doc__)))

@@ -24,7 +24,8 @@ class SharedFailure(Failure):
 def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
     """Run `function` on rank 0 only and return its result there, None elsewhere.
 
-    Its InputError, and the SystemExit of `--help`, is raised on every rank; anything else as a SharedFailure.
+    Its InputError, and the SystemExit of `--help`, is raised on every rank; anything else as a SharedFailure. A broken
+    pipe is raised on rank 0 alone: where it is stdout's, `run_main` ends all ranks without a line.
     """
     comm = communicator()
     result, message, failure, exit_code = None, None, None, None
@@ -35,6 +36,8 @@ def on_root(function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
             message = str(error)
         except SystemExit as stop:
             exit_code = stop.code or 0
+        except BrokenPipeError:
+            raise
         except Exception as error:
             if (refused := refused_path(error)) is not None:
                 message = str(refused)

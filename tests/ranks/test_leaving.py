@@ -8,10 +8,11 @@ import sys
 import pytest
 
 from guided_diffusion.ranks.failing_together import SharedError, on_root
-from tests.mpi import ROOT
+from tests.mpi import ROOT, assert_refused, needs_mpiexec, run_script
 
 MAIN = "from guided_diffusion.ranks.leaving import run_main; run_main({})"
 TALK = "lambda: [print('line', number) for number in range(100_000)]"
+ALONE = f"lambda: __import__('guided_diffusion.dist_util').dist_util.on_root({TALK})"
 BROKEN = "lambda: open(3, 'w').write('x' * 100_000)"
 
 
@@ -26,6 +27,26 @@ def test_a_reader_that_has_gone_ends_the_program_without_a_word():
     assert program.stdout.readline() == "line 0\n"
     program.stdout.close()
     assert (program.stderr.read(), program.wait()) == ("", 141)
+
+
+def test_so_it_does_where_rank_0_works_alone():
+    program = started(ALONE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert program.stdout.readline() == "line 0\n"
+    program.stdout.close()
+    assert (program.stderr.read(), program.wait()) == ("", 141)
+
+
+@needs_mpiexec
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ("scripts/export.py", ("--checkpoint", "missing", "--out", "missing.pt")),
+        ("scripts/prepare.py", ("--input", "missing", "--info")),
+        ("evaluation/get_ssim_psnr.py", ("--gtr_dir", "missing", "--gen_dir", "missing")),
+    ],
+)
+def test_scripts_that_need_no_ranks_work_on_one(script, flags):
+    assert_refused(run_script(script, *flags, ranks=2), "missing")
 
 
 def test_another_pipe_that_broke_is_a_failure():
