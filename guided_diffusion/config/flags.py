@@ -41,7 +41,8 @@ class Flag:
     """A declared flag.
 
     kind: type of the value. default: `dataclasses.MISSING` if the flag must be given. choices: allowed values, None for
-    any. shown: text for the default in the help, instead of its value.
+    any. shown: text for the default in the help, instead of its value. may_be_empty: for paths, whether an empty text
+    has a meaning; otherwise it is refused on the command line, as an unset variable of a shell.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Flag:
     choices: tuple[str, ...] | None
     metavar: str | None
     shown: str | None
+    may_be_empty: bool
 
     @property
     def required(self) -> bool:
@@ -80,6 +82,7 @@ def flag(
     choices: Iterable[str] | Mapping[str, str] | None = None,
     metavar: str | None = None,
     shown: str | None = None,
+    may_be_empty: bool = False,
 ) -> Any:
     """A dataclass field that is a command-line flag, see `Flag`.
 
@@ -88,7 +91,7 @@ def flag(
     if isinstance(choices, Mapping):
         text += ". " + "; ".join(f"{name}: {meaning}" for name, meaning in choices.items())
     declared = {_ROLE: role, "help": text, "choices": choices and tuple(choices), "metavar": metavar, "shown": shown}
-    return field(default=default, metadata=declared)
+    return field(default=default, metadata=declared | {"may_be_empty": may_be_empty})
 
 
 def threads_flag() -> Any:

@@ -85,6 +85,30 @@ def as_word(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+class _PathGiven(argparse.Action):
+    """A path, see `_check_path`; not a type, since argparse converts defaults too, some of which are empty."""
+
+    def __init__(self, *args: Any, kind: type, **options: Any):
+        super().__init__(*args, **options)
+        self._kind = kind
+
+    def __call__(
+        self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: str, _option: str | None = None
+    ) -> None:
+        _check_path(self, value)
+        setattr(namespace, self.dest, self._kind(value))
+
+
+def _check_path(action: argparse.Action, text: str) -> None:
+    """Raises argparse.ArgumentError for a path that a shell has made something else than was meant."""
+    if not text:
+        raise argparse.ArgumentError(action, "is empty: an unset variable?")
+    if Path(text).parts[:1] == ("~",):
+        raise argparse.ArgumentError(
+            action, f"{text}: the shell has not replaced ~ (in quotes or after =); write it out"
+        )
+
+
 class _FixedCount(argparse.Action):
     """A fixed count of numbers, as words of their own or as a comma list."""
 
@@ -117,15 +141,27 @@ class _Appended(argparse.Action):
         setattr(namespace, self.dest, (*(getattr(namespace, self.dest, None) or ()), value))
 
 
+class _AppendedPath(_Appended):
+    """A path that may be given several times."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option: str | None = None
+    ) -> None:
+        _check_path(self, value)
+        super().__call__(parser, namespace, value, option)
+
+
 def _form(declared: Flag) -> dict[str, Any]:
     """Arguments for argparse that a flag's values need: type, number, choices, and their name in the help."""
     if declared.choices is not None:
         return {"choices": declared.choices, "metavar": declared.metavar}
     if typing.get_origin(declared.kind) is not tuple:
+        if declared.is_path and not declared.may_be_empty:
+            return {"action": _PathGiven, "kind": declared.kind, "metavar": declared.metavar}
         return _of_kind(declared.kind, declared.metavar)
     kind, *others = typing.get_args(declared.kind)
     if others == [...]:
-        return {"action": _Appended} | _of_kind(kind, declared.metavar)
+        return {"action": _AppendedPath if declared.is_path else _Appended} | _of_kind(kind, declared.metavar)
     return {"action": _FixedCount, "nargs": "+", "kind": kind, "count": 1 + len(others), "metavar": declared.metavar}
 
 

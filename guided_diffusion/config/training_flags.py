@@ -36,6 +36,7 @@ class DataFlags:
         "folder of validation pairs; empty: the manifest's validation subjects, if any",
         Role.TRAINING,
         metavar="DIR",
+        may_be_empty=True,
     )
     crop_size: str = flag("96,96,96", "size X,Y,Z of the random crops in voxels", Role.TRAINING)
     hot_crop_share: float = flag(
@@ -110,6 +111,7 @@ class RunFlags:
         " Empty: continue the run in --save_dir, or start a new one",
         Role.FILES,
         metavar="FILE",
+        may_be_empty=True,
     )
     log_interval: int = flag(10, "steps per row of progress.csv", Role.FILES)
     save_interval: int = flag(10000, "steps between checkpoints; the last step is always saved", Role.FILES)

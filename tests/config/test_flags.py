@@ -226,6 +226,31 @@ def test_mistakes_are_one_line(words, complaint):
         parsed(words, Example, Needed)
 
 
+@dataclass(frozen=True)
+class Paths:
+    out: Path = flag(Path("here"), "a folder", Role.FILES, metavar="DIR")
+    model: str = flag("", "a file", Role.FILES, metavar="FILE")
+    parts: tuple[str, ...] = flag((), "one at a time", Role.FILES, metavar="FILE")
+    resumed: str = flag("", "a file; empty: none", Role.FILES, metavar="FILE", may_be_empty=True)
+
+
+def test_paths_keep_their_defaults_and_are_of_the_declared_type():
+    assert read_flags(Paths, parsed("", Paths)) == Paths()
+    given = read_flags(Paths, parsed("--out there --model m.pt --parts a --parts b", Paths))
+    assert given == Paths(Path("there"), "m.pt", ("a", "b"))
+
+
+@pytest.mark.parametrize("name", ["out", "model", "parts"])
+def test_paths_that_a_shell_left_empty_or_unexpanded_are_refused(name):
+    parser = Parser()
+    add_flags(parser, Paths)
+    with pytest.raises(InputError, match=f"--{name}: is empty: an unset variable"):
+        parser.parse_args([f"--{name}", ""])
+    with pytest.raises(InputError, match=f"--{name}: ~/m.pt: the shell has not replaced ~"):
+        parser.parse_args([f"--{name}=~/m.pt"])
+    assert parser.parse_args(["--resumed", ""]).resumed == ""
+
+
 def test_help_says_what_choices_mean_and_what_the_default_is():
     explained = {name: declared.explanation for name, declared in flags_of(Example, Needed).items()}
     assert explained == {

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from guided_diffusion.commands import shipped_weights
+from guided_diffusion.commands.denoise import denoise_subjects
+from guided_diffusion.commands.denoise_flags import create_parser
 from guided_diffusion.errors import InputError
 from tests.denoising import GOLDEN_FLAGS, arguments_of, denoise, flags_of, samples_in
 from tests.mpi import assert_refused, needs_mpiexec, run_script
@@ -91,7 +93,9 @@ def test_wrong_number_of_samples_is_refused(golden_files, tmp_path):
         (("--dims", "4"), "2 or 3"),
         (("--patch_size", "8", "--overlap", "7"), "overlap"),
         (("--model_path", "nothing.pt"), "nothing.pt: no such"),
-        (("--base_samples", ""), "--base_samples is missing"),
+        (("--base_samples", ""), "--base_samples: is empty: an unset variable"),
+        (("--model_path", ""), "--model_path: is empty: an unset variable"),
+        (("--save_dir", ""), "--save_dir: is empty: an unset variable"),
     ],
 )
 def test_senseless_flags_are_refused(arguments, words, small, tmp_path):
@@ -102,7 +106,9 @@ def test_senseless_flags_are_refused(arguments, words, small, tmp_path):
 def test_without_weights_beside_the_package_it_is_said_what_to_give(small, tmp_path, monkeypatch):
     monkeypatch.setattr(shipped_weights, "DEFAULT_WEIGHTS", tmp_path / "checkpoint" / "local3d.pt")
     with pytest.raises(InputError, match=r"--model_path is missing, and .*checkpoint/local3d\.pt.*: give a checkpoint"):
-        denoise(small / "scan.npz", "", tmp_path)
+        denoise_subjects(
+            create_parser("test"), ["--base_samples", str(small / "scan.npz"), "--save_dir", str(tmp_path)]
+        )
 
 
 @needs_mpiexec
