@@ -29,6 +29,7 @@ from guided_diffusion.files import check_space, writable_folder
 from guided_diffusion.folder_lock import one_writer
 from guided_diffusion.inference import planning
 from guided_diffusion.inference.denoising import PUBLISHED_GRID, Denoised, denoise_volume
+from guided_diffusion.inference.earlier_results import check_replaceable, results_aside
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.inference.presets import MODEL_FLAGS
 from guided_diffusion.inference.result_files import is_bare, write_manifest, write_volumes
@@ -224,9 +225,10 @@ def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
         check_derivable(volume.series, subject.folder / DICOM_FOLDER, _overrides(run.flags))
     in_suv_basis(volume, run.flags["suv_basis"])
     check_space(subject.folder, planning.bytes_on_disk(volume, run.loaded))
-    key = run_key(fingerprint(volume), run.loaded.sha256, run.loaded.settings.as_dict(), run.flags, device().type)
+    voxels = fingerprint(volume)
+    key = run_key(voxels, run.loaded.sha256, run.loaded.settings.as_dict(), run.flags, device().type)
     finished = FinishedPatches.of_run(subject.folder, key)
-    subject.check_not_overwritten()
+    check_replaceable(subject, voxels, run.flags, finished, run.loaded.settings.sampling.realisations > 1)
     if not run.flags["resume"]:
         finished.remove_own()
     report = _plan_report(volume, run)
@@ -247,7 +249,7 @@ def _write(
 ) -> None:
     """Write the results and say where they are."""
     model = manifest["checkpoint"]["name"]
-    with subject.results_aside() as aside:
+    with results_aside(subject) as aside:
         suv_max = manifest["settings"]["preprocessing"]["suv_max"]
         written = write_volumes(aside, denoised, suv_max, f"denoised by {model}", flags["suv_basis"])
         if flags["write_dicom"]:

@@ -11,6 +11,7 @@ from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.result_files import SAMPLES_SUV
 from guided_diffusion.inference.resume import fingerprint
+from guided_diffusion.inference.subjects import place_of
 from guided_diffusion.pet.geometry import above_cap
 from guided_diffusion.pet.grid import Volume
 
@@ -38,6 +39,7 @@ def describe_run(
         "key": key,
         "input": {
             "name": Path(input_path).name,
+            "path": place_of(input_path),
             "sha256_of_voxels_and_affine": fingerprint(volume),
             "shape": list(volume.data.shape),
             "voxel_mm": [round(size, 4) for size in volume.voxel_mm],

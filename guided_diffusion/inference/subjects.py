@@ -2,21 +2,14 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from guided_diffusion import logger
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import (
-    disk_failure,
-    remove_whatever,
-    temporary_beside,
-    writable_folder,
-)
+from guided_diffusion.files import writable_folder
 from guided_diffusion.gate import open_regular, read_small
 from guided_diffusion.pet.contents import contents_of, names_of
 from guided_diffusion.pet.trial_manifest import is_trial, read_cases
@@ -26,7 +19,6 @@ MANIFEST_NAME = "run.json"
 UNCERTAINTY_NAME = "uncertainty.nii.gz"
 REPORT_NAME = "report.html"
 DICOM_FOLDER = "denoised_dicom"
-_ARRAY_NAME = re.compile(r"(samples|uncertainty)_\d+x\d+x\d+\.npz")
 
 
 @dataclass(frozen=True)
@@ -77,40 +69,10 @@ class Subject:
         """Contents of `run.json` of a finished subject."""
         return json.loads(read_small(self.folder / MANIFEST_NAME))
 
-    def check_not_overwritten(self) -> None:
-        """Raises InputError if a result would overwrite the scan itself or a folder."""
-        for old in self._results():
-            if old.is_dir() and not old.is_symlink():
-                raise InputError(f"{old}: a folder stands where a result goes; remove it or choose another --save_dir")
-        if "://" not in self.path and Path(self.path).resolve() in [old.resolve() for old in self._results()]:
-            raise InputError(f"{self.path}: the results would replace this scan; choose another --save_dir")
 
-    @contextmanager
-    def results_aside(self) -> Iterator["Subject"]:
-        """Yields the subject with a hidden folder, whose files then replace the results of an earlier run.
-
-        The earlier results are removed first, so that old and new are never mixed, and the manifest is moved last. On
-        an exception the earlier results stay.
-        """
-        aside = temporary_beside(self.folder / "results")
-        aside.mkdir()
-        try:
-            yield replace(self, folder=aside)
-            written = sorted(aside.iterdir(), key=lambda path: path.name == MANIFEST_NAME)
-            for old in [*self._results(), *(self.folder / path.name for path in written)]:
-                remove_whatever(old)
-            for path in written:
-                path.rename(self.folder / path.name)
-        except OSError as error:
-            raise disk_failure(error, self.folder / MANIFEST_NAME) or error from None
-        finally:
-            remove_whatever(aside)
-
-    def _results(self) -> list[Path]:
-        """Files in the folder that have the names of results, the manifest first."""
-        names = [path for path in self.folder.iterdir() if _ARRAY_NAME.fullmatch(path.name)]
-        known = [self.folder / name for name in (MANIFEST_NAME, DENOISED_NAME, UNCERTAINTY_NAME, REPORT_NAME)]
-        return [path for path in (*known, *names) if path.is_symlink() or path.exists()]
+def place_of(path: str) -> str:
+    """The absolute path of a scan, by which a later run recognises it; an address on a server as it is."""
+    return path if "://" in path else str(Path(path).resolve())
 
 
 def digest_of(path: Path) -> str:

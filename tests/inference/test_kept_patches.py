@@ -190,8 +190,13 @@ def test_a_folder_where_a_result_goes_is_named_before_the_work(small, tmp_path):
 def test_results_do_not_go_through_links(small, tmp_path):
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "out").mkdir()
-    for name in ("run.json", "samples_18x21x73.npz"):
-        (tmp_path / "out" / name).symlink_to(tmp_path / "precious")
+    (tmp_path / "out" / "run.json").symlink_to(tmp_path / "precious")
+    with pytest.raises(InputError, match=r"run\.json: would be written over"):
+        denoise(small / "scan.npz", small / "small.pt", tmp_path / "out", *QUICK)
+    (tmp_path / "out" / "run.json").unlink()
+    denoise(small / "scan.npz", small / "small.pt", tmp_path / "out", *QUICK)
+    (tmp_path / "out" / "samples_18x21x73.npz").unlink()
+    (tmp_path / "out" / "samples_18x21x73.npz").symlink_to(tmp_path / "precious")
     denoise(small / "scan.npz", small / "small.pt", tmp_path / "out", *QUICK)
     assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())
     (tmp_path / "out" / "log.txt").unlink()
