@@ -9,6 +9,7 @@ continued uses the same data without storing a random state.
 """
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -114,19 +115,23 @@ def _as_text(dose: float | None) -> str:
 
 
 def _share(text: str, column: str, manifest: Path) -> float:
-    """A number of the manifest, from 0 to 1, as a spreadsheet may write it: 0.05, 0,05 or 1/20."""
-    share = number_of(text.replace(",", "."))
+    """A number of the manifest, from 0 to 1."""
+    share = _number(text)
     if not 0 <= share <= 1:
-        raise InputError(f"{manifest}: {column} '{printable(text)}' is no number from 0 to 1")
+        raise InputError(f"{manifest}: {column} '{printable(text)}' is no number from 0 to 1, such as 0.05 or 1/20")
     return share
+
+
+def _number(text: str) -> float:
+    """A number as a spreadsheet may write it: 0.05, 0,05 or 1/20; NaN for another text."""
+    return number_of(text.replace(",", "."))
 
 
 def _check_voxel_size(text: str, expected: Sequence[float], manifest: Path) -> None:
     """A manifest gives one size for all axes."""
-    try:
-        size = float(text)
-    except ValueError:
-        raise InputError(f"{manifest}: voxel_mm '{printable(text)}' is not a number") from None
+    size = _number(text)
+    if math.isnan(size):
+        raise InputError(f"{manifest}: voxel_mm '{printable(text)}' is not a number")
     if not np.allclose(size, expected, rtol=1e-3):
         wanted = ",".join(f"{length:g}" for length in expected)
         raise InputError(f"{manifest}: voxels of {size:g} mm, but --voxel_mm is {wanted}")

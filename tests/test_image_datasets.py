@@ -179,7 +179,7 @@ class TestDataSets:
         caplog.set_level(logging.INFO, "guided_diffusion")
         for name in "abc":
             write_pair(tmp_path / f"{name}.npz", numbered())
-        rows = ["s1;0,05;Train;3.3;a.npz", "s2;1/20;VALIDATION;3.3;b.npz", "s3;0,05;val;3.3;c.npz"]
+        rows = ["s1;0,05;Train;3,3;a.npz", "s2;1/20;VALIDATION;3.3;b.npz", "s3;0,05;val;3.3;c.npz"]
         (tmp_path / "manifest.csv").write_text("\n".join(["subject;dose;split;voxel_mm;pair", *rows]))
         assert find_pairs(tmp_path, "train", (3.3,) * 3) == [Pair(tmp_path / "a.npz", "s1", "0.05")]
         assert find_pairs(tmp_path, "validation", (3.3,) * 3) == [Pair(tmp_path / "b.npz", "s2", "0.05")]
@@ -194,6 +194,9 @@ class TestDataSets:
         assert [(pair.dose, pair.reference_noise) for pair in found] == [("0.1", 0), ("1", 1)]
         manifest.write_text(f"{columns}x,0.1,train,3.3,a.npz,2\n")
         with pytest.raises(InputError, match="clean_share '2' is no number from 0 to 1"):
+            find_pairs(tmp_path, "train", (3.3,) * 3)
+        manifest.write_text(f"{columns}x,5%,train,3.3,a.npz,1\n")
+        with pytest.raises(InputError, match=r"dose '5%' is no number from 0 to 1, such as 0\.05 or 1/20"):
             find_pairs(tmp_path, "train", (3.3,) * 3)
 
     def test_manifest_with_another_voxel_size(self, tmp_path):
