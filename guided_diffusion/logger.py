@@ -40,6 +40,11 @@ def log(*parts: object, **_others: object) -> None:
     _LOGGER.info("%s", one_line(" ".join(map(str, parts)).rstrip()))
 
 
+def environment_folder() -> str | None:
+    """The folder that the environment's OPENAI_LOGDIR names, as in the published code; None if it names none."""
+    return os.environ.get("OPENAI_LOGDIR") or None
+
+
 def configure(dir: str | None = None, **_others: object) -> None:
     """Log into a folder from here on, as scripts for the published code do first.
 
@@ -48,7 +53,7 @@ def configure(dir: str | None = None, **_others: object) -> None:
     """
     global _folder
     _stack.close()
-    wanted = dir or os.environ.get("OPENAI_LOGDIR")
+    wanted = dir or environment_folder()
     _folder = communicator().bcast(on_root(_make_folder, wanted))
     _stack.enter_context(to_folder(_folder))
     if not wanted:

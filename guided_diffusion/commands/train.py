@@ -65,14 +65,28 @@ def create_parser(description: str) -> Parser:
 def train(parser: Parser) -> None:
     """Parse the command line and train until a limit is reached."""
     with watching(stated_seconds()):
-        settings = root_first(lambda: training_settings(vars(parser.parse_args())))
+        settings, said = _with_environment_folder(root_first(lambda: training_settings(vars(parser.parse_args()))))
         folder = root_first(writable_folder, settings.run.save_dir)
         with (
             one_writer(folder),
             logger.to_folder(folder),
             logging_redirect_tqdm([logging.getLogger("guided_diffusion")]),
         ):
+            if said:
+                logger.log(said)
             train_with(settings, folder)
+
+
+def _with_environment_folder(settings: TrainSettings) -> tuple[TrainSettings, str]:
+    """The settings with rank 0's OPENAI_LOGDIR, if set, as `--save_dir` unless that is given; and a line that says so.
+
+    All ranks call this together.
+    """
+    folder = communicator().bcast(logger.environment_folder())
+    if folder is None or "save_dir" in settings.given:
+        return settings, ""
+    chosen = replace(settings, run=replace(settings.run, save_dir=folder))
+    return chosen, f"--save_dir {folder}, as OPENAI_LOGDIR says"
 
 
 def train_with(settings: TrainSettings, folder: Path) -> None:

@@ -103,7 +103,11 @@ class RunFlags:
     """Files, logging and limits of a run."""
 
     save_dir: str = flag(
-        "runs/train", "folder for checkpoints and logs; a run already in it is continued", Role.FILES, metavar="DIR"
+        "runs/train",
+        "folder for checkpoints and logs; a run already in it is continued",
+        Role.FILES,
+        metavar="DIR",
+        shown="OPENAI_LOGDIR of the environment, else runs/train",
     )
     resume_checkpoint: str = flag(
         "",

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -122,6 +123,21 @@ class TestCommand:
         assert result.returncode == 2
         assert result.stderr.count("\n") == 1
         assert "missing: no such folder" in result.stderr
+
+    @pytest.mark.parametrize(("words", "folder"), [((), "logs"), (("--save_dir", "given"), "given")])
+    def test_the_environment_names_the_folder_as_in_the_published_code(
+        self, tmp_path, monkeypatch, caplog, words, folder
+    ):
+        used = []
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("OPENAI_LOGDIR", "logs")
+        monkeypatch.setattr(sys, "argv", ["train.py", "--data_dir", "data", *words])
+        monkeypatch.setattr(train_command, "train_with", lambda settings, path: used.append((settings.run, path)))
+        with caplog.at_level("INFO"):
+            train_command.train(train_command.create_parser("test"))
+        ((run_flags, path),) = used
+        assert (run_flags.save_dir, path) == (folder, Path(folder))
+        assert ("--save_dir logs, as OPENAI_LOGDIR says" in caplog.messages) == (folder == "logs")
 
     def test_help_explains_every_flag(self, capsys):
         with pytest.raises(SystemExit) as stop:
