@@ -12,6 +12,7 @@ from guided_diffusion import logger
 from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, read_plain
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, sha256_of
+from guided_diffusion.pet.text import number_of
 from guided_diffusion.training.saved_sets import (
     check_set,
     ema_path,
@@ -20,6 +21,10 @@ from guided_diffusion.training.saved_sets import (
     saved_steps,
     step_of,
 )
+
+
+class OtherRatesError(InputError):
+    """A set is whole, but has moving averages of other rates."""
 
 
 @dataclass(frozen=True)
@@ -93,23 +98,39 @@ def read_start(path: Path, rates: Iterable[str]) -> Start:
 
 
 def _average_of(folder: Path, rate: str, step: int) -> Path:
-    """The average of a rate in a set. Raises InputError that names the rates that there are."""
+    """The average of a rate in a set, whichever way the rate is written (0.9 or 0.90).
+
+    Raises InputError if the set has no average, and OtherRatesError that names the rates that there are.
+    """
     path = ema_path(folder, rate, step)
-    if not path.exists():
-        others = folder.glob(f"ema_*_{step:06d}.pt")
-        rates = sorted(other.name.removeprefix("ema_").rpartition("_")[0] for other in others)
-        advice = f"the set has --ema_rate {','.join(rates)}" if rates else "the set has no average"
-        raise InputError(f"{path}: no such checkpoint; {advice}")
-    return path
+    if path.exists():
+        return path
+    averages = {
+        other.name.removeprefix("ema_").rpartition("_")[0]: other for other in folder.glob(f"ema_*_{step:06d}.pt")
+    }
+    if not averages:
+        raise InputError(f"{path}: no such checkpoint; the set has no average")
+    same = [other for text, other in averages.items() if number_of(text) == float(rate)]
+    if not same:
+        raise OtherRatesError(
+            f"{path}: no such checkpoint; the run has --ema_rate {','.join(sorted(averages))}: give that, or another"
+            " --save_dir for a new run"
+        )
+    return same[0]
 
 
 def _newest_intact(folder: Path, rates: Iterable[str]) -> Start:
-    """The newest intact set of the run in a folder. If none is intact, raises the InputError of the newest."""
+    """The newest intact set of the run in a folder.
+
+    Raises the InputError of the newest if none is intact, and OtherRatesError for one that is, but has other averages.
+    """
     mistakes = []
     for step in saved_steps(folder):
         try:
             check_set(folder, step)
             return read_start(model_path(folder, step), rates)
+        except OtherRatesError:
+            raise
         except InputError as mistake:
             mistakes.append(mistake)
             logger.log(f"notice: {mistake}; looking for an older set")

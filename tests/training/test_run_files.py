@@ -7,6 +7,7 @@ from skimage.metrics import structural_similarity
 from guided_diffusion.checkpoints import load_checkpoint
 from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.errors import InputError
+from guided_diffusion.files import sha256_of
 from guided_diffusion.image_datasets import CropSource, find_pairs
 from guided_diffusion.training.run_files import find_start
 from tests.training_runs import TINY, assert_same_weights, rows, run
@@ -38,6 +39,17 @@ class TestFiles:
         run(data_dir, tmp_path / "run", max_steps=1, ema_rate="0.9,0.99")
         with pytest.raises(InputError, match=r"ema_0\.5_000001\.pt: no such checkpoint; .*--ema_rate 0\.9,0\.99"):
             find_start(tmp_path, str(tmp_path / "run" / "model000001.pt"), ("0.9", "0.5"))
+
+    def test_a_run_with_averages_of_other_rates_is_refused_in_one_line(self, data_dir, tmp_path, caplog):
+        run(data_dir, tmp_path / "run", max_steps=2, save_interval=1, ema_rate="0.9")
+        with caplog.at_level("INFO"), pytest.raises(InputError, match=r"the run has --ema_rate 0\.9: give that"):
+            find_start(tmp_path / "run", "", ("0.99",))
+        assert not [record for record in caplog.records if "notice" in record.message]
+
+    def test_a_rate_is_the_same_however_it_is_written(self, data_dir, tmp_path):
+        run(data_dir, tmp_path / "run", max_steps=1, ema_rate="0.9")
+        start = find_start(tmp_path / "run", "", ("0.90",))
+        assert start.averages["0.90"].sha256 == sha256_of(tmp_path / "run" / "ema_0.9_000001.pt")
 
     def test_best_average_is_kept(self, data_dir, tmp_path):
         run(data_dir, tmp_path, max_steps=6, validation_interval=2, validation_crops=2, save_interval=2, lr=0.03)
