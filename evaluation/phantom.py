@@ -9,6 +9,7 @@ report.md, contrast.png, the denoised volume, and the scan where it is simulated
 
 import json
 from dataclasses import MISSING, dataclass
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ class PhantomFlags:
     def __post_init__(self) -> None:
         if (self.scan is None) == (self.simulate is None):
             raise InputError("give either --scan or --simulate")
-        if self.ratio <= 1:
+        if not 1 < self.ratio < inf:  # NaN included
             raise InputError(f"--ratio {self.ratio:g}: spheres are hotter than the background, above 1")
         if not 0.02 <= self.noise <= 2:
             raise InputError(f"--noise {self.noise:g}: from 0.02 to 2")

@@ -8,6 +8,7 @@ receives report.json, report.md, the volumes, and with --neck_mm a picture of wh
 
 import json
 from dataclasses import MISSING, asdict, dataclass
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,8 @@ class SeriesFlags:
     def __post_init__(self) -> None:
         if self.realisations < 1:
             raise InputError(f"--realisations {self.realisations}: at least 1")
+        if self.neck_mm is not None and not 0 <= self.neck_mm < inf:  # NaN included
+            raise InputError(f"--neck_mm {self.neck_mm:g}: must be 0 or more")
         self.dose  # noqa: B018 (checked)
 
     @property

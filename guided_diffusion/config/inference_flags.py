@@ -2,6 +2,7 @@
 
 import typing
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 from guided_diffusion.config.flags import Role, flag, flags_of, stall_flag, threads_flag
@@ -70,9 +71,11 @@ class ReportFlags:
     )
 
     def __post_init__(self) -> None:
-        """Raises InputError for flags about the report where none is written."""
+        """Raises InputError for flags about the report where none is written, and for no length."""
         if not self.report and (self.reference or self.report_neck_mm):
             raise InputError("--reference and --report_neck_mm belong to the report: give --report True")
+        if not 0 <= self.report_neck_mm < inf:  # NaN included
+            raise InputError(f"--report_neck_mm {self.report_neck_mm:g}: must be 0 or more")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,9 @@ def fraction_of(flag: str, text: str) -> float:
     """
     dose = number_of(text)
     if not 0 < dose < 1:
-        raise InputError(f"{flag} '{printable(text)}': give a fraction between 0 and 1, such as 1/4")
+        raise InputError(
+            f"{flag} '{printable(text)}': give a fraction between 0 and 1, such as 1/4 or 0.25 (with a decimal point)"
+        )
     return dose
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from guided_diffusion.ranks.communicator import communicator, meet
@@ -183,10 +184,10 @@ def watching(seconds: float | None) -> Iterator[None]:
     All ranks call this together. It encloses all work of a command: afterwards, a rank has LEAST_SECONDS to end.
 
     seconds: 0 for never; None for a limit that follows from the longest step so far, and is at least LEAST_SECONDS.
-    Raises SharedError for a negative number.
+    Raises SharedError for a negative or infinite number, and for NaN.
     """
-    if seconds is not None and seconds < 0:
-        raise SharedError(f"--stall_seconds {seconds:g}: cannot be negative; 0 means never")
+    if seconds is not None and not 0 <= seconds < inf:
+        raise SharedError(f"--stall_seconds {seconds:g}: must be 0 or more; 0 means never")
     watch = None if seconds == 0 else _start(seconds)
     if watch is None:
         yield

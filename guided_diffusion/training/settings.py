@@ -26,6 +26,9 @@ from guided_diffusion.machine.half_precision import SLOW_BFLOAT16, fp16_on_cpu
 from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.script_util import configs_from_flags
 
+MOST_LOADER_THREADS = 1024
+"""More than any machine has cores; a system that can start no more threads ends the process."""
+
 _ONE_CALL = SamplerConfig(bfloat16=True)
 
 
@@ -128,6 +131,10 @@ def _check(settings: TrainSettings) -> None:
             value = getattr(group, item.name)
             if item.name != "microbatch" and isinstance(value, int | float) and not value >= 0:  # NaN included
                 raise InputError(f"--{item.name} {value}: must be 0 or more")
+    if settings.optimisation.seed >= 2**63:
+        raise InputError(f"--seed {settings.optimisation.seed}: from 0 to below 2^63")
+    if settings.run.loader_threads > MOST_LOADER_THREADS:
+        raise InputError(f"--loader_threads {settings.run.loader_threads}: at most {MOST_LOADER_THREADS}")
     for name in ("hot_crop_share", "coarse_crop_share"):
         if not 0 <= getattr(settings.data, name) <= 1:
             raise InputError(f"--{name} {getattr(settings.data, name):g}: from 0 to 1")
@@ -152,13 +159,15 @@ def _check(settings: TrainSettings) -> None:
             f"--crop_size {settings.data.crop_size}: X and Y must be multiples of {multiple} for this network"
         )
     for rate in settings.ema_rates:
-        _check_rate(rate)
+        _check_rate(rate, settings.optimisation.ema_rate)
 
 
-def _check_rate(rate: str) -> None:
+def _check_rate(rate: str, given: str) -> None:
     try:
         fits = 0 <= float(rate) < 1
     except ValueError:
         fits = False
     if not fits:
-        raise InputError(f"--ema_rate {rate!r} is not a comma list of rates from 0 to below 1")
+        raise InputError(
+            f"--ema_rate {given!r} is not a comma list of rates from 0 to below 1, with decimal points (0.9,0.99)"
+        )

@@ -79,6 +79,8 @@ def test_a_finished_subject_gets_its_page_without_being_denoised_again(small, tm
     [
         (("--reference", "x.nii.gz"), "give --report True"),
         (("--report_neck_mm", 30), "give --report True"),
+        (("--report", True, "--report_neck_mm", "nan"), "--report_neck_mm nan: must be 0 or more"),
+        (("--report", True, "--report_neck_mm", -5), "--report_neck_mm -5: must be 0 or more"),
         (("--report", True, "--report_neck_mm", 500), "--report_neck_mm 500: the scan is 120 mm long"),
         (("--report", True, "--reference", "missing.nii.gz"), "missing.nii.gz"),
     ],

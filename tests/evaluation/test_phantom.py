@@ -110,6 +110,7 @@ def test_a_scan_is_simulated_at_the_wanted_noise():
         ({}, "give either --scan or --simulate"),
         ({"scan": "a", "simulate": "random"}, "give either --scan or --simulate"),
         ({"scan": "a", "ratio": 1.0}, "--ratio 1: spheres are hotter"),
+        ({"scan": "a", "ratio": float("nan")}, "--ratio nan: spheres are hotter"),
         ({"simulate": "random", "noise": 5.0}, "--noise 5: from 0.02 to 2"),
         ({"simulate": "random", "seed": -1}, "--seed -1: must be 0 or more"),
     ],

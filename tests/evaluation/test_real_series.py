@@ -122,6 +122,8 @@ def test_error_bars_are_judged(noise, covered, verdict):
     [
         (["--thin", "1/4,1/10"], "--thin '1/4,1/10': give a fraction between 0 and 1, such as 1/4"),
         (["--thin", "2"], "--thin '2': give a fraction between 0 and 1"),
+        (["--neck_mm", "nan"], "--neck_mm nan: must be 0 or more"),
+        (["--neck_mm", "-5"], "--neck_mm -5: must be 0 or more"),
         (["--realisations", "0"], "--realisations 0: at least 1"),
         (["--realisations", "3"], "--realisations 3: .*small.pt draws no images of a stated dose"),
     ],

@@ -77,6 +77,7 @@ def test_pairs_on_the_models_grid(tmp_path, capsys):
         (["--thin", "1/4", "--output", "a.nii"], "--thin writes pairs"),
         (["--thin", "2", "--output", "a.npz"], "--thin '2': give a fraction between 0 and 1"),
         (["--thin", "x", "--output", "a.npz"], "--thin 'x': give a fraction between 0 and 1, such as 1/4"),
+        (["--thin", "0,25", "--output", "a.npz"], "between 0 and 1, such as 1/4 or 0.25 \\(with a decimal"),
         (["--thin", "1/0", "--output", "a.npz"], "--thin '1/0': give a fraction between 0 and 1, such as 1/4"),
         (["--thin", "1/4", "--thin_seed", "-1", "--output", "a.npz"], "--thin_seed -1: must be 0 or more"),
         (["--thin", "1/4", "--normal_dose", "b", "--output", "a.npz"], "leave out --normal_dose"),

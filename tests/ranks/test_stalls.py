@@ -1,5 +1,6 @@
 """A rank that stands still ends the job with one line; slow ranks and stopped jobs do not."""
 
+import math
 import os
 import re
 import signal
@@ -177,9 +178,10 @@ def test_the_bound_is_known_before_flags_are_parsed_together(arguments, seconds)
     assert stated_seconds(arguments) == seconds
 
 
-def test_a_negative_bound_is_refused():
-    with pytest.raises(InputError, match="--stall_seconds -1: cannot be negative"), watching(-1):
-        pass
+def test_a_bound_that_is_no_time_is_refused():
+    for seconds in (-1, math.nan, math.inf):
+        with pytest.raises(InputError, match=f"--stall_seconds {seconds}: must be 0 or more"), watching(seconds):
+            pass
 
 
 @needs_mpiexec

@@ -80,7 +80,10 @@ class TestFlags:
             ({"hot_crop_share": 1.5}, "--hot_crop_share 1.5: from 0 to 1"),
             ({"coarse_crop_share": -0.5}, "--coarse_crop_share -0.5: from 0 to 1"),
             ({"precision": "int8"}, "--precision 'int8' is unknown"),
-            ({"ema_rate": "0.9,one"}, "--ema_rate 'one'"),
+            ({"ema_rate": "0.9,one"}, "--ema_rate '0.9,one'"),
+            ({"ema_rate": "0,9"}, "--ema_rate '0,9' is not .* with decimal points"),
+            ({"seed": 2**63}, "--seed 9223372036854775808: from 0 to below 2\\^63"),
+            ({"loader_threads": 100_000}, "--loader_threads 100000: at most 1024"),
             ({"ema_rate": "1.0"}, "--ema_rate '1.0'"),
         ],
     )
