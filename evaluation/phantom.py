@@ -13,7 +13,6 @@ from math import inf
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from evaluation.equal_noise import gaussian_of_equal_noise
 from evaluation.iec_spheres import Numbers, Places, find_places, measure_phantom
@@ -183,6 +182,8 @@ def format_report(report: Report) -> str:
 
 def draw_contrast(path: Path, report: Report) -> None:
     """Contrast recovery and RCmax over the spheres' diameters, with the limits of EARL 1."""
+    from matplotlib.figure import Figure  # once guided_diffusion takes what Matplotlib says as it is loaded
+
     figure = Figure(figsize=(10, 4), layout="constrained")
     recovery, peaks = figure.subplots(1, 2)
     for name, colour in CURVES:

@@ -7,10 +7,9 @@ r"""Draw one scan of a virtual trial before and after each method: coronal, sagi
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from evaluation.compare import named_folders, parse_doses
 from evaluation.compared_scans import ComparedScan, dose_text, open_examination, scans_of_trial
@@ -23,6 +22,9 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WIDTH_INCHES, DPI = 13.0, 130
 SIDES = {"coronal": ("R", "L"), "sagittal": ("A", "P"), "axial": ("R", "L")}
@@ -91,6 +93,8 @@ def save_slices(path: Path, images: Mapping[str, Volume], place: tuple[int, int,
     columns, title_inches, bar_inches, margin = len(images), 0.3, 0.75, 0.05
     scale = (WIDTH_INCHES - bar_inches - margin) / (columns * width)  # inches per mm, the same for all directions
     inches = scale * (2 * height + depth) + title_inches + margin
+    from matplotlib.figure import Figure  # once guided_diffusion takes what Matplotlib says as it is loaded
+
     figure = Figure(figsize=(WIDTH_INCHES, inches))
     for column, (title, image) in enumerate(images.items()):
         top = inches - title_inches
@@ -118,7 +122,7 @@ def slices_of(data: np.ndarray, place: tuple[int, int, int]) -> dict[str, np.nda
     return {"coronal": data[x].T[::-1], "sagittal": data[:, y].T[::-1], "axial": data[:, :, z]}
 
 
-def draw_slice(axes: Axes, pixels: np.ndarray, plane: str, window: float):
+def draw_slice(axes: "Axes", pixels: np.ndarray, plane: str, window: float):
     """Draw a slice with its sides; returns what a colour bar needs."""
     shown = axes.imshow(pixels, cmap="gray_r", vmin=0, vmax=window, aspect="auto", interpolation="nearest")
     axes.set(xticks=[], yticks=[])
