@@ -40,6 +40,11 @@ class TestFlags:
         assert settings.diffusion == DiffusionConfig()
         assert settings.crop_size == (96, 96, 96)
 
+    def test_rates_of_averages_are_the_same_however_they_are_written(self):
+        settings = training_settings({"data_dir": "data", "ema_rate": "0.90, .99,9e-1"})
+        assert settings.ema_rates == ("0.9", "0.99", "0.9")
+        assert settings.optimisation.ema_rate == "0.9,0.99,0.9"
+
     def test_presets_and_what_goes_before_them(self):
         settings = training_settings({"preset": "demo", "data_dir": "data", "num_res_blocks": 2, "lr": 1e-5})
         assert settings.model == ModelConfig(**(vars(DEMO_MODEL) | {"num_res_blocks": 2}))
