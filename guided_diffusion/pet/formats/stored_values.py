@@ -7,6 +7,9 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import dicom_tags as tags
 
 FLOAT_PIXELS = ("FloatPixelData", "DoubleFloatPixelData")
+# Groups that the standard gives to overlays; old ones lie in unused bits of the pixels.
+OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
+OVERLAY_BIT_POSITION = 0x0102
 
 
 def check_described(dataset: Dataset, name: str) -> None:
@@ -30,7 +33,7 @@ def rescaled(stored: np.ndarray, dataset: Dataset, name: str) -> np.ndarray:
     name: the file's, for messages.
 
     Raises:
-        InputError: slope or intercept are missing or no numbers, or the bits lie where none should.
+        InputError: slope or intercept are missing or no numbers, or values have bits where none should be.
     """
     slope, intercept = _line(dataset, name, is_empty=not stored.any())
     _check_bits(dataset, name)
@@ -62,6 +65,33 @@ def _check_bits(dataset: Dataset, name: str) -> None:
     if None not in (high, used) and high != used - 1:
         bits = f"{tags.state(dataset, 'HighBit')}, but {tags.state(dataset, 'BitsStored')}"
         raise InputError(f"{name}: {bits}; export the series again")
+    if "PixelData" in dataset and not dataset.file_meta.TransferSyntaxUID.is_compressed and _has_more_bits(dataset):
+        bits = f"{tags.state(dataset, 'BitsStored')}, but its pixels use more bits"
+        raise InputError(f"{name}: {bits}; export the series again")
+
+
+def _has_more_bits(dataset: Dataset) -> bool:
+    """Whether values of uncompressed pixels go on in the bits above BitsStored.
+
+    They do not where those bits are the same in every pixel, extend the sign, or are those of overlays.
+    """
+    used, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
+    if used >= allocated or allocated not in (8, 16, 32):
+        return False
+    order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
+    words = np.frombuffer(dataset.PixelData, f"{order}u{allocated // 8}", int(dataset.Rows) * int(dataset.Columns))
+    above = ((1 << allocated) - (1 << used)) & ~_overlay_bits(dataset)
+    upper = words & words.dtype.type(above)
+    if not np.ptp(upper):
+        return False
+    negative = (words >> (used - 1)) & 1 == 1
+    return not (dataset.PixelRepresentation == 1 and np.array_equal(upper, np.where(negative, above, 0)))
+
+
+def _overlay_bits(dataset: Dataset) -> int:
+    """The bits of a pixel in which overlays lie, as a number; 0 for none."""
+    positions = (tags.number(dataset, (group, OVERLAY_BIT_POSITION)) for group in OVERLAY_GROUPS)
+    return sum({1 << int(position) for position in positions if position is not None and 0 < position < 32})
 
 
 def _check_length(stored: np.ndarray, dataset: Dataset, name: str) -> None:

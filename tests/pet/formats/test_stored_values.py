@@ -98,6 +98,29 @@ def test_bits_above_those_stored_are_left_out(tmp_path, stored, signed):
     np.testing.assert_allclose(edited(tmp_path / "s", small, pack), small * SUV_PER_BQML, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("case", ["overlay", "sign"])
+def test_bits_above_those_stored_may_differ_as_an_overlay_or_the_sign(tmp_path, stored, case):
+    small = stored // 10 - (500 if case == "sign" else 0)
+
+    def pack(dataset, pixels):
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, int(case == "sign")
+        if case == "overlay":
+            dataset.add_new((0x6002, 0x0102), "US", 13)
+            pixels[::2] |= 1 << 13
+        dataset.PixelData = pixels.tobytes()
+
+    np.testing.assert_allclose(edited(tmp_path / "s", small, pack), small * SUV_PER_BQML, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_values_that_go_on_above_the_bits_stored_are_refused(tmp_path, stored, signed):
+    def understate(dataset, _):
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, int(signed)
+
+    with pytest.raises(InputError, match=r"BitsStored \(0028,0101\) is '12', but its pixels use more bits"):
+        edited(tmp_path / "s", stored, understate)
+
+
 def test_bits_that_lie_elsewhere_are_refused(tmp_path, stored):
     def shift(dataset, pixels):
         dataset.BitsStored, dataset.HighBit = 12, 15
