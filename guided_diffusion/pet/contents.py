@@ -150,11 +150,12 @@ class _Reader:
 
     def look_at(self, folder: Folder) -> _Held:
         """Lists the contents of a folder and of those below it."""
-        self.left_out += folder.left_out
         held = _Held(folder.path, empty=not folder.files and all(one.reason == "hidden" for one in folder.left_out))
         held.study, held.other_dicom = _study_in(folder.files)
         if held.study is None and not held.other_dicom:
             self._look_at_files(folder, held)
+            self._look_for_absent(folder, held)
+        self.left_out += [one for one in folder.left_out if Path(one.path) not in held.volumes]
         for below in folder.folders:
             if is_beside_subjects(below.path, self.root):
                 self._leave_out([below.path], "of a BIDS data set, not a subject")
@@ -177,6 +178,14 @@ class _Reader:
             else:
                 held.damaged |= path.name.lower().endswith(dicom_files.DICOM_SUFFIXES)
                 self._leave_out([path], reason)
+
+    def _look_for_absent(self, folder: Folder, held: _Held) -> None:
+        """Counts what is called a scan and is elsewhere: it fails by name when its turn comes."""
+        absent = [Path(one.path) for one in folder.left_out if one.is_elsewhere]
+        held.damaged |= any(path.name.lower().endswith(dicom_files.DICOM_SUFFIXES) for path in absent)
+        for path in volume_formats.volumes_among(absent):
+            if why_not_pet(path, volume_formats.stem_of(path.name), self.root) is None:
+                held.volumes.append(path)
 
     def _why_no_scan(self, path: Path, claims: bool) -> str | None:
         """Reason why a file is no volume to denoise, None for one that is. claims: whether its name says so."""

@@ -283,6 +283,21 @@ def test_a_patient_whose_files_are_ruined_is_no_stray(tmp_path):
             load_volume(tmp_path / name)
 
 
+def test_a_subject_whose_content_is_elsewhere_fails_by_name(tmp_path):
+    nifti(tmp_path / "a.nii.gz")
+    (tmp_path / "b.nii.gz").symlink_to("../.git/annex/objects/b")
+    (tmp_path / "b_mask.nii.gz").symlink_to("../.git/annex/objects/m")
+    (tmp_path / ".c.nii.gz.icloud").touch()
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "0001.dcm").symlink_to("../../.git/annex/objects/d")
+    names, notices = scan_names(tmp_path)
+    assert names == ["a", "b", "c", "d"]
+    assert notices == ["left out (a link to nothing): b_mask.nii.gz, d/0001.dcm"]
+    for name in ("b.nii.gz", "c.nii.gz", "d"):
+        with pytest.raises(InputError, match=f"/{name}"):
+            load_volume(tmp_path / name)
+
+
 def test_a_folder_without_any_scan_says_what_it_holds(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "mask.nii.gz").touch()

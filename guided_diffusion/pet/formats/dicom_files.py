@@ -210,6 +210,7 @@ def _read_all(files: list[DicomFile], left_out: list[LeftOut]) -> Slices:
         else:
             slices.headers.append((file, header))
     patterns = {_pattern(file.name) for file, _ in slices.headers}
+    _check_all_here(left_out, patterns)
     for file, head in foreign:
         state = "is empty" if not head else "is no DICOM file"
         if head and not head.strip(b"\0"):
@@ -224,6 +225,19 @@ def _read_all(files: list[DicomFile], left_out: list[LeftOut]) -> Slices:
             )
         slices.left_out.append(LeftOut(file.name, "empty" if not head else "no DICOM file"))
     return slices
+
+
+def _check_all_here(left_out: list[LeftOut], patterns: set[str]) -> None:
+    """Refuses a series some of whose slices are elsewhere, or all: without a word it would just be shorter.
+
+    patterns: of the slices that were read.
+    """
+    for one in left_out:
+        if not one.is_elsewhere:
+            continue
+        if _pattern(one.path) in patterns or (not patterns and one.path.lower().endswith(DICOM_SUFFIXES)):
+            beside = " although it is called like the slices beside it" if patterns else ""
+            raise InputError(f"{one.path}: is {one.reason}{beside}; fetch its content, or remove it")
 
 
 def _pattern(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ MAX_RUN_FILE_BYTES = 16 * 2**20
 SHOWN_NAMES = 8
 # A thousand patients with a PET and a CT series each. What holds more is a disk that a link leads to.
 MAX_ENTRIES = 1_000_000
+# What iCloud leaves in place of a file that it keeps.
+_PLACEHOLDER = re.compile(r"\.(.+)\.icloud")
+LINK_TO_NOTHING, NOT_DOWNLOADED = "a link to nothing", "not downloaded from iCloud"
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,11 @@ class LeftOut:
 
     path: str
     reason: str
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it stands for a file whose content is not on this machine."""
+        return self.reason in (LINK_TO_NOTHING, NOT_DOWNLOADED)
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,9 @@ class _Walk:
         results = _results_of_run(path)
         for entry in self._entries(path):
             reason = self._reason_against(entry, results)
-            if reason is not None:
+            if placeholder := _PLACEHOLDER.fullmatch(entry.name):
+                left_out.append(LeftOut(str(entry.with_name(placeholder.group(1))), NOT_DOWNLOADED))
+            elif reason is not None:
                 left_out.append(LeftOut(str(entry), reason))
             elif not entry.is_dir():
                 files.append(entry)
@@ -111,7 +122,7 @@ class _Walk:
         try:
             mode = entry.stat().st_mode
         except OSError:
-            return "a link to nothing"
+            return LINK_TO_NOTHING
         if stat.S_ISREG(mode):
             return None
         if not stat.S_ISDIR(mode):

@@ -69,6 +69,22 @@ def test_a_ruined_slice_without_a_suffix_is_no_stray_file(tmp_path, stored, cont
         load_volume(tmp_path / "s")
 
 
+@pytest.mark.parametrize("kept", [0, 4])
+@pytest.mark.parametrize("by_icloud", [True, False])
+def test_slices_whose_content_is_elsewhere_are_missed(tmp_path, stored, by_icloud, kept):
+    """Of git-annex, whose links lead to nothing until it fetches, or of iCloud, which leaves placeholders."""
+    for path in sorted(write_series(tmp_path / "s", stored))[kept:]:
+        path.unlink()
+        if by_icloud:
+            path.with_name(f".{path.name}.icloud").write_bytes(b"bplist00")
+        else:
+            path.symlink_to(f"../.git/annex/objects/{path.name}")
+    state = "not downloaded from iCloud" if by_icloud else "a link to nothing"
+    beside = " although it is called like the slices beside it" if kept else ""
+    with pytest.raises(InputError, match=rf"s/000{kept + 1}\.dcm: is {state}{beside}; fetch its content"):
+        load_volume(tmp_path / "s")
+
+
 @pytest.mark.parametrize("length", [9, 60, 140, 400, 600, 800])
 def test_a_slice_cut_off_in_its_header_is_named(tmp_path, stored, length):
     paths = write_series(tmp_path / "s", stored)
