@@ -13,7 +13,7 @@ from pydicom import Dataset
 from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.suv import private_tags
 from guided_diffusion.pet.suv.agreement import check_slices_agree
-from guided_diffusion.pet.suv.correction_doubts import doubts_of_correction
+from guided_diffusion.pet.suv.correction_doubts import doubts_of_beds, doubts_of_correction
 from guided_diffusion.pet.suv.drug import SEQUENCE, dose_bq, drug_of, half_life_s
 from guided_diffusion.pet.suv.injection import contradictions, date_doubts, delay_s, doubts, growth
 from guided_diffusion.pet.suv.overrides import (
@@ -162,6 +162,7 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
         doubtful += date_doubts(datasets, drug, reference, half_life, overrides)
         doubtful += doubts(datasets, drug, reference, delay, half_life, overrides)
         doubtful += doubts_of_correction(datasets, drug, overrides, delay)
+        doubtful += doubts_of_beds(datasets, half_life, overrides)
         return SUVConversion((factor,) * len(datasets), f"{when}, by {reference.how}{remark}", doubtful)
     if correction == "NONE":
         _require_not_decay_corrected(first)

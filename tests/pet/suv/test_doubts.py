@@ -93,6 +93,30 @@ def test_decay_factors_that_fit_another_correction(correction, seconds, said):
     assert all(f"DecayFactor (0054,1321) is '{factor}', {said}" == notice for notice in notices)
 
 
+@pytest.mark.parametrize(
+    ("factors", "minutes", "said"),
+    [
+        (("1.0095", "1.0095", "1.0095"), 15, "1.21"),  # each to its own start
+        (("1", "1", "1"), 15, "1.21"),  # not at all
+        (("1.0095", "1.1097", "1.2198"), 15, None),
+        (("1", "1", "1"), 0, None),
+        (("1", "1", "1"), 0.5, None),
+        (("1", "1", "0"), 15, None),  # not initialised
+        ((None, None, None), 15, None),
+    ],
+)
+def test_decay_factors_that_are_the_same_in_all_beds(factors, minutes, said):
+    times = [f"12{int(k * minutes):02d}{int(k * minutes * 60) % 60:02d}" for k in range(3)]
+    headers = [
+        pet_header(AcquisitionTime=time, DecayFactor=factor) for time, factor in zip(times, factors, strict=True)
+    ]
+    notices = suv_conversion(headers).notices
+    assert len(notices) == (said is not None)
+    assert all("30 min apart too, but DecayCorrection (0054,1102) is 'START'" in notice for notice in notices)
+    assert all(notice.endswith(f"SUV of the last is {said} times too low") for notice in notices)
+    assert suv_conversion(headers, SUVOverrides(scan_start="120000")).notices == ()
+
+
 def test_decay_factors_need_nothing_that_the_suv_does_not():
     header = pet_header(DecayCorrection="ADMIN", DecayFactor="1.01", ActualFrameDuration="180000")
     isotope = header.RadiopharmaceuticalInformationSequence[0]
