@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from guided_diffusion.pet.damage import damage_as
@@ -11,6 +12,8 @@ from guided_diffusion.pet.suv_bases import UNITS
 LARGEST_SIDECAR_BYTES = 2**22
 # The folders of a volume in BIDS: pet, session, subject, data set.
 BIDS_LEVELS = 4
+# The image's unit, as BIDS calls it and as others do.
+UNIT_KEYS = ("Units", "Unit", "ImageUnits", "ImageUnit")
 _OWN_DESCRIPTION = re.compile(r"\[(SUV[a-z]*|BQML|CNTS)\]\s*$")
 _BASES = {
     "SUV": ("suv", "suvbw", "suv_bw", "suv(bw)", "g/ml", "gml", "g/ml{suvbw}", "{suvbw}g/ml"),
@@ -50,6 +53,18 @@ def quoted(unit: object) -> str:
     """A unit for a message; what is no unit by its letters is not shown, since it may be anything."""
     text = str(unit)
     return f"'{text}'" if re.fullmatch(r"[A-Za-z0-9/^*(){}%._ -]{1,24}", text) else f"({len(text)} characters)"
+
+
+def stated_under(content: Mapping[str, object], *keys: str) -> tuple[str, object] | None:
+    """The first of these keys that has a value, as the sidecar writes it, and the value; None if none has.
+
+    BIDS tells capitals from small letters, but those who write sidecars by hand do not.
+    """
+    for key in keys:
+        for written, value in content.items():
+            if written.lower() == key.lower() and value:
+                return written, value
+    return None
 
 
 def sidecar_of(path: Path) -> tuple[str, dict[str, object]] | None:

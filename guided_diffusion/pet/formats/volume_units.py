@@ -7,7 +7,12 @@ import nibabel as nib
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import stated_units
 from guided_diffusion.pet.suv import SUVError, SUVOverrides, suvbw_of_bqml
-from guided_diffusion.pet.suv.sidecar import check_attenuation_corrected, is_corrected_to_start, sidecar_conversion
+from guided_diffusion.pet.suv.sidecar import (
+    check_attenuation_corrected,
+    describes_injection,
+    is_corrected_to_start,
+    sidecar_conversion,
+)
 
 
 def to_suv(
@@ -25,10 +30,15 @@ def to_suv(
         check_attenuation_corrected(content)
     except SUVError as error:
         raise SUVError(f"{path}: {error}") from None
-    where = f"{sidecar[0]}: Units" if sidecar else "its header"
     own = _header_unit(image)
-    unit = content.get("Units") or own
+    stated = stated_units.stated_under(content, *stated_units.UNIT_KEYS)
+    where, unit = (f"{sidecar[0]}: {stated[0]}", stated[1]) if stated else ("its header", own)
     if not unit:
+        if describes_injection(content) and not overrides.given():
+            raise InputError(
+                f"{path}: {sidecar[0]} describes the injection, but does not say in what the image is; add Units to it"
+                " (SUV, Bq/mL or kBq/mL)"
+            )
         return _by_the_user(path, overrides)
     basis = stated_units.suv_unit(str(unit))
     if own and isinstance(image, nib.Nifti1Pair) and stated_units.suv_unit(own) != basis:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pydicom import Dataset
 
 from guided_diffusion.pet.formats import dicom_tags as tags
-from guided_diffusion.pet.formats.stated_units import activity_bq, quoted
+from guided_diffusion.pet.formats.stated_units import activity_bq, quoted, stated_under
 from guided_diffusion.pet.suv import injection, nuclides
 from guided_diffusion.pet.suv.factors import SUVConversion
 from guided_diffusion.pet.suv.overrides import SUVError, SUVOverrides, suvbw_of_bqml
@@ -24,6 +24,7 @@ NO = re.compile(
 )
 # Clocks of a series and of its first frame differ by less.
 SAME_START_S = 60.0
+INJECTION_KEYS = ("InjectedRadioactivity", "InjectionStart", "RadionuclideTotalDose")
 NAMES_OF_TRACERS = ("TracerRadionuclide", "TracerName", "Radiopharmaceutical")
 
 
@@ -70,6 +71,11 @@ def is_corrected_to_start(content: Mapping[str, object]) -> bool:
     return content.get("DecayCorrection") == "START"
 
 
+def describes_injection(content: Mapping[str, object]) -> bool:
+    """Whether a sidecar says what was injected, or when, as that of an image in activity per volume must."""
+    return any(key in content for key in INJECTION_KEYS)
+
+
 def _dose_bq(content: Mapping[str, object]) -> float:
     dose = _number(content, "InjectedRadioactivity")
     if dose is None:
@@ -77,7 +83,7 @@ def _dose_bq(content: Mapping[str, object]) -> float:
         if dose is None:
             raise SUVError("no SUV: no InjectedRadioactivity in a sidecar; give --dose_bq")
         return dose
-    unit = content.get("InjectedRadioactivityUnits")
+    _, unit = stated_under(content, "InjectedRadioactivityUnits", "InjectedRadioactivityUnit") or ("", None)
     factor = activity_bq(unit) if isinstance(unit, str) else None
     if factor is None:
         raise SUVError(f"no SUV: InjectedRadioactivityUnits is {quoted(unit)}, no unit of activity; give --dose_bq")

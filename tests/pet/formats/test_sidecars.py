@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import load_volume
 from tests.bucket import Bucket
-from tests.sidecars import AT_INJECTION, SIDECAR, saved
+from tests.sidecars import AT_INJECTION, SIDECAR, saved, without
 
 
 def test_a_sidecar_that_says_nothing_of_units_changes_nothing_and_a_broken_one_is_named(tmp_path, suv):
@@ -22,6 +23,22 @@ def test_a_sidecar_that_says_nothing_of_units_changes_nothing_and_a_broken_one_i
             load_volume(path)
     (tmp_path / "pet.json").write_text("[1, 2]")
     np.testing.assert_array_equal(load_volume(path).data, suv)
+
+
+@pytest.mark.parametrize("key", ["Unit", "units", "ImageUnits", "UNITS", "image_units"])
+def test_a_unit_under_another_key_is_read_and_none_is_no_suv(tmp_path, suv, key):
+    content = without("Units", "InjectedRadioactivityUnits", **{key: "kBq/mL", "InjectedRadioactivityUnit": "MBq"})
+    path = saved(tmp_path / "pet.nii.gz", suv * 1e-3 / AT_INJECTION, content)
+    if key == "image_units":
+        with pytest.raises(
+            InputError, match=r"pet\.json describes the injection, but does not say in what the image is"
+        ):
+            load_volume(path)
+        in_bqml = saved(tmp_path / "pet.nii.gz", suv / AT_INJECTION)
+        given = SUVOverrides(weight_kg=70.0, dose_bq=350e6)
+        np.testing.assert_allclose(load_volume(in_bqml, overrides=given).data, suv, rtol=1e-5)
+    else:
+        np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
