@@ -33,13 +33,16 @@ def rescaled(stored: np.ndarray, dataset: Dataset, name: str) -> np.ndarray:
     name: the file's, for messages.
 
     Raises:
-        InputError: slope or intercept are missing or no numbers, or values have bits where none should be.
+        InputError: slope or intercept are missing or no numbers; or values have bits where none should be, or are
+            unsigned but said to be signed.
     """
     slope, intercept = _line(dataset, name, is_empty=not stored.any())
     _check_bits(dataset, name)
     _check_length(stored, dataset, name)
+    padding = _padding(stored, dataset)
+    _check_sign(np.where(padding, stored.dtype.type(0), stored), dataset, name)
     values = stored * slope + intercept
-    values[_padding(stored, dataset)] = 0.0
+    values[padding] = 0.0
     return values.astype(np.float32)
 
 
@@ -86,6 +89,25 @@ def _has_more_bits(dataset: Dataset) -> bool:
         return False
     negative = (words >> (used - 1)) & 1 == 1
     return not (dataset.PixelRepresentation == 1 and np.array_equal(upper, np.where(negative, above, 0)))
+
+
+def _check_sign(stored: np.ndarray, dataset: Dataset, name: str) -> None:
+    """Refuses values [row, column] that wrapped round, since they are unsigned and said to be signed.
+
+    From the largest value to the smallest it is one step then: without the sign neighbours differ less. Those of noise
+    about zero differ by almost the whole range without it.
+    """
+    if stored.dtype.kind != "i" or stored.min() >= 0:
+        return
+    signed = stored.astype(np.int64)
+    unsigned = np.where(signed < 0, signed + (1 << int(dataset.BitsStored)), signed)
+    if _total_variation(unsigned) < _total_variation(signed):
+        sign = f"{tags.state(dataset, 'PixelRepresentation')}, signed, but its pixels are unsigned"
+        raise InputError(f"{name}: {sign}: the hottest would be below zero; export the series again")
+
+
+def _total_variation(values: np.ndarray) -> int:
+    return sum(int(np.abs(np.diff(values, axis=axis)).sum()) for axis in range(values.ndim))
 
 
 def _overlay_bits(dataset: Dataset) -> int:

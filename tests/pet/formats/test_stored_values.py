@@ -121,6 +121,34 @@ def test_values_that_go_on_above_the_bits_stored_are_refused(tmp_path, stored, s
         edited(tmp_path / "s", stored, understate)
 
 
+def test_unsigned_values_that_are_said_to_be_signed_are_refused(tmp_path):
+    """A lesion above half the range would be the coldest place of the body."""
+    i, j = np.indices((24, 24)) - 12
+    profile = 9000 * (i**2 + j**2 < 81) + 36000 * np.exp(-(i**2 + j**2) / 8)
+    stored = np.repeat(np.rint(profile)[..., None], 4, axis=2).astype(np.uint16)
+    assert 40000 < stored.max() < 65536
+    with pytest.raises(
+        InputError, match=r"PixelRepresentation \(0028,0103\) is '1', signed, but its pixels are unsign"
+    ):
+        edited(tmp_path / "s", stored.view(np.int16), lambda *_: None)
+
+
+@pytest.mark.parametrize("padding", [None, -32768])
+def test_noise_and_padding_below_zero_are_signed(tmp_path, padding):
+    """A scan of low dose, whose slices fill the range; and air that is marked."""
+    noise = np.random.default_rng(0).normal(4000, 7000, (24, 24, 4)).clip(-30000, 30000)
+    stored = np.rint(noise).astype(np.int16)
+    if padding is not None:
+        stored = np.abs(stored)
+        stored[:4] = padding
+
+    def pad(dataset, _):
+        dataset.add_new("PixelPaddingValue", "SS", -32768)
+
+    expected = np.where(stored == padding, 0, stored) * SUV_PER_BQML
+    np.testing.assert_allclose(edited(tmp_path / "s", stored, pad), expected, rtol=1e-6, atol=1e-7)
+
+
 def test_bits_that_lie_elsewhere_are_refused(tmp_path, stored):
     def shift(dataset, pixels):
         dataset.BitsStored, dataset.HighBit = 12, 15
