@@ -20,6 +20,9 @@ LARGEST_NORMALISED = 1.001  # 1, and the rounding of half precision
 SAMPLED_VOXELS = 2**20
 # A body holds no more than what was injected; calibration, and noise that is cut off at zero in the air, add to it.
 LARGEST_SHARE_OF_DOSE = 1.5
+# The sum of SUV over a body is its weight, or less where activity was excreted or lies outside the image. Scanners'
+# tables carry people of up to 230 kg.
+LARGEST_BODY_KG = 250.0
 
 
 def check_suv(data: np.ndarray, name: object, *, stated: bool = False, advice: str = "") -> list[str]:
@@ -64,6 +67,14 @@ def doubts_of_dose(suv: np.ndarray, voxel_ml: float, weight_kg: float | None) ->
     if share <= LARGEST_SHARE_OF_DOSE:
         return []
     return [f"holds {share:.1f} times the injected activity; check dose, injection time and half-life"]
+
+
+def doubts_of_body(suv: np.ndarray, voxel_ml: float) -> list[str]:
+    """A notice where an image [any axes], if it was SUV, would be of a body that is too heavy."""
+    weight_kg = float(suv.sum(dtype=np.float64)) * voxel_ml / 1000
+    if weight_kg <= LARGEST_BODY_KG:
+        return []
+    return [f"taken as SUV, it would be of a body of {weight_kg:.0f} kg or more; is it in kBq/mL?"]
 
 
 def check_normalised(data: np.ndarray, name: object, *, advice: str) -> None:

@@ -12,7 +12,7 @@ from guided_diffusion.pet.formats import arrays, dicom, nifti, volume_formats
 from guided_diffusion.pet.formats.declaration import Request, StoredArray
 from guided_diffusion.pet.formats.dicom_files import holds_series
 from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_VOXEL_MM, Volume, centred_affine, on_one_grid
-from guided_diffusion.pet.plausibility import check_suv
+from guided_diffusion.pet.plausibility import check_suv, doubts_of_body
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv_bases import UNITS, SUVBasis, ratio_of
 
@@ -48,7 +48,8 @@ def load_volume(
         if scan.is_dir() or (volume_formats.format_of(scan) is None and holds_series(scan)):
             return _checked(dicom.load_suv(scan, series=series, overrides=overrides), str(path))
         stored = volume_formats.read(scan, Request(overrides=overrides))
-    return _checked(_placed(stored, bare_voxel_mm, bare_axis_codes), str(path), found.notices)
+    doubts = tuple(f"{path}: {doubt}" for doubt in _doubts_of_unit(stored))
+    return _checked(_placed(stored, bare_voxel_mm, bare_axis_codes), str(path), found.notices + doubts)
 
 
 def save_volume(volume: Volume, path: str | Path, *, description: str = "guided_diffusion.pet") -> None:
@@ -109,6 +110,13 @@ def _placed(stored: StoredArray, voxel_mm: float | tuple[float, float, float], a
     if affine is None:
         affine = centred_affine(stored.data.shape, voxel_mm, axis_codes)
     return Volume(stored.data, affine, stored.unit, stored.source)
+
+
+def _doubts_of_unit(stored: StoredArray) -> list[str]:
+    """Notices on an image that is taken as SUV; none where the file states its unit, or not the size of its voxels."""
+    if stored.affine is None or stored.source.get("unit_stated", False):
+        return []
+    return doubts_of_body(stored.data, abs(np.linalg.det(stored.affine[:3, :3])) / 1000)
 
 
 def _checked(volume: Volume, name: str, found: tuple[str, ...] = ()) -> Volume:

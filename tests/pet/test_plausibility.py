@@ -166,6 +166,24 @@ def test_the_typical_value_is_that_of_the_voxels_above_zero():
     assert typical_of(np.zeros((4, 4, 4))) == 0.0
 
 
+@pytest.mark.parametrize("suffix", ["nii.gz", "npz"])
+@pytest.mark.parametrize(("scale", "weight"), [(1.0, None), (2.5, None), (5.2, 499)])
+def test_a_body_that_is_too_heavy_is_told_where_nobody_states_the_unit(tmp_path, suffix, scale, weight):
+    """96 L of SUV 1, and as much in kBq/mL. An array without an affine is of unknown size."""
+    body = np.zeros((48, 48, 48), np.float32)
+    body[4:44, 4:44, 4:34] = scale
+    body[20, 20, 20] = 6 * scale
+    path = tmp_path / f"v.{suffix}"
+    if suffix == "npz":
+        np.savez(path, body)
+    else:
+        nib.save(nib.Nifti1Image(body, np.diag([-12.5, 12.8, 12.5, 1])), path)
+    told = [f"{path}: taken as SUV, it would be of a body of {weight} kg or more; is it in kBq/mL?"]
+    assert load_volume(path).source["notices"] == (told if weight and suffix == "nii.gz" else [])
+    save_volume(Volume(body, np.diag([-12.5, 12.8, 12.5, 1])), path)
+    assert load_volume(path).source["notices"] == []
+
+
 @pytest.mark.parametrize(("dose_mbq", "share"), [(350, None), (50, None), (40, "1.7"), (4, "17.3")])
 def test_more_activity_than_was_injected_is_told(tmp_path, dose_mbq, share):
     """9000 Bq/mL in 3.84 L, one half-life after the injection."""
