@@ -59,7 +59,7 @@ class Series:
         """
         name, header = self.files[k].name, self.headers[k]
         damaged = f"{name}: its pixel data are missing or truncated; copy the series again"
-        with damage_as(damaged):
+        with damage_as(damaged), quiet_pydicom():  # elements are decoded when they are compared
             dataset = self.files[k].read()
             unchanged = all(tags.same_element(dataset, header, element.tag) for element in header)
         if not unchanged:

@@ -9,7 +9,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats import folder_walk
-from guided_diffusion.pet.formats.dicom_files import DicomFile, Slices
+from guided_diffusion.pet.formats.dicom_files import DicomFile, Slices, quiet_pydicom
 from guided_diffusion.pet.formats.folder_walk import LeftOut
 from guided_diffusion.pet.formats.series_checks import check_one_patient, images_only, is_pet_image
 from guided_diffusion.pet.text import printable
@@ -124,7 +124,7 @@ def _are_copies(one: Member, other: Member) -> bool:
 
 def _digest(file: DicomFile) -> bytes:
     """Of the stored pixels and how they are to be read, which a copy in another transfer syntax shares."""
-    with damage_as(f"{file.name}: is damaged; copy it again"):
+    with damage_as(f"{file.name}: is damaged; copy it again"), quiet_pydicom():
         dataset = file.read()
         return hashlib.sha256(dataset.pixel_array.tobytes()).digest()
 

@@ -1,5 +1,6 @@
 """DICOM series: slices in space, what is wrong with them, choosing among series, hostile files."""
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -284,6 +285,20 @@ def test_hostile_zips_are_not_opened(tmp_path, stored):
         pass
     with pytest.raises(InputError, match="no DICOM files"):
         load_volume(tmp_path / "empty.zip")
+
+
+def test_values_that_break_the_standard_print_no_lines(tmp_path, stored, recwarn):
+    odd = {"FrameOfReferenceUID": "1.2.840.00123.05", "PatientID": "X" * 90}
+    paths = write_series(tmp_path / "s", stored)
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        for keyword, value in odd.items():
+            setattr(dataset, keyword, value)
+        dataset.save_as(path)
+    shutil.copy(paths[3], tmp_path / "s" / "copy.dcm")
+    recwarn.clear()  # pydicom warned while the test wrote that
+    np.testing.assert_allclose(load_volume(tmp_path / "s").data, stored * SUV_PER_BQML, rtol=1e-6)
+    assert not list(recwarn)
 
 
 def test_control_characters_and_names_never_reach_a_message(tmp_path, stored, recwarn, capfd):
