@@ -17,8 +17,10 @@ MASK_WORDS = {
 }  # fmt: skip
 OTHER_WORDS = {
     "ct", "ctac", "ctres", "ldct", "mr", "mri", "mrac", "t1w", "t2w", "flair", "bold", "dwi",
-    "anat", "func", "fmap", "perf", "uncertainty",
+    "mprage", "anat", "func", "fmap", "perf", "uncertainty",
 }  # fmt: skip
+# Those of MR that are also names, or points in time of PET scans: they say something beside a PET image alone.
+OTHER_WORDS_BESIDE_PET = {"t1", "t2", "dixon", "adc"}
 MAP_WORDS = {"umap", "mumap", "attmap"}
 MAP_PHRASE = re.compile(r"(?<![a-z])(mu|att(enuation)?)[^a-z0-9]map(?![a-z])")
 PROJECTION_WORDS = {"mip", "mips"}
@@ -38,12 +40,14 @@ def why_not_pet(path: Path, stem: str, root: Path) -> str | None:
     """Reason why a volume below `root` is no PET image to denoise; None if there is none.
 
     stem: the file's name without the suffix of its format. What a name says of its own counts before what its folders
-    say, and PET in a name before CT: `pet_ctac` is a PET image with attenuation correction, `pet_umap` none.
+    say, and PET in a name before CT: `pet_ctac` is a PET image with attenuation correction, `pet_umap` none. Of
+    folders around an image the nearest alone may call it a mask: those above have names of studies and patients.
     """
     folders = path.relative_to(root).parent.parts
     words, around = _words(stem), set().union(*map(_words, folders))
+    nearest = _words(folders[-1]) if folders else set()
     channel = _channel(path, stem, root)
-    if words & MASK_WORDS or around & MASK_WORDS:
+    if words & MASK_WORDS or (nearest & MASK_WORDS and not words & PET_WORDS):
         return "by its name a mask"
     if words & MAP_WORDS or MAP_PHRASE.search(stem.lower()):
         return "by its name a map of attenuation"
@@ -57,6 +61,8 @@ def why_not_pet(path: Path, stem: str, root: Path) -> str | None:
         return None if _words(channel) & PET_WORDS else "by dataset.json no PET channel"
     if not words & PET_WORDS and (words & OTHER_WORDS or (around & OTHER_WORDS and not around & PET_WORDS)):
         return "by its name no PET"
+    if not words & PET_WORDS and words & OTHER_WORDS_BESIDE_PET and _is_beside_pet(path):
+        return "by its name no PET"
     return "whole numbers without a scale, as in a mask" if nifti.holds_labels(path) else None
 
 
@@ -69,6 +75,11 @@ def _is_beside_its_suv(path: Path, stem: str) -> bool:
     """Whether it is one of the pairs of autoPET: `PET.nii.gz` is in Bq/mL, `SUV.nii.gz` the same scan in SUV."""
     suffix = path.name[len(stem) :]
     return stem.lower() == "pet" and any((path.parent / f"{name}{suffix}").is_file() for name in ("SUV", "suv"))
+
+
+def _is_beside_pet(path: Path) -> bool:
+    """Whether another file of the folder has PET in its name."""
+    return any(_words(other.name) & PET_WORDS for other in path.parent.iterdir() if other != path)
 
 
 def _words(name: str) -> set[str]:
