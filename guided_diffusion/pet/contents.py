@@ -11,6 +11,7 @@ from pathlib import Path
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import dicom_files, folder_walk, volume_formats
 from guided_diffusion.pet.formats import dicom_tags as tags
+from guided_diffusion.pet.formats.archives import needs_unpacking
 from guided_diffusion.pet.formats.folder_walk import Folder, LeftOut
 from guided_diffusion.pet.formats.opening import head_of
 from guided_diffusion.pet.not_pet import is_beside_subjects, why_not_pet
@@ -40,7 +41,7 @@ class _Held:
 
     study: of PET slices that lie right in it. other_dicom: whether slices of something else do. damaged: whether a file
     there may have been a slice. empty: whether no file lies right in it. volumes: files right in it that may be PET
-    images. archives: zips of DICOM with their studies. below: the folders in it.
+    images, or hold some. archives: zips of DICOM with their studies. below: the folders in it.
     """
 
     path: Path
@@ -193,11 +194,14 @@ class _Reader:
             known = volume_formats.format_of(path) is not None
         except InputError:
             known = False  # damaged: what is called a volume is refused when it is loaded
+        stem = volume_formats.stem_of(path.name)
+        if not known and needs_unpacking(path):
+            return why_not_pet(path, stem, self.root)
         if path.suffix.lower() == ".zip" and not known:
             return "no DICOM in the zip" if zipfile.is_zipfile(path) else None
         if not (known or claims):
             return "no image that is known"
-        return why_not_pet(path, volume_formats.stem_of(path.name), self.root)
+        return why_not_pet(path, stem, self.root)
 
     def scans_of(self, held: _Held) -> list[Path]:
         """The scans in a folder and below."""

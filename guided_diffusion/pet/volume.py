@@ -9,6 +9,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet import remote
 from guided_diffusion.pet.contents import Contents, single_scan
 from guided_diffusion.pet.formats import arrays, dicom, nifti, volume_formats
+from guided_diffusion.pet.formats.archives import check_opened
 from guided_diffusion.pet.formats.declaration import Request, StoredArray
 from guided_diffusion.pet.formats.dicom_files import holds_series
 from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_VOXEL_MM, Volume, centred_affine, on_one_grid
@@ -45,6 +46,7 @@ def load_volume(
         # With --series a folder is searched whole, whatever lies beside.
         found = single_scan(local) if series is None else Contents((local,))
         (scan,) = found.scans
+        check_opened(scan)
         if scan.is_dir() or (volume_formats.format_of(scan) is None and holds_series(scan)):
             return _checked(dicom.load_suv(scan, series=series, overrides=overrides), str(path))
         stored = volume_formats.read(scan, Request(overrides=overrides))
