@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.uid import UID, UID_dictionary
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.gate import check_memory
@@ -69,10 +70,7 @@ class Series:
             with damage_as(damaged, RuntimeError, NotImplementedError), quiet_pydicom():
                 stored = dataset.pixel_array
         except (RuntimeError, NotImplementedError):  # pydicom has no handler for this compression
-            raise InputError(
-                f"{name}: no decoder for its compression ({printable(dataset.file_meta.TransferSyntaxUID.name)});"
-                " pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or export the series uncompressed"
-            ) from None
+            raise InputError(f"{name}: {_why_not_decoded(dataset.file_meta.TransferSyntaxUID)}") from None
         if stored.shape != (header.Rows, header.Columns):
             raise InputError(f"{name}: is no single greyscale slice; give a classic PET series, one slice per file")
         with damage_as(damaged), quiet_pydicom():
@@ -143,6 +141,15 @@ def open_series(path: Path, *, series: str | None = None) -> Iterator[Series]:
     with open_files(path) as files, frames_as_slices(files) as slices:
         chosen, notices = choose_series(slices, str(path), series)
         yield _sorted_series(chosen, str(path), tuple(notices))
+
+
+def _why_not_decoded(syntax: UID) -> str:
+    if syntax in UID_dictionary and syntax.is_transfer_syntax and syntax.is_compressed:
+        return (
+            f"no decoder for its compression ({syntax.name}); pip install pylibjpeg pylibjpeg-libjpeg"
+            " pylibjpeg-openjpeg, or export the series uncompressed"
+        )
+    return f"its transfer syntax ({printable(syntax)}) is none of the standard's; export the series uncompressed"
 
 
 def _sorted_series(members: Group, name: str, notices: tuple[str, ...]) -> Series:

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import JPEG2000Lossless
+from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.suv import SUVError, SUVOverrides
@@ -156,6 +156,16 @@ def test_compressed_pixels_are_read_or_the_missing_decoder_is_named(tmp_path, st
         dataset.save_as(path)
     with pytest.raises(InputError, match=r"no decoder for its compression \(JPEG 2000.*pip install"):
         load_volume(tmp_path / "j2k")
+
+
+def test_a_private_transfer_syntax_is_named(tmp_path, stored):
+    """GE's for implicit data with big-endian pixels, which no package decodes."""
+    for path in write_series(tmp_path / "s", stored, syntax=ImplicitVRLittleEndian):
+        whole = path.read_bytes()
+        assert whole.count(b"1.2.840.10008.1.2\0") == 1
+        path.write_bytes(whole.replace(b"1.2.840.10008.1.2\0", b"1.2.840.113619.5.2"))
+    with pytest.raises(InputError, match=r"transfer syntax \(1\.2\.840\.113619\.5\.2\) is none of the standard's; exp"):
+        load_volume(tmp_path / "s")
 
 
 def _drop_slice(paths):
