@@ -13,6 +13,8 @@ SAME_PLACE_MM = 1e-3
 # Headers round positions to a few digits; what lies within this is on the regular grid.
 REGULAR_MM = 5e-3
 OFF_LINE_MM = 0.1
+# Some software rounds the cosines of some slices to three digits.
+SAME_ORIENTATION = 1e-3
 # Part of the usual distance below which slices are no longer of one bed.
 CLOSEST_GAP = 0.5
 
@@ -79,7 +81,8 @@ def stack_slices(geometry: Sequence[Sequence[float]], names: Sequence[str]) -> t
     """
     table = np.array(geometry, dtype=np.float64)
     _check_alike(table, names)
-    positions, orientation, (row_mm, column_mm, rows, columns, thickness) = table[:, :3], table[0, 3:9], table[0, 9:]
+    positions, (row_mm, column_mm, rows, columns, thickness) = table[:, :3], table[0, 9:]
+    orientation = _least_rounded(table[:, 3:9])
     along_row, along_column = orientation[:3], orientation[3:]
     normal = np.cross(along_row, along_column)
     if abs(np.linalg.norm(normal) - 1) > 1e-3 or row_mm <= 0 or column_mm <= 0:
@@ -106,8 +109,17 @@ def stack_slices(geometry: Sequence[Sequence[float]], names: Sequence[str]) -> t
     return stack, [int(k) for k in order]
 
 
+def _least_rounded(orientations: np.ndarray) -> np.ndarray:
+    """Of the slices' orientations [slice, 6] that with the normal nearest to unit length: rounding changes it."""
+    normals = np.cross(orientations[:, :3], orientations[:, 3:])
+    return orientations[np.argmin(np.abs(np.linalg.norm(normals, axis=1) - 1))]
+
+
 def _check_alike(table: np.ndarray, names: Sequence[str]) -> None:
-    for columns, tolerance, what in ((slice(3, 9), 1e-4, "orientation"), (slice(9, 13), 1e-4, "pixel spacing or size")):
+    for columns, tolerance, what in (
+        (slice(3, 9), SAME_ORIENTATION, "orientation"),
+        (slice(9, 13), 1e-4, "pixel spacing or size"),
+    ):
         different = np.abs(table[:, columns] - table[0, columns]).max(axis=1) > tolerance
         if different.any():
             other = names[int(np.argmax(different))]

@@ -1,0 +1,30 @@
+"""Slices in space: what their headers round and leave out."""
+
+import numpy as np
+import pydicom
+import pytest
+
+from guided_diffusion.pet.volume import load_volume
+from tests.dicom_series import write_series
+
+SUV_PER_BQML = 4e-4  # of tests.dicom_series.pet_header
+
+
+@pytest.fixture
+def stored():
+    return np.random.default_rng(0).permutation(5 * 7 * 6).reshape(5, 7, 6).astype(np.int16) * 100
+
+
+@pytest.mark.parametrize("rounded", [0, 1])
+def test_an_orientation_that_some_slices_round_is_that_of_the_others(tmp_path, stored, rounded):
+    turn = np.deg2rad(1)
+    exact = (np.cos(turn), 0.0, np.sin(turn), 0.0, 1.0, 0.0)
+    normal = np.cross(exact[:3], exact[3:])
+    paths = write_series(tmp_path / "s", stored, orientation=exact, steps=np.outer(np.arange(6), 3 * normal))
+    for path in paths[rounded::2]:
+        dataset = pydicom.dcmread(path)
+        dataset.ImageOrientationPatient = [f"{v:.3f}" for v in exact]
+        dataset.save_as(path)
+    volume = load_volume(tmp_path / "s")
+    np.testing.assert_allclose(volume.data, stored * SUV_PER_BQML, rtol=1e-6)
+    np.testing.assert_allclose(volume.affine[:3, 0], 4 * np.array(exact[:3]) * (-1, -1, 1), atol=1e-6)
