@@ -265,6 +265,8 @@ def test_a_patient_whose_files_are_ruined_is_no_stray(tmp_path):
     patient(tmp_path / "P1", 1)
     patient(tmp_path / "P2", 2)
     (tmp_path / "P3").mkdir()
+    for system in ("$RECYCLE.BIN", "System Volume Information"):
+        (tmp_path / system).mkdir()
     (tmp_path / "P4").mkdir()
     (tmp_path / "P4" / "0001.dcm").touch()
     (tmp_path / "P5").mkdir()
@@ -273,7 +275,10 @@ def test_a_patient_whose_files_are_ruined_is_no_stray(tmp_path):
     (tmp_path / "docs" / "protocol.txt").write_text("x")
     names, notices = scan_names(tmp_path)
     assert names == ["P1", "P2", "P3", "P4", "P5"]
-    assert notices == ["left out (no image that is known): P4/0001.dcm, docs/protocol.txt"]
+    assert notices == [
+        "left out (hidden): $RECYCLE.BIN, System Volume Information",
+        "left out (no image that is known): P4/0001.dcm, docs/protocol.txt",
+    ]
     for name, message in (
         ("P3", "no DICOM files"),
         ("P4", "0001.dcm: is empty"),

@@ -15,6 +15,8 @@ MAX_RUN_FILE_BYTES = 16 * 2**20
 SHOWN_NAMES = 8
 # A thousand patients with a PET and a CT series each. What holds more is a disk that a link leads to.
 MAX_ENTRIES = 1_000_000
+# Folders that Windows, macOS and Linux keep on a disc or in a zip, hidden from those who look at it there.
+SYSTEM_FOLDERS = {"$recycle.bin", "system volume information", "__macosx", "lost+found"}
 # What iCloud leaves in place of a file that it keeps.
 _PLACEHOLDER = re.compile(r"\.(.+)\.icloud")
 LINK_TO_NOTHING, NOT_DOWNLOADED = "a link to nothing", "not downloaded from iCloud"
@@ -115,7 +117,7 @@ class _Walk:
 
     def _reason_against(self, entry: Path, results: set[str]) -> str | None:
         """Reason why an entry of a folder does not count; None where it does."""
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FOLDERS:
             return "hidden"
         if entry.name in results or (self.excluded is not None and entry.resolve() == self.excluded):
             return "results of a run"
