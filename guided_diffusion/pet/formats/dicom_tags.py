@@ -70,6 +70,12 @@ def text(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> str | None:
     return str(value).strip(" \0") or None
 
 
+def code(dataset: Dataset, keyword: str) -> str | None:
+    """The text of a code, in the capitals that the standard asks for; None where it is missing or empty."""
+    value = text(dataset, keyword)
+    return None if value is None else value.upper()
+
+
 def time_text(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> str | None:
     """The text of a time or date-time; None where it is missing, or blanked out as midnight sharp."""
     value = text(dataset, keyword_or_tag)

@@ -228,7 +228,7 @@ def _describe(dataset: Dataset, series_uid: str, model: str, overrides: SUVOverr
 def _set_overrides(dataset: Dataset, overrides: SUVOverrides) -> None:
     if overrides.weight_kg is not None:
         dataset.PatientWeight = format_number_as_ds(float(overrides.weight_kg))
-    if tags.text(dataset, "Units") != "BQML" and not overrides.given().keys() - {"weight_kg"}:
+    if tags.code(dataset, "Units") != "BQML" and not overrides.given().keys() - {"weight_kg"}:
         return  # the factor does not follow the injection
     isotope, _ = drug_of([dataset], overrides)
     dataset.RadiopharmaceuticalInformationSequence = Sequence([isotope])

@@ -16,9 +16,9 @@ BIDS_LEVELS = 4
 UNIT_KEYS = ("Units", "Unit", "ImageUnits", "ImageUnit")
 _OWN_DESCRIPTION = re.compile(r"\[(SUV[a-z]*|BQML|CNTS)\]\s*$")
 _BASES = {
-    "SUV": ("suv", "suvbw", "suv_bw", "suv(bw)", "g/ml", "gml", "g/ml{suvbw}", "{suvbw}g/ml"),
-    UNITS["lbm"]: ("suvlbm", "suv_lbm", "sul", "g/ml{suvlbm}", "{suvlbm}g/ml"),
-    UNITS["bsa"]: ("suvbsa", "suv_bsa", "cm2/ml", "cm2ml", "cm2/ml{suvbsa}", "{suvbsa}cm2/ml"),
+    "SUV": ("suv", "suvbw", "suv(bw)", "g/ml", "gml", "g/ml{suvbw}", "{suvbw}g/ml", "suv(g/ml)", "suvbw(g/ml)"),
+    UNITS["lbm"]: ("suvlbm", "suv(lbm)", "sul", "g/ml{suvlbm}", "{suvlbm}g/ml", "suvlbm(g/ml)", "sul(g/ml)"),
+    UNITS["bsa"]: ("suvbsa", "suv(bsa)", "cm2/ml", "cm2ml", "cm2/ml{suvbsa}", "{suvbsa}cm2/ml", "suvbsa(cm2/ml)"),
 }
 _ACTIVITY_BQ = {"bq": 1.0, "kbq": 1e3, "mbq": 1e6, "gbq": 1e9, "nci": 37.0, "uci": 3.7e4, "mci": 3.7e7}
 _VOLUME_ML = {"ml": 1.0, "cc": 1.0, "cm3": 1.0, "l": 1000.0, "mm3": 1e-3}
@@ -40,7 +40,8 @@ def activity_bq(unit: str) -> float | None:
 
 def suv_unit(unit: str) -> str | None:
     """'SUV', 'SUVlbm' or 'SUVbsa' for a text that means one of them; None for any other."""
-    return next((name for name, texts in _BASES.items() if _plain(unit) in texts), None)
+    plain = _plain(unit).replace("_", "").replace("-", "")
+    return next((name for name, texts in _BASES.items() if plain in texts), None)
 
 
 def described_unit(description: str) -> str | None:

@@ -99,7 +99,7 @@ def suv_conversion(
     overrides = overrides or SUVOverrides()
     first = datasets[0]
     check_slices_agree(datasets, overrides, names)
-    units = tags.text(first, "Units")
+    units = tags.code(first, "Units")
     _check_attenuation_corrected(first)
     if units == "GML":
         return _from_gml(datasets, overrides)
@@ -127,7 +127,7 @@ def suv_conversion(
 def _from_gml(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVConversion:
     _refuse_all_overrides(datasets[0], overrides, f"{tags.name_tag('Units')} is 'GML', SUV already")
     _require_decay_corrected(datasets[0])
-    suv_type = tags.text(datasets[0], "SUVType")
+    suv_type = tags.code(datasets[0], "SUVType")
     if suv_type not in (None, "BW"):
         raise refusal(datasets[0], "SUVType", "only SUV by body weight (BW) is taken")
     return SUVConversion((1.0,) * len(datasets), f"{tags.name_tag('Units')} says GML: already SUV")
@@ -141,7 +141,7 @@ def _from_activity(datasets: Sequence[Dataset], overrides: SUVOverrides) -> SUVC
     weight = _weight_kg(first, overrides)
     at_injection = suvbw_of_bqml(weight, dose_bq(drug, overrides))
     doubtful = _doubts_of_weight(first, weight)
-    correction = tags.text(first, "DecayCorrection")
+    correction = tags.code(first, "DecayCorrection")
     if correction is None and overrides.scan_start is not None:
         correction = "START"
     if correction == "ADMIN":

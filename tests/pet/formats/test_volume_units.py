@@ -172,6 +172,8 @@ def test_concentrations(unit, bqml):
 
 def test_names_of_suv():
     assert [suv_unit(u) for u in ("SUV", "SUVbw", "g/ml", "SUL", "Bq/mL")] == ["SUV", "SUV", "SUV", "SUVlbm", None]
+    assert {suv_unit(u) for u in ("SUV (g/mL)", "SUVbw (g/ml)", "SUV-BW", "SUV_bw")} == {"SUV"}
+    assert {suv_unit(u) for u in ("SUV-LBM", "SUVlbm (g/ml)", "SUL (g/mL)")} == {"SUVlbm"}
 
 
 CONVERTED = {
