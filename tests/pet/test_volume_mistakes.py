@@ -127,3 +127,12 @@ def test_damaged_bytes_end_as_one_printable_line(tmp_path, name):
             messages.append(str(error))
     assert len(messages) > 10
     assert all(message.isprintable() for message in messages)
+
+
+def test_a_header_without_a_voxel_is_refused(tmp_path):
+    nib.save(nib.Nifti1Image(np.ones((4, 5, 6), np.float32), np.eye(4)), tmp_path / "v.nii")
+    content = bytearray((tmp_path / "v.nii").read_bytes())
+    content[40:50] = np.array([4, 4, 5, 6, 0], np.int16).tobytes()
+    (tmp_path / "v.nii").write_bytes(content)
+    with pytest.raises(InputError, match=r"v\.nii: has shape \[4, 5, 6, 0\], that is no voxel; copy or convert it"):
+        load_volume(tmp_path / "v.nii")

@@ -58,6 +58,8 @@ def read(path: Path, *, overrides: SUVOverrides | None = None) -> tuple[np.ndarr
             shape = image.shape
     except ImageFileError:
         raise InputError(f"{path}: no format that is known; give .npz, .mat, NIfTI or a DICOM folder or .zip") from None
+    if 0 in shape:
+        raise InputError(f"{path}: has shape {list(shape)}, that is no voxel; {REPAIR}")
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         raise InputError(f"{path}: has shape {list(shape)}; one 3D volume is needed (split a dynamic series first)")
     check_size(shape[:3], path)

@@ -51,9 +51,9 @@ def described_unit(description: str) -> str | None:
 
 
 def quoted(unit: object) -> str:
-    """A unit for a message; what is no unit by its letters is not shown, since it may be anything."""
+    """A unit, number or time for a message; what is none by its letters is not shown, since it may be anything."""
     text = str(unit)
-    return f"'{text}'" if re.fullmatch(r"[A-Za-z0-9/^*(){}%._ -]{1,24}", text) else f"({len(text)} characters)"
+    return f"'{text}'" if re.fullmatch(r"[A-Za-z0-9/^*(){}%.:_ -]{1,24}", text) else f"({len(text)} characters)"
 
 
 def stated_under(content: Mapping[str, object], *keys: str) -> tuple[str, object] | None:

@@ -1,5 +1,6 @@
 """A user's values in place of tags, bounds of what can be true, and the errors that refuse the rest."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -12,6 +13,7 @@ from guided_diffusion.pet.text import printable
 # People get between about 1 MBq and a few GBq. Smaller numbers are in kBq or MBq whatever the header says.
 MIN_DOSE_BQ, MAX_DOSE_BQ = 1e6, 1e11
 MAX_WEIGHT_KG = 500.0
+_HOUR_OF_ONE_DIGIT = re.compile(r"\d:\d\d.*")
 
 
 class SUVError(InputError):
@@ -23,8 +25,8 @@ class SUVOverrides:
     """A user's values in place of missing or wrong tags.
 
     weight_kg: body weight in kg. dose_bq: injected activity in Bq at `injection_time`. injection_time: HHMMSS,
-    HH:MM:SS, or with the date before it (YYYYMMDDHHMMSS, YYYY-MM-DDTHH:MM:SS). half_life_s: seconds. scan_start: the
-    time that the image is decay-corrected to, written as injection_time is.
+    HH:MM:SS, or with the date before it (YYYYMMDDHHMMSS, YYYY-MM-DDTHH:MM:SS); a single digit of hours gets its zero.
+    half_life_s: seconds. scan_start: the time that the image is decay-corrected to, written as injection_time is.
     """
 
     weight_kg: float | None = None
@@ -32,6 +34,12 @@ class SUVOverrides:
     injection_time: str | None = None
     half_life_s: float | None = None
     scan_start: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("injection_time", "scan_start"):
+            time = getattr(self, name)
+            if time is not None and _HOUR_OF_ONE_DIGIT.fullmatch(time):
+                object.__setattr__(self, name, f"0{time}")
 
     def given(self) -> dict[str, object]:
         """Those that were given, for the run's record."""

@@ -53,7 +53,7 @@ def sidecar_conversion(content: Mapping[str, object], overrides: SUVOverrides) -
     """
     weight = overrides.weight_kg if overrides.weight_kg is not None else _number(content, "BodyWeight", "PatientWeight")
     if weight is None:
-        raise SUVError("no SUV: no BodyWeight (kg) in a sidecar; give --weight_kg")
+        raise SUVError(f"no SUV: {_lack_of(content, 'BodyWeight', 'PatientWeight', unit='kg')}; give --weight_kg")
     dose = overrides.dose_bq if overrides.dose_bq is not None else _dose_bq(content)
     at_injection = suvbw_of_bqml(weight, dose)
     delay = _delay_s(content, overrides)
@@ -81,7 +81,8 @@ def _dose_bq(content: Mapping[str, object]) -> float:
     if dose is None:
         dose = _number(content, "RadionuclideTotalDose")  # dcm2niix copies it from DICOM, in Bq
         if dose is None:
-            raise SUVError("no SUV: no InjectedRadioactivity in a sidecar; give --dose_bq")
+            lack = _lack_of(content, "InjectedRadioactivity", "RadionuclideTotalDose")
+            raise SUVError(f"no SUV: {lack}; give --dose_bq")
         return dose
     _, unit = stated_under(content, "InjectedRadioactivityUnits", "InjectedRadioactivityUnit") or ("", None)
     factor = activity_bq(unit) if isinstance(unit, str) else None
@@ -116,8 +117,8 @@ def _delay_s(content: Mapping[str, object], overrides: SUVOverrides) -> float:
         return 0.0
     missing = "InjectionStart" if injected is None else "ImageDecayCorrectionTime"
     raise SUVError(
-        f"no SUV: the sidecar has no {missing}; give --weight_kg and --dose_bq if the image is corrected to the"
-        " injection"
+        f"no SUV: {_lack_of(content, missing, unit='s')}; give --weight_kg and --dose_bq if the image is corrected to"
+        " the injection"
     )
 
 
@@ -200,6 +201,14 @@ def _number(content: Mapping[str, object], *keys: str) -> float | None:
                 if math.isfinite(number := float(value)):
                     return number
     return None
+
+
+def _lack_of(content: Mapping[str, object], *keys: str, unit: str = "") -> str:
+    """Says that a sidecar has none of these keys, or what stands in the one that is no number. unit: of the number."""
+    found = stated_under(content, *keys)
+    if found is None:
+        return f"no {keys[0]}{f' ({unit})' if unit else ''} in a sidecar"
+    return f"{found[0]} is {quoted(found[1])} in a sidecar, not a number{f' of {unit}' if unit else ''}"
 
 
 def _says_no(value: object) -> bool:

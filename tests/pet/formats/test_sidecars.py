@@ -71,10 +71,10 @@ def test_a_sidecar_in_another_character_set_and_with_numbers_as_texts(tmp_path, 
     (tmp_path / "v.json").write_bytes(json.dumps(content, ensure_ascii=False).encode("latin-1"))
     np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
     (tmp_path / "v.json").write_text(json.dumps(content | {"BodyWeight": "seventy"}))
-    with pytest.raises(InputError, match="no BodyWeight"):
+    with pytest.raises(InputError, match="BodyWeight is 'seventy' in a sidecar, not a number of kg; give --weight_kg"):
         load_volume(path)
     (tmp_path / "v.json").write_text(json.dumps(content | {"BodyWeight": 10**400}))
-    with pytest.raises(InputError, match="no BodyWeight"):
+    with pytest.raises(InputError, match=r"BodyWeight is \(401 characters\) in a sidecar, not a number of kg"):
         load_volume(path)
 
 

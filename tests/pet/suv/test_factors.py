@@ -309,3 +309,12 @@ def test_lean_body_mass_and_body_surface():
     assert ratios["bsa"] == pytest.approx(18100 / 70000, rel=1e-3)
     assert ratios_to_suvbw(70, 1.70, None).keys() == {"bw", "bsa"}
     assert ratios_to_suvbw(70, None, "M") == {"bw": 1.0}
+
+
+def test_an_hour_of_one_digit_gets_its_zero():
+    given = SUVOverrides(injection_time="9:30", scan_start="9:30:05.5")
+    assert (given.injection_time, given.scan_start) == ("09:30", "09:30:05.5")
+    assert SUVOverrides(injection_time="101013", scan_start="10:10").given() == {
+        "injection_time": "101013",
+        "scan_start": "10:10",
+    }
