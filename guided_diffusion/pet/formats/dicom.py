@@ -22,7 +22,7 @@ from guided_diffusion.pet.formats.dicom_choice import Group, choose_series
 from guided_diffusion.pet.formats.dicom_files import DicomFile, open_files, quiet_pydicom
 from guided_diffusion.pet.formats.multi_frame import check_frames, frames_as_slices
 from guided_diffusion.pet.formats.series_checks import is_pet_image, why_no_image
-from guided_diffusion.pet.formats.slices import SliceStack, stack_slices
+from guided_diffusion.pet.formats.slices import SliceStack, doubt_of_skipped, stack_slices
 from guided_diffusion.pet.formats.stored_values import check_described, rescaled
 from guided_diffusion.pet.grid import Volume, check_size
 from guided_diffusion.pet.plausibility import doubts_of_dose
@@ -163,8 +163,9 @@ def _sorted_series(members: Group, name: str, notices: tuple[str, ...]) -> Serie
         raise InputError(f"{name}: has slices of {stack.shape[0]} x {stack.shape[1]} voxels, as no scanner makes")
     check_memory(4 * math.prod(stack.shape), name)
     check_frames([file for file, _ in members])
-    if stack.doubt:
-        notices += (f"{name}: {stack.doubt}",)
+    numbers = [tags.number(header, "InstanceNumber") for _, header in members]
+    doubts = (stack.doubt, doubt_of_skipped(stack.distances, geometry[0][-1], numbers))
+    notices += tuple(f"{name}: {doubt}" for doubt in doubts if doubt)
     files, headers = tuple(members[k][0] for k in order), tuple(members[k][1] for k in order)
     return Series(files, headers, stack, name, notices)
 

@@ -35,6 +35,7 @@ HEADER_TAGS = [
     "SOPInstanceUID",
     "SeriesInstanceUID",
     "SeriesNumber",
+    "InstanceNumber",
     "DerivationDescription",
     "NumberOfSlices",
     "NumberOfFrames",

@@ -17,6 +17,8 @@ OFF_LINE_MM = 0.1
 SAME_ORIENTATION = 1e-3
 # Part of the usual distance below which slices are no longer of one bed.
 CLOSEST_GAP = 0.5
+# Distance of slices, in thicknesses, from which on one may be missing between any two.
+WIDE_GAP = 1.5
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,27 @@ def stack_slices(geometry: Sequence[Sequence[float]], names: Sequence[str]) -> t
     regular = np.linspace(distances[0], distances[-1], count)
     stack = SliceStack(LPS_TO_RAS @ affine, (int(columns), int(rows), count), distances, regular)
     return stack, [int(k) for k in order]
+
+
+def doubt_of_skipped(distances: np.ndarray, thickness_mm: float, numbers: Sequence[float | None]) -> str:
+    """What says that every second slice or more is missing, "" if nothing: wide gaps, and numbers that skip as well.
+
+    Scans are also made with gaps, and numbers also skip in one frame of a dynamic series: neither says it alone.
+
+    Args:
+        distances: mm along the normal, in the order of the slices.
+        thickness_mm: 0 where it is not known.
+        numbers: the slices' InstanceNumber in whatever order, None where one has none.
+    """
+    if len(distances) < 2 or thickness_mm <= 0 or None in numbers:
+        return ""
+    gap, step = np.median(np.diff(distances)), np.diff(np.sort(np.array(numbers, dtype=float))).min()
+    if gap < WIDE_GAP * thickness_mm or step < 2:
+        return ""
+    return (
+        f"slices are {thickness_mm:.4g} mm thick, but lie {gap:.4g} mm apart, and their InstanceNumber (0020,0013) goes"
+        f" up by {step:g}: those between may be missing"
+    )
 
 
 def _least_rounded(orientations: np.ndarray) -> np.ndarray:

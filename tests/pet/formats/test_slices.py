@@ -28,3 +28,17 @@ def test_an_orientation_that_some_slices_round_is_that_of_the_others(tmp_path, s
     volume = load_volume(tmp_path / "s")
     np.testing.assert_allclose(volume.data, stored * SUV_PER_BQML, rtol=1e-6)
     np.testing.assert_allclose(volume.affine[:3, 0], 4 * np.array(exact[:3]) * (-1, -1, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("gap", "step", "told"), [(6.0, 2, True), (9.0, 3, True), (6.0, 1, False), (3.0, 2, False), (6.0, None, False)]
+)
+def test_every_second_slice_missing_is_told(tmp_path, stored, gap, step, told):
+    paths = write_series(tmp_path / "s", stored, steps=np.outer(np.arange(6), (0, 0, gap)))
+    for k, path in enumerate(paths):
+        dataset = pydicom.dcmread(path)
+        dataset.InstanceNumber = None if step is None else 1 + step * k
+        dataset.save_as(path)
+    notices = load_volume(tmp_path / "s").source["notices"]
+    between = f"slices are 3 mm thick, but lie {gap:g} mm apart, and their InstanceNumber (0020,0013) goes up by {step}"
+    assert notices == ([f"{tmp_path / 's'}: {between}: those between may be missing"] if told else [])
