@@ -95,9 +95,11 @@ def _check_sign(stored: np.ndarray, dataset: Dataset, name: str) -> None:
     """Refuses values [row, column] that wrapped round, since they are unsigned and said to be signed.
 
     From the largest value to the smallest it is one step then: without the sign neighbours differ less. Those of noise
-    about zero differ by almost the whole range without it.
+    about zero differ by almost the whole range without it. A hot spot is larger than a voxel: a single one is no sign.
     """
-    if stored.dtype.kind != "i" or stored.min() >= 0:
+    negative = stored < 0
+    touching = (negative[1:] & negative[:-1]).any() or (negative[:, 1:] & negative[:, :-1]).any()
+    if stored.dtype.kind != "i" or not touching:
         return
     signed = stored.astype(np.int64)
     unsigned = np.where(signed < 0, signed + (1 << int(dataset.BitsStored)), signed)
