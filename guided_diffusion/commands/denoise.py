@@ -155,6 +155,8 @@ def _denoise_subject(subject: Subject, run: Run) -> None:
     if communicator().bcast(opened is not None and opened.done):
         logger.log(f"{subject.folder}: finished already")
         return
+    if run.loaded.method.noise_free:
+        logger.log(_estimated(run.loaded.sampling.dose))
     denoised = denoise_volume(
         opened.volume if opened else None,
         run.loaded,
@@ -165,6 +167,16 @@ def _denoise_subject(subject: Subject, run: Run) -> None:
         measure=opened.report.peaks if opened and opened.report else None,
     )
     on_root(_finish, subject, run, opened, denoised, began)
+
+
+def _estimated(dose: float) -> str:
+    """Says of a network of the noise-free image which image it estimates, and what it keeps for that."""
+    if not dose:
+        return "estimating the noise-free image (--dose_fraction 0)"
+    return (
+        f"estimating the image of {1 / dose:.3g} times the counts, which keeps {100 * dose:.3g} % of the scan's noise"
+        " (--dose_fraction)"
+    )
 
 
 def _finish(subject: Subject, run: Run, opened: OpenedSubject, denoised: Denoised, began: float) -> None:

@@ -37,6 +37,23 @@ def test_of_a_larger_dose_the_share_that_the_scan_has_is_kept(weights, tmp_path)
     np.testing.assert_allclose(images[0.25], 0.75 * images[0] + 0.25 * scan / 16, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (("--dose_fraction", "0"), "estimating the noise-free image (--dose_fraction 0)"),
+        (
+            ("--dose_fraction", "1/20"),
+            "estimating the image of 20 times the counts, which keeps 5 % of the scan's noise",
+        ),
+        ((), "estimating the image of 4 times the counts, which keeps 25 % of the scan's noise (--dose_fraction)"),
+    ],
+)
+def test_the_log_says_what_is_estimated(weights, tmp_path, said, line):
+    np.savez(tmp_path / "scan.npz", arr_0=np.random.default_rng(0).gamma(2.0, 1.0, (16, 16, 16)).astype(np.float32))
+    denoise(tmp_path / "scan.npz", weights, tmp_path / "out", *said)
+    assert line in (tmp_path / "out" / "log.txt").read_text()
+
+
 def test_unsaid_it_is_that_of_the_manifest(weights, tmp_path):
     """A scan at the normal dose has none of a larger image's counts."""
     trial = tmp_path / "trial"
