@@ -78,22 +78,26 @@ class SeriesFlags:
 
 
 def main() -> None:
-    flags = communicator().bcast(on_root(read_command_line))
+    flags, of_thinned = communicator().bcast(on_root(read_command_line))
     thinned = flags.out / "thinned.nii.gz"
     on_root(write_thinned, flags.series, flags.dose, thinned)
     denoise(flags, flags.series, "denoised")
-    of_series = ("--dose_fraction", flags.thin) if on_root(method_of, flags.model_path).noise_free else ()
-    drawn = ("--realisations", flags.realisations) if flags.realisations > 1 else ()
-    denoise(flags, thinned, "denoised_thinned", *of_series, *drawn)
+    denoise(flags, thinned, "denoised_thinned", *of_thinned)
     on_root(write_report, flags)
 
 
-def read_command_line() -> SeriesFlags:
-    """The flags. Raises InputError for weights that cannot do what they ask for."""
+def read_command_line() -> tuple[SeriesFlags, tuple[object, ...]]:
+    """The flags, and those of `scripts/test.py` that the noisier version is denoised with besides.
+
+    Raises InputError for weights that cannot do what they ask for.
+    """
     flags = SeriesFlags(**vars(create_parser().parse_args()))
-    if flags.realisations > 1 and not method_of(flags.model_path).noise_fields:
+    method = method_of(flags.model_path)
+    if flags.realisations > 1 and not method.noise_fields:
         raise InputError(f"--realisations {flags.realisations}: {flags.model_path} draws no images of a stated dose")
-    return flags
+    of_series = ("--dose_fraction", flags.thin) if method.noise_free else ()
+    drawn = ("--realisations", flags.realisations) if flags.realisations > 1 else ()
+    return flags, (*of_series, *drawn)
 
 
 def denoise(flags: SeriesFlags, scan: Path, folder: str, *further: object) -> None:

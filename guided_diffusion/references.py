@@ -24,6 +24,12 @@ class Reference:
     dose: Tensor
     noise: Tensor
 
+    @classmethod
+    def of_pairs(cls, described: Tensor) -> "Reference":
+        """Those that pairs describe by both numbers, [N, 2]; one of unknown dose (NaN) is taken for noise-free."""
+        dose, noise = described.unbind(dim=1)
+        return cls(dose.nan_to_num(), noise)
+
     @property
     def of_scan(self) -> Tensor:
         """Weight of the scan in the reference's mean, [N, 1, 1, 1, 1]."""

@@ -33,8 +33,7 @@ def local_losses(network: nn.Module, examples: Examples) -> dict[str, Tensor]:
     """
     low_dose, target = examples.low_dose, examples.normal_dose
     answer = network(low_dose, examples.timesteps, low_res=low_dose)
-    dose, noise = examples.reference.unbind(dim=1)
-    image = Reference(dose.nan_to_num(), noise).expected(answer, low_dose)
+    image = Reference.of_pairs(examples.reference).expected(answer, low_dose)
     unit = getattr(network, "module", network).config.low_res_scale
     return {
         "loss": local_error(unit * image, unit * target, unit * low_dose),

@@ -71,7 +71,7 @@ def draws_losses(network: nn.Module, examples: Examples) -> dict[str, Tensor]:
     unit = getattr(network, "module", network).config.low_res_scale
     noise = torch.randn(len(target), 2 * FIELDS, *target.shape[2:], device=target.device)
     output = network(noise, examples.timesteps, low_res=low_dose)
-    mean, draws = predictive_draws(output, low_dose, Reference(*examples.reference.unbind(dim=1)))
+    mean, draws = predictive_draws(output, low_dose, Reference.of_pairs(examples.reference))
     one, other = draws.split(1, dim=1)
     size = mean_flat(local_scale(sub_images(unit * low_dose.float())).noise) / unit
     loss = torch.zeros_like(size)

@@ -15,6 +15,7 @@ from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.pet.thinning import noise_sigmas, thin_by_noise
 from guided_diffusion.pet.volume import load_volume
+from tests.mpi import needs_mpiexec, succeed
 
 VOXEL_MM = (4.0, 5.0, 3.0)
 AFFINE = np.diag([-4.0, -5.0, 3.0, 1.0])
@@ -161,6 +162,18 @@ def test_the_command(small, tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match="--neck_mm 5000: the scan is"):
         main()
     assert (tmp_path / "denoised" / "run.json").stat().st_mtime_ns == kept  # taken over, not computed again
+
+
+@needs_mpiexec
+def test_two_ranks_measure_what_one_does(small, tmp_path):
+    weights = Path(__file__).parents[2] / "checkpoint" / "local3d.pt"
+    for ranks in (1, 2):
+        flags = ("--series", small / "scan.nii.gz", "--model_path", weights, "--out", tmp_path / f"{ranks}")
+        succeed("evaluation/real_series.py", *flags, ranks=ranks)
+    one, two = ((tmp_path / f"{ranks}" / "report.json").read_text() for ranks in (1, 2))
+    assert one == two
+    run = json.loads((tmp_path / "2" / "denoised_thinned" / "run.json").read_text())
+    assert run["settings"]["sampling"]["dose_fraction"] == "1/4"
 
 
 def test_the_command_with_weights_that_draw(small, tmp_path, monkeypatch):
