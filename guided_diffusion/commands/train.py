@@ -113,7 +113,7 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
     start = _find_start(settings, folder)
     model = root_first(_create_model, settings, start, place)
     on_root(_check_space, model, settings, folder)
-    validator = on_root(_validator, settings, held_out)
+    validator = on_root(make_validator, settings, held_out)
     with process_group(place):
         provenance = _provenance(settings, pairs, threads, start)
         loop = TrainingRun(settings, model, source, validator, start, provenance, loader_threads)
@@ -239,7 +239,7 @@ def _crops(pairs: list[Pair], settings: TrainSettings, **options: Any) -> CropSo
     )
 
 
-def _validator(settings: TrainSettings, pairs: list[Pair]) -> Validator | None:
+def make_validator(settings: TrainSettings, pairs: list[Pair]) -> Validator | None:
     """The validator, or None if there are no pairs or no interval for validation."""
     voxel_mm = settings.preprocessing.voxel_mm
     if not settings.run.validation_interval:

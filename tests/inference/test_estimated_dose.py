@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from guided_diffusion.checkpoints import save_checkpoint
+from guided_diffusion.inference.presets import inference_settings
 from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.references import Reference
 from tests.denoising import SMALL_HEADER, denoise, samples_in
@@ -65,6 +66,11 @@ def test_unsaid_it_is_that_of_the_manifest(weights, tmp_path):
         assert (alone / "denoised.nii.gz").read_bytes() == (of_trial / "denoised.nii.gz").read_bytes()
     settings = json.loads((tmp_path / "all/sub-0000/low_dose_1-20/run.json").read_text())["settings"]
     assert settings["sampling"]["dose_fraction"] == "0.05"
+
+
+def test_other_methods_estimate_an_image_of_no_stated_dose():
+    sampling = inference_settings({}, SMALL_HEADER, on_gpu=False).sampling
+    assert sampling.dose == sampling.at_dose(0.05).dose == sampling.at_dose(None).dose == 0
 
 
 def test_the_variance_of_thinned_counts_is_that_of_the_formula():

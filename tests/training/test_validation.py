@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from guided_diffusion.commands import train
 from guided_diffusion.config import DiffusionConfig, SamplerConfig
-from guided_diffusion.image_datasets import Crop
+from guided_diffusion.image_datasets import Crop, find_pairs
 from guided_diffusion.methods.registry import METHODS
+from guided_diffusion.training.settings import training_settings
 from guided_diffusion.training.validation import Validator
 
 RNG = np.random.default_rng(0)
@@ -48,3 +50,14 @@ def test_an_estimate_of_the_noise_free_image_is_compared_by_what_follows_for_the
 def test_other_estimates_are_compared_as_they_are():
     expected = 10 * np.log10(1 / np.mean((0.25 * (SCAN - CLEAN)) ** 2))
     assert score(0.25, 1, 0.25, noise_free=False) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(("method", "is_reference"), [("local3d", True), ("unet3d", False)])
+def test_training_compares_what_its_method_estimates(tmp_path, monkeypatch, method, is_reference):
+    asked = []
+    monkeypatch.setattr(train, "Validator", lambda *_, **options: asked.append(options["noise_free"]))
+    np.savez(tmp_path / "pair.npz", arr_0=np.stack([SCAN, CLEAN])[:, 0] * 10)
+    sizes = {"crop_size": "8,8,8", "voxel_mm": "3,3,3", "channel_mult": "1,1", "num_channels": 32}
+    settings = training_settings({"method": method, "data_dir": str(tmp_path), **sizes})
+    train.make_validator(settings, find_pairs(tmp_path, "train", (3, 3, 3)))
+    assert asked == [is_reference]
