@@ -26,7 +26,9 @@ from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import writable_folder, write_text
-from guided_diffusion.inference.subjects import DENOISED_NAME, UNCERTAINTY_NAME
+from guided_diffusion.inference.earlier_results import check_same_scan
+from guided_diffusion.inference.resume import fingerprint
+from guided_diffusion.inference.subjects import DENOISED_NAME, UNCERTAINTY_NAME, Subject
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.pet.thinning import fraction_of, measure_noise
@@ -113,9 +115,14 @@ def create_parser() -> Parser:
 
 
 def write_thinned(series: Path, dose: float, path: Path) -> None:
-    """The series as if at a fraction of its dose: its own noise is measured in uniform tissue, and more is added."""
-    writable_folder(path.parent)
-    scan = turned(load_volume(series))
+    """The series as if at a fraction of its dose: its own noise is measured in uniform tissue, and more is added.
+
+    Raises InputError where the folder has results of another series, before anything there is replaced.
+    """
+    out = writable_folder(path.parent)
+    loaded = load_volume(series)
+    check_same_scan(Subject(str(series), out / "denoised"), fingerprint(loaded), flag="--out")
+    scan = turned(loaded)
     noisy = thinned_scan(scan, measure_noise(scan, series), dose, NOISE_SEED)
     save_volume(Volume(noisy.data, scan.affine), path)
 

@@ -42,24 +42,25 @@ def check_replaceable(
             raise InputError(f"{path}: a folder stands where a result goes; remove it or choose another --save_dir")
     if "://" not in subject.path and Path(subject.path).resolve() in [path.resolve() for path in standing]:
         raise InputError(f"{subject.path}: the results would replace this scan; choose another --save_dir")
-    record = _record_in(subject.folder)
-    if record is not None:
-        _check_same_scan(record, subject, voxels, flags["series"])
-    elif standing and not _was_killed_moving(subject.folder, finished):
+    check_same_scan(subject, voxels, flags["series"])
+    listed = _record_in(subject.folder) is not None
+    if standing and not listed and not _was_killed_moving(subject.folder, finished):
         raise InputError(
             f"{standing[0]}: would be written over, but no {MANIFEST_NAME} of this program lists it; move it away or"
             " choose another --save_dir"
         )
 
 
-def _check_same_scan(record: Mapping[str, Any], subject: Subject, voxels: str, series: str | None) -> None:
-    """Raises InputError if the results with this manifest are those of another scan."""
+def check_same_scan(subject: Subject, voxels: str, series: str | None = None, flag: str = "--save_dir") -> None:
+    """Raises InputError if the folder holds results of another scan. flag: the one that names another folder."""
+    record = _record_in(subject.folder)
+    if record is None:
+        return
     scan = record["input"]
     at_same_place = scan.get("path") == place_of(subject.path) and record["flags"].get("series") == series
     if scan.get("sha256_of_voxels_and_affine") != voxels and not at_same_place:
-        raise InputError(
-            f"{subject.folder}: holds the results of {scan.get('path') or scan.get('name')}; choose another --save_dir"
-        )
+        earlier = scan.get("path") or scan.get("name")
+        raise InputError(f"{subject.folder}: holds the results of {earlier}; choose another {flag}")
 
 
 def _was_killed_moving(folder: Path, finished: FinishedPatches) -> bool:

@@ -14,7 +14,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.pet.thinning import noise_sigmas, thin_by_noise
-from guided_diffusion.pet.volume import load_volume
+from guided_diffusion.pet.volume import load_volume, save_volume
 from tests.mpi import needs_mpiexec, succeed
 
 VOXEL_MM = (4.0, 5.0, 3.0)
@@ -191,3 +191,17 @@ def test_the_command_with_weights_that_draw(small, tmp_path, monkeypatch):
     run = json.loads((predicted / "run.json").read_text())
     assert run["settings"]["sampling"]["dose_fraction"] == "1/10"
     assert "PSNR of the series thinned to 1/10" in (tmp_path / "report.md").read_text()
+
+
+def test_another_series_is_refused_before_anything_is_replaced(small, tmp_path, monkeypatch):
+    arguments = ["--series", small / "scan.nii.gz", "--model_path", small / "small.pt", "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["real_series.py", *map(str, arguments)])
+    main()
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    scan = load_volume(small / "scan.nii.gz")
+    save_volume(Volume(1.5 * scan.data, scan.affine), tmp_path / "other.nii.gz")
+    arguments[1] = tmp_path / "other.nii.gz"
+    monkeypatch.setattr(sys, "argv", ["real_series.py", *map(str, arguments)])
+    with pytest.raises(InputError, match=r"out/denoised: holds the results of .*/scan.nii.gz; choose another --out$"):
+        main()
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
