@@ -4,7 +4,7 @@
     python evaluation/phantom.py --simulate held-out-fine --noise 0.3 --model_path checkpoint/local3d.pt --out OUT
 
 Contrast recovery of the six spheres, background variability, and the limits of EARL 1. OUT receives report.json,
-report.md, contrast.png, the denoised volume, and the scan where it is simulated.
+report.md, contrast.png, the denoised volume, and the scan with its flags where it is simulated.
 """
 
 import json
@@ -23,7 +23,11 @@ from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder, write_text
-from guided_diffusion.inference.subjects import DENOISED_NAME
+from guided_diffusion.gate import read_small
+from guided_diffusion.inference.earlier_results import check_same_scan
+from guided_diffusion.inference.resume import fingerprint
+from guided_diffusion.inference.subjects import DENOISED_NAME, Subject, digest_of
+from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.pet.volume import load_volume, save_volume
@@ -32,6 +36,7 @@ from guided_diffusion.simulation.random_acquisition import RANDOM_SCANNERS, draw
 
 EARL1_RCMAX = {10: (0.34, 0.57), 13: (0.59, 0.85), 17: (0.73, 1.01), 37: (0.95, 1.16)}
 """Limits of the highest voxel over the true activity (Boellaard et al., Eur J Nucl Med Mol Imaging 42:328, 2015)."""
+RECORD_NAME = "simulated.json"  # not scan.json, which would be the scan's sidecar
 CURVES = (("input", "tab:grey"), ("denoised", "tab:blue"), ("gaussian", "tab:orange"))
 
 Report = dict[str, object]
@@ -67,6 +72,7 @@ def main() -> None:
     flags = communicator().bcast(on_root(read_command_line))
     scan = flags.scan or flags.out / "scan.nii.gz"
     on_root(write_simulated, flags, scan)
+    on_root(check_scan, flags, scan)
     arguments = ["--base_samples", scan, "--model_path", flags.model_path, "--save_dir", flags.out / "denoised"]
     denoise_subjects(denoise_flags.create_parser(""), [*map(str, arguments), "--resume", "True"])
     on_root(write_report, flags, scan)
@@ -86,12 +92,35 @@ def read_command_line() -> PhantomFlags:
 
 
 def write_simulated(flags: PhantomFlags, path: Path) -> None:
-    """A phantom's scan, if one is to be simulated and is not there yet."""
-    if flags.simulate is None or path.exists():
+    """A phantom's scan, if one is to be simulated and none of the same flags is there yet, and a record of these.
+
+    Raises InputError where a scan stands there without a record: it may be the user's own.
+    """
+    if flags.simulate is None:
         return
+    record = path.with_name(RECORD_NAME)
+    deciding = {"simulate": flags.simulate, "ratio": flags.ratio, "noise": flags.noise, "seed": flags.seed}
+    if path.exists():
+        if not record.exists():
+            raise InputError(
+                f"{path}: no {RECORD_NAME} beside it says how it was simulated; move it or choose another --out"
+            )
+        with damage_as(f"{record}: is no readable JSON; remove it and {path.name}"):
+            kept = json.loads(read_small(record))
+        if kept == deciding | {"sha256": digest_of(path)}:
+            return
     acquisition = draw_acquisition(flags.simulate, 1, np.random.default_rng(flags.seed))
     scanned = scan_phantom(acquisition, flags.ratio, flags.seed, background_noise, flags.noise)
     save_volume(scanned.image, path)
+    write_text(record, json.dumps(deciding | {"sha256": digest_of(path)}, indent=1) + "\n")
+
+
+def check_scan(flags: PhantomFlags, path: Path) -> None:
+    """Raises InputError, before the work, for a scan of no phantom and for a folder with results of another scan."""
+    scan = load_volume(path)
+    check_same_scan(Subject(str(path), flags.out / "denoised"), fingerprint(scan), flag="--out")
+    upright = turned(scan)
+    find_places(upright.data, upright.voxel_mm)
 
 
 def background_noise(image: Volume) -> float:

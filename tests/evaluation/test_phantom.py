@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from evaluation.phantom import PhantomFlags, compare, format_report
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.blur import gaussian_blur
 from guided_diffusion.pet.grid import Volume, centred_affine
-from guided_diffusion.pet.volume import save_volume
+from guided_diffusion.pet.volume import load_volume, save_volume
 from guided_diffusion.simulation.iec_phantom import SHAPE, SPHERES_MM, iec_phantom, scan_phantom, sphere_centres
 from guided_diffusion.simulation.native_scan import overlap_weights
 from guided_diffusion.simulation.random_acquisition import draw_acquisition
@@ -120,14 +121,81 @@ def test_bad_flags_are_refused(flags, message):
         PhantomFlags(**{"model_path": "m", "out": "o"} | flags)
 
 
-def test_the_command(true_image, small, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def command(small, tmp_path, monkeypatch):
+    """Runs the command with these flags, and gives its report."""
+
+    def command(**flags):
+        flags = {"model_path": small / "small.pt", "out": tmp_path / "out"} | flags
+        words = [str(text) for name, value in flags.items() for text in (f"--{name}", value)]
+        monkeypatch.setattr(sys, "argv", ["phantom.py", *words])
+        phantom.main()
+        return json.loads((tmp_path / "out" / "report.json").read_text())
+
+    return command
+
+
+@pytest.fixture
+def simulated(true_image, monkeypatch):
+    """The seeds of the phantoms that are simulated, quickly: white noise of the wanted size on the true image."""
+    seeds = []
+
+    def scan_phantom(_acquisition, _ratio, seed, _measure, noise):
+        seeds.append(seed)
+        image = Volume(noisy(true_image, noise, seed), centred_affine(true_image.shape, VOXEL_MM, "PLS"))
+        return SimpleNamespace(image=image)
+
+    monkeypatch.setattr(phantom, "scan_phantom", scan_phantom)
+    return seeds
+
+
+def test_a_simulated_scan_is_kept_for_the_same_flags_only(simulated, tmp_path):
+    scan = tmp_path / "scan.nii.gz"
+
+    def noise_of(**flags):
+        flags = {"simulate": "held-out-coarse", "noise": 0.2, "seed": 1} | flags
+        phantom.write_simulated(PhantomFlags(model_path="m", out=tmp_path, **flags), scan)
+        return phantom.background_noise(load_volume(scan))
+
+    first = noise_of()
+    assert first == pytest.approx(0.2, rel=0.1)
+    assert noise_of() == first
+    assert simulated == [1]
+    assert noise_of(noise=0.4, seed=2) == pytest.approx(0.4, rel=0.1)
+    noise_of(noise=0.4, seed=2, ratio=4.0)
+    noise_of(noise=0.4, seed=2, ratio=4.0, simulate="random")
+    assert simulated == [1, 2, 2, 2]
+    save_volume(Volume(load_volume(scan).data * 0.5, load_volume(scan).affine), scan)  # whose record does not fit
+    assert noise_of() == first
+    assert simulated == [1, 2, 2, 2, 1]
+
+
+def test_a_scan_of_unknown_flags_is_not_replaced(command, simulated, tmp_path):
+    own = tmp_path / "out" / "scan.nii.gz"
+    own.parent.mkdir()
+    own.write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"out/scan.nii.gz: no simulated.json .*; move it or choose another --out"):
+        command(simulate="random")
+    assert own.read_bytes() == b"mine"
+    assert not simulated
+
+
+def test_what_cannot_be_measured_is_refused_before_it_is_denoised(command, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(phantom, "denoise_subjects", lambda *_: pytest.fail("denoised"))
+    with pytest.raises(InputError, match="is this a NEMA IEC phantom"):
+        command(scan=small / "scan.nii.gz")
+    scan = {"path": "/elsewhere/scan.nii.gz", "sha256_of_voxels_and_affine": "ab" * 32}
+    record = {"key": "cd" * 32, "files": [], "input": scan, "flags": {"series": None}}
+    (tmp_path / "out" / "denoised").mkdir()
+    (tmp_path / "out" / "denoised" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"denoised: holds the results of /elsewhere/scan.*; choose another --out$"):
+        command(scan=small / "scan.nii.gz")
+
+
+def test_the_command(true_image, command, tmp_path, capsys):
     scan = tmp_path / "scan.nii.gz"
     save_volume(Volume(noisy(true_image, 0.2), centred_affine(true_image.shape, VOXEL_MM, "PLS")), scan)
-    flags = {"scan": scan, "ratio": RATIO, "model_path": small / "small.pt", "out": tmp_path / "out"}
-    words = [str(text) for name, value in flags.items() for text in (f"--{name}", value)]
-    monkeypatch.setattr(sys, "argv", ["phantom.py", *words])
-    phantom.main()
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = command(scan=scan, ratio=RATIO)
     assert report["sphere_mm"] == list(SPHERES_MM)
     assert report["images"]["input"]["contrast_kept_percent"] == pytest.approx([100] * 6)
     assert (tmp_path / "out" / "report.md").read_text() in capsys.readouterr().out
