@@ -14,6 +14,7 @@ from guided_diffusion.gate import open_regular, read_small
 from guided_diffusion.inference.subjects import DENOISED_NAME, MANIFEST_NAME
 from guided_diffusion.pet.contents import contents_of
 from guided_diffusion.pet.formats import volume_formats
+from guided_diffusion.pet.formats.stated_units import sidecar_files
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.patches import PatchPlan
 
@@ -92,10 +93,16 @@ def _in_folder(place: Path) -> list[Path]:
 
 
 def digest_of_image(path: Path) -> str:
-    """SHA-256 of a file, or of the files of a DICOM series in order of their names."""
+    """SHA-256 of a volume with the files that belong to it (header, sidecars), or of a DICOM series by its names."""
     digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(below for below in path.rglob("*") if below.is_file()):
+    for file in _files_of(path):
         with open_regular(file) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def _files_of(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path, *volume_formats.companions_of(path), *sidecar_files(path)]
+    return sorted(below for below in path.rglob("*") if below.is_file())

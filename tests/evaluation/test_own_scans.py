@@ -1,6 +1,7 @@
 """evaluation/compare.py on a user's own folders: the published layout, NIfTI, DICOM, with and without normal doses."""
 
 import csv
+import json
 
 import nibabel as nib
 import numpy as np
@@ -81,6 +82,35 @@ def test_the_published_layout(images, tmp_path):
     )
     for name in images:
         assert found[name, "ours", "psnr_normal", "volume"] == pytest.approx(expected(images, name, "ours"), abs=1e-3)
+
+
+def test_a_header_or_a_sidecar_that_changed_is_measured_again(images, tmp_path):
+    """Of a result in two files the header's slope is halved, then a sidecar says that it is in activity."""
+    own = images["anna"]
+    save_nifti(tmp_path / "low.nii.gz", own["low"])
+    save_nifti(tmp_path / "normal.nii.gz", own["normal"])
+    (tmp_path / "ours").mkdir()
+
+    def measured():
+        given = ("--method", f"ours={tmp_path / 'ours'}")
+        found, _ = compare(tmp_path, *given, low_dose=tmp_path / "low.nii.gz", normal_dose=tmp_path / "normal.nii.gz")
+        return found["low", "ours", "psnr_normal", "volume"]
+
+    def of_factor(factor):
+        return psnr(clip_suv(own["normal"]), clip_suv(factor * own["ours"]))
+
+    for factor in (1.0, 0.5):
+        pair = nib.Nifti1Pair(factor * own["ours"], AFFINE)
+        pair.set_data_dtype(np.int16)
+        nib.save(pair, tmp_path / "ours" / "result.img")
+        assert measured() == pytest.approx(of_factor(factor), abs=0.01)
+    sidecar = {
+        "Units": "kBq/mL", "PatientWeight": 70, "InjectedRadioactivity": 350, "InjectedRadioactivityUnits": "MBq",
+        "ImageDecayCorrected": True, "ImageDecayCorrectionTime": 0, "InjectionStart": 0, "ScanStart": 0,
+        "TimeZero": "10:00:00",
+    }  # fmt: skip
+    (tmp_path / "ours" / "result.json").write_text(json.dumps(sidecar))
+    assert measured() == pytest.approx(of_factor(0.5 * 70 / 350), abs=0.01)
 
 
 def test_normalised_arrays(images, tmp_path):

@@ -77,15 +77,15 @@ def sidecar_of(path: Path) -> tuple[str, dict[str, object]] | None:
     Raises:
         InputError: one is damaged.
     """
-    found = _sidecars(path)
+    found = sidecar_files(path)
     content: dict[str, object] = {}
     for sidecar in found:
         content |= _read_sidecar(sidecar, path)
     return (found[-1].name, content) if found else None
 
 
-def _sidecars(path: Path) -> list[Path]:
-    """The sidecars that hold for a volume, the nearest last."""
+def sidecar_files(path: Path) -> list[Path]:
+    """The files of `sidecar_of`, the nearest last."""
     name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     own = name.with_suffix(".json")
     found = [own] if own.is_file() else _json_in(path.parent, name.stem)[:1]
@@ -99,7 +99,7 @@ def _sidecars(path: Path) -> list[Path]:
         found = [*sorted(above, key=lambda other: other.name.count("_")), *found]
         if (folder / "dataset_description.json").is_file():
             break
-    return found if found or not path.is_symlink() else _sidecars(path.resolve())
+    return found if found or not path.is_symlink() else sidecar_files(path.resolve())
 
 
 def _json_in(folder: Path, stem: str | None = None) -> list[Path]:
