@@ -12,7 +12,7 @@ from evaluation.filters import blurred_truth
 from evaluation.measures import Examination
 from guided_diffusion.errors import InputError
 from guided_diffusion.gate import open_regular
-from guided_diffusion.pet.contents import contents_of, names_of
+from guided_diffusion.pet.contents import contents_of, names_of, without_suffix
 from guided_diffusion.pet.csv_rows import read_csv_rows
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import volume_formats
@@ -112,17 +112,18 @@ def scans_of_folders(folders: UserFolders) -> tuple[list[ComparedScan], list[Com
     by_split: dict[str, list[ComparedScan]] = {"test": [], "validation": []}
     unused: list[LeftOut] = []
     for name, path in low_doses.items():
-        row = {} if about is None else about.get(name or volume_formats.stem_of(path.name))
+        row = {} if about is None else about.get(name or without_suffix(path.name))
         if row is None:
             raise InputError(f"{folders.subjects}: no row about the scan {name!r} of {folders.low_dose}")
         split = row.get("split", "").lower() or "test"
         if split not in by_split:
             unused.append(LeftOut(str(path), f"split '{printable(split)}'"))
             continue
-        subject = row.get("subject") or name or volume_formats.stem_of(path.name)
+        subject = row.get("subject") or name or without_suffix(path.name)
         dose, normal = _dose_of(row, folders.subjects), None
         if folders.normal_dose is not None:
-            normal = _partner(normal_doses, [row.get("normal_dose"), name, subject], name or subject, folders)
+            stated = without_suffix(row.get("normal_dose", ""))
+            normal = _partner(normal_doses, stated, (name, subject), folders)
         scan = ComparedScan(
             name, subject, path, normal, tracer=row.get("tracer", ""), scanner=row.get("scanner", ""),
             dose=dose, arrays=folders.arrays,
@@ -145,12 +146,23 @@ def _named_scans(path: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
     return dict(zip(names, found.scans, strict=True)), found.notices
 
 
-def _partner(normal_doses: dict[str, Path], names: list[str | None], scan: str, folders: UserFolders) -> Path:
-    """The normal dose with the first of some names, or the only one where both paths are single scans."""
-    if "" in normal_doses:
-        return normal_doses[""]
+def _partner(normal_doses: dict[str, Path], stated: str, names: tuple[str, str], folders: UserFolders) -> Path:
+    """The normal dose with the name that the table states, and no other; without one that of a single scan, or the
+    first with the scan's own name or the subject's. names: these two, of which the first may be empty.
+    """
+    only, scan = normal_doses.get(""), names[0] or names[1]
+    if stated:
+        named = normal_doses if only is None else {without_suffix(only.name): only}
+        if stated not in named:
+            raise InputError(
+                f"{folders.normal_dose}: no normal dose '{printable(stated)}', which {folders.subjects} names for the"
+                f" scan {scan!r}; correct its column normal_dose"
+            )
+        return named[stated]
+    if only is not None:
+        return only
     for name in names:
-        if name and name in normal_doses:
+        if name in normal_doses:
             return normal_doses[name]
     raise InputError(
         f"{folders.normal_dose}: no normal dose for the scan {scan!r}; give it that name, name it in the column"
@@ -166,7 +178,7 @@ def _read_about(path: Path) -> dict[str, dict[str, str]]:
         raise InputError(f"{path}: no column 'scan'; it names each scan as its file or folder is called")
     about: dict[str, dict[str, str]] = {}
     for row in rows:
-        name = volume_formats.stem_of(row["scan"])
+        name = without_suffix(row["scan"])
         if about.setdefault(name, row) != row and name:
             raise InputError(f"{path}: two rows about the scan '{printable(name)}' differ; leave one of them")
     return about

@@ -129,11 +129,12 @@ def names_of(scans: tuple[Path, ...], root: Path) -> list[str]:
     for scan, own in zip(scans, parts, strict=True):
         length = next((n for n in range(1, len(own)) if sum(other[:n] == own[:n] for other in parts) == 1), len(own))
         name = "/".join(own[:length])
-        named.append(_without_suffix(name) if length == len(own) and not scan.is_dir() else name)
+        named.append(without_suffix(name) if length == len(own) and not scan.is_dir() else name)
     return named
 
 
-def _without_suffix(name: str) -> str:
+def without_suffix(name: str) -> str:
+    """The name of a scan's file as `names_of` gives it: without the suffix of its format, or of an archive."""
     return name[: -len(".zip")] if name.lower().endswith(".zip") else volume_formats.stem_of(name)
 
 

@@ -158,11 +158,11 @@ def test_a_table_says_who_and_at_which_dose(images, tmp_path):
     for tag in ("d20", "d4"):
         save_nifti(tmp_path / "low" / f"anna_{tag}.nii.gz", own["low"])
     save_nifti(tmp_path / "low" / "bert_d4.nii.gz", images["bert"]["low"])
-    for name, images_of_one in images.items():
-        save_nifti(tmp_path / "normal" / f"{name}.nii.gz", images_of_one["normal"])
+    for name in ("anna", "anna_d4", "bert"):  # what the table states goes before the scan's own name
+        save_nifti(tmp_path / "normal" / f"{name}.nii.gz", images[name[:4]]["normal"])
     table = tmp_path / "about.csv"
     table.write_text(
-        "scan,subject,tracer,dose,normal_dose,split\nanna_d20,A,fdg,1/20,anna,\nanna_d4,A,fdg,0.25,anna,test\n"
+        "scan,subject,tracer,dose,normal_dose,split\nanna_d20,A,fdg,1/20,anna,\nanna_d4,A,fdg,0.25,anna.nii.gz,test\n"
         "bert_d4,B,fdg,1/4,bert,validation\n"
     )
     compared, tuning, _ = scans_of_folders(UserFolders(tmp_path / "low", tmp_path / "normal", table))
@@ -172,13 +172,30 @@ def test_a_table_says_who_and_at_which_dose(images, tmp_path):
     assert [scan.subject for scan in tuning] == ["B"]
 
 
+@pytest.mark.parametrize("stated", ["full", "full.nii.gz"])
+def test_a_single_normal_dose_may_be_named_in_the_table_and_must_be_it(images, tmp_path, stated):
+    save_nifti(tmp_path / "low.nii.gz", images["anna"]["low"])
+    save_nifti(tmp_path / "full.nii.gz", images["anna"]["normal"])
+    table = tmp_path / "about.csv"
+    table.write_text(f"scan,normal_dose\nlow,{stated}\n")
+    ((scan,), _, _) = scans_of_folders(UserFolders(tmp_path / "low.nii.gz", tmp_path / "full.nii.gz", table))
+    assert scan.normal_dose == tmp_path / "full.nii.gz"
+    table.write_text("scan,normal_dose\nlow,other\n")
+    with pytest.raises(InputError, match=r"no normal dose 'other', which .* names for the scan 'low'"):
+        scans_of_folders(UserFolders(tmp_path / "low.nii.gz", tmp_path / "full.nii.gz", table))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("subject\nA\n", "no column 'scan'"),
         ("scan\nbert\n", "no row about the scan 'anna'"),
         ("scan,dose\nanna,few\n", "the dose 'few' is no fraction"),
-        ("scan,normal_dose\nanna,carl\n", "no normal dose for the scan 'anna'"),
+        ("scan\nanna\n", "no normal dose for the scan 'anna'; give it that name"),
+        (
+            "scan,normal_dose,subject\nanna,carl,bert\n",
+            r"no normal dose 'carl', which .*about.csv names for the scan 'anna'; correct its column normal_dose",
+        ),
         ("scan,subject,normal_dose,split\nanna,,bert,validation\n", "holds no scan to compare"),
     ],
 )
