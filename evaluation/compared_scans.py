@@ -1,6 +1,5 @@
 """The scans of a comparison, from a virtual trial or from a user's folders, and their images."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -99,7 +98,7 @@ def scans_of_trial(folder: Path, split: str, doses: Sequence[float] | None = Non
 
 
 def scans_of_folders(folders: UserFolders) -> tuple[list[ComparedScan], list[ComparedScan], tuple[str, ...]]:
-    """A user's scans to compare, those for tuning filters, and notices on files that were left out.
+    """A user's scans to compare, those for tuning filters, and notices on files and rows that were left out.
 
     Without a table each scan is a subject of its own, all are compared, and normal doses have the same names. With one,
     each scan must have a row: `scan` (its name below the folder), and as far as known `subject`, `tracer`, `scanner`,
@@ -129,6 +128,9 @@ def scans_of_folders(folders: UserFolders) -> tuple[list[ComparedScan], list[Com
             dose=dose, arrays=folders.arrays,
         )  # fmt: skip
         by_split[split].append(scan)
+    present = {name or without_suffix(path.name) for name, path in low_doses.items()}
+    absent = [folders.low_dose / name for name in about or () if name and name not in present]
+    unused += [LeftOut(str(path), f"a row of {folders.subjects}, but no such scan") for path in absent]
     if not by_split["test"]:
         raise InputError(f"{folders.low_dose}: holds no scan to compare, of the split test")
     return by_split["test"], by_split["validation"], (*notices, *others, *left_out(unused, folders.low_dose))
@@ -190,8 +192,10 @@ def _dose_of(row: dict[str, str], table: Path | None) -> float | None:
     if not text:
         return None
     dose = number_of(text.replace(",", "."))  # a decimal comma, beside semicolons
-    if math.isnan(dose):
-        raise InputError(f"{table}: the dose '{printable(text)}' is no fraction such as 1/20")
+    if not 0 < dose <= 1:  # NaN included
+        raise InputError(
+            f"{table}: the dose '{printable(text)}' is no fraction of the normal dose; write 1/20 for a twentieth of it"
+        )
     return dose
 
 

@@ -190,7 +190,10 @@ def test_a_single_normal_dose_may_be_named_in_the_table_and_must_be_it(images, t
     [
         ("subject\nA\n", "no column 'scan'"),
         ("scan\nbert\n", "no row about the scan 'anna'"),
-        ("scan,dose\nanna,few\n", "the dose 'few' is no fraction"),
+        ("scan,dose\nanna,few\n", "the dose 'few' is no fraction of the normal dose; write 1/20 for a twentieth of it"),
+        ("scan,dose\nanna,20\n", "the dose '20' is no fraction"),
+        ("scan,dose\nanna,-1/4\n", "the dose '-1/4' is no fraction"),
+        ("scan,dose\nanna,0\n", "the dose '0' is no fraction"),
         ("scan\nanna\n", "no normal dose for the scan 'anna'; give it that name"),
         (
             "scan,normal_dose,subject\nanna,carl,bert\n",
@@ -252,6 +255,16 @@ def test_a_spreadsheet_s_table_is_read_and_other_splits_are_left_out(three_scans
     assert (compared.name, compared.dose) == ("anna", 0.05)
     assert (tuning.name, tuning.dose) == ("bert", 0.25)
     assert notices == ("left out (split 'train'): carl.nii.gz",)
+
+
+def test_rows_about_scans_that_are_not_there_are_named(three_scans, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("scan,dose\nanna,1\nbert,1/4\ncarl,\ndora.nii.gz,1/4\nemil,1/4\n")
+    compared, _, notices = scans_of_folders(UserFolders(three_scans, subjects=table))
+    assert [scan.dose for scan in compared] == [1, 0.25, None]
+    assert notices == (f"left out (a row of {table}, but no such scan): dora, emil",)
+    table.write_text("scan\nanna.nii.gz\n")
+    assert scans_of_folders(UserFolders(three_scans / "anna.nii.gz", subjects=table))[2] == ()
 
 
 def test_two_rows_that_contradict_each_other_are_refused(three_scans, tmp_path):
