@@ -23,6 +23,18 @@ NORMAL_DOSE = "normal dose"
 PLOTS = (("psnr_normal", "volume"), ("suv_peak_bias_normal", LESIONS))
 
 
+def page_names(scans: Sequence[ComparedScan]) -> list[str]:
+    """The file name of each scan's page: its subject and dose, and its own name where several share these."""
+    names = []
+    for scan in scans:
+        dose = "" if scan.dose is None else f"_{dose_text(scan.dose).replace('/', '-')}"
+        names.append(f"report_{scan.subject.replace('/', '_')}{dose}")
+    return [
+        f"{name}.html" if names.count(name) == 1 else f"{name}_{scan.name.replace('/', '_')}.html"
+        for name, scan in zip(names, scans, strict=True)
+    ]
+
+
 def write_case_page(path: Path, scan: ComparedScan, compared: Compared) -> None:
     """Write the page on one scan."""
     examination = open_examination(scan)
@@ -34,13 +46,15 @@ def write_case_page(path: Path, scan: ComparedScan, compared: Compared) -> None:
     layout = shown_images.viewer(images)
     texts = layout.pop("texts")
     own = [row for row in compared.rows if row.subject == scan.subject]
-    here = [row for row in own if row.dose == scan.dose]
+    here = compared.rows_of(scan)
     columns = [column for column in COLUMNS if any((row.metric, row.region) == column for row in here)]
     dose = None if scan.dose is None else dose_text(scan.dose)
+    alike = [one for one in compared.comparison.scans if (one.subject, one.dose) == (scan.subject, scan.dose)]
+    called = f" ({scan.name})" if len(alike) > 1 else ""
     known = {"tracer": scan.tracer, "scanner": scan.scanner, "dose": dose}
     against = [] if examination.normal_dose is None else [(image, images[-1]) for image in images[:-1]]
     content = {
-        "title": f"Comparison: {scan.subject}" + ("" if dose is None else f" at {dose} of the dose"),
+        "title": f"Comparison: {scan.subject}" + ("" if dose is None else f" at {dose} of the dose") + called,
         "about": [(name, value) for name, value in known.items() if value],
         "neck_mm": 0.0,
         "projections": shown_images.projection_rows(images, against),

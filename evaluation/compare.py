@@ -15,14 +15,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from evaluation.case_page import write_case_page
+from evaluation.case_page import page_names, write_case_page
 from evaluation.challenge_table import format_challenge
 from evaluation.compared_files import UNITS
 from evaluation.compared_scans import (
     Arrays,
     ComparedScan,
     UserFolders,
-    dose_text,
     scans_of_folders,
     scans_of_trial,
 )
@@ -126,8 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with tqdm(total=comparison.steps(), unit="step", desc="comparing", disable=quiet) as progress:
             parameters, tuned = tune_filters(comparison, progress.update)
             parameters = communicator().bcast(parameters)
-            rows = measure_all(comparison, parameters, progress.update)
-        on_root(write_results, Compared(comparison, parameters, rows), tuned, flags.methods)
+            by_scan = measure_all(comparison, parameters, progress.update)
+        on_root(write_results, Compared(comparison, parameters, by_scan), tuned, flags.methods)
 
 
 def create_parser() -> Parser:
@@ -230,11 +229,10 @@ def write_results(compared: Compared, tuned: Sequence[dict[str, object]], flags:
     print(text, end="")
     save_dose_plots(out / "against_dose.png", summaries)
     save_bland_altman(out / "bland_altman.png", rows)
-    for scan in shown_scans(comparison.scans, flags.report):
-        dose = "" if scan.dose is None else f"_{dose_text(scan.dose).replace('/', '-')}"
-        page = out / f"report_{scan.subject.replace('/', '_')}{dose}.html"
-        write_case_page(page, scan, compared)
-        print(f"page: {page}")
+    shown = shown_scans(comparison.scans, flags.report)
+    for scan, name in zip(shown, page_names(shown), strict=True):
+        write_case_page(out / name, scan, compared)
+        print(f"page: {out / name}")
 
 
 def write_csv(path: Path, lines: Sequence[dict[str, object]]) -> None:

@@ -68,11 +68,20 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison that has been made: the filters' parameters and every number."""
+    """A comparison that has been made: the filters' parameters, and the numbers of each scan."""
 
     comparison: Comparison
     parameters: Parameters
-    rows: Sequence[Row]
+    by_scan: Sequence[Sequence[Row]]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Every number, in the order of the scans."""
+        return [row for own in self.by_scan for row in own]
+
+    def rows_of(self, scan: ComparedScan) -> Sequence[Row]:
+        """The numbers of a scan, of which the rows only say the subject and the dose."""
+        return self.by_scan[self.comparison.scans.index(scan)]
 
     def images_of(self, scan: ComparedScan, examination: Examination) -> dict[str, np.ndarray]:
         """Every image of a scan by name, float32 [X, Y, Z] in SUV."""
@@ -150,8 +159,8 @@ def filter_input(examination: Examination) -> FilterInput:
     return FilterInput(low_dose.data, low_dose.voxel_mm, noise_level(low_dose.data))
 
 
-def measure_all(comparison: Comparison, parameters: Parameters, step: Callable[[], None]) -> list[Row]:
-    """All metrics of all images of all scans, in the order of the scans, on rank 0; empty elsewhere.
+def measure_all(comparison: Comparison, parameters: Parameters, step: Callable[[], None]) -> list[list[Row]]:
+    """All metrics of all images of each scan, in the order of the scans, on rank 0; empty elsewhere.
 
     parameters: of the filters, on every rank. All ranks call this together.
     """
@@ -162,7 +171,7 @@ def measure_all(comparison: Comparison, parameters: Parameters, step: Callable[[
         on_result=found.__setitem__,
         on_step=step,
     )
-    return [row for number in sorted(found) for row in found[number]]
+    return [found[number] for number in sorted(found)]
 
 
 @dataclass(eq=False)

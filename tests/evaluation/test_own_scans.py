@@ -153,6 +153,20 @@ def test_without_normal_doses_only_what_needs_none_is_measured(images, tmp_path)
     assert not [key for key in found if key[2].endswith(("_normal", "_truth")) or key[2] == "psnr_published"]
 
 
+def test_two_scans_of_a_subject_at_one_dose_have_a_page_each(images, tmp_path):
+    for scan, own in zip(("rest", "stress"), images.values(), strict=True):
+        for kind, data in own.items():
+            save_nifti(tmp_path / kind / f"{scan}.nii.gz", data)
+    (tmp_path / "about.csv").write_text("scan,subject\nrest,anna\nstress,anna\n")
+    given = ("--method", f"ours={tmp_path / 'ours'}", "--report", "anna", "--subjects", tmp_path / "about.csv")
+    compare(tmp_path, *given, low_dose=tmp_path / "low", normal_dose=tmp_path / "normal")
+    pages = {path.name: path.read_text() for path in (tmp_path / "out").glob("*.html")}
+    assert sorted(pages) == ["report_anna_rest.html", "report_anna_stress.html"]
+    for page, scan, name in zip(sorted(pages), ("rest", "stress"), images, strict=True):
+        assert f"Comparison: anna ({scan})" in pages[page]
+        assert f"<td>{expected(images, name, 'ours'):.2f}</td>" in pages[page]
+
+
 def test_a_table_says_who_and_at_which_dose(images, tmp_path):
     own = images["anna"]
     for tag in ("d20", "d4"):
