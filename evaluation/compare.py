@@ -52,6 +52,7 @@ from guided_diffusion.pet.grid import DEFAULT_VOXEL_MM
 from guided_diffusion.pet.text import number_of
 
 KEPT = "measured"
+FILTERS_NAME, DOSES_NAME, BLAND_ALTMAN_NAME = "filters.csv", "against_dose.png", "bland_altman.png"
 
 
 @dataclass(frozen=True)
@@ -215,20 +216,23 @@ def write_results(compared: Compared, tuned: Sequence[dict[str, object]], flags:
     comparison, rows, out = compared.comparison, compared.rows, flags.out
     if not rows:
         raise InputError("without normal doses there is nothing to measure: no uniform tissue, no focus")
+    for name in (FILTERS_NAME, DOSES_NAME, BLAND_ALTMAN_NAME):  # of an earlier run, and not written by every one
+        if (out / name).is_file():
+            (out / name).unlink()
     against = flags.against or comparison.methods[0].name
     summaries = with_tests(summarise(rows), against, COLUMNS)
     write_rows(out / "numbers.csv", rows)
     write_csv(out / "summary.csv", [as_line(one) for one in summaries])
     if tuned:
-        write_csv(out / "filters.csv", tuned)
+        write_csv(out / FILTERS_NAME, tuned)
     targets = format_targets(rows, [method.name for method in comparison.methods])
     parts = [targets, format_challenge(rows), format_markdown(summaries, against)]
     text = "\n".join(part for part in parts if part)
     write_text(out / "table.md", text)
     write_text(out / "table.tex", format_latex(summaries, against))
     print(text, end="")
-    save_dose_plots(out / "against_dose.png", summaries)
-    save_bland_altman(out / "bland_altman.png", rows)
+    save_dose_plots(out / DOSES_NAME, summaries)
+    save_bland_altman(out / BLAND_ALTMAN_NAME, rows)
     shown = shown_scans(comparison.scans, flags.report)
     for scan, name in zip(shown, page_names(shown), strict=True):
         write_case_page(out / name, scan, compared)

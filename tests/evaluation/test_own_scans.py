@@ -167,6 +167,17 @@ def test_two_scans_of_a_subject_at_one_dose_have_a_page_each(images, tmp_path):
         assert f"<td>{expected(images, name, 'ours'):.2f}</td>" in pages[page]
 
 
+def test_what_a_run_does_not_write_does_not_stay_from_an_earlier_one(images, tmp_path):
+    save_nifti(tmp_path / "low.nii.gz", images["anna"]["low"])
+    save_nifti(tmp_path / "ours" / "result.nii.gz", images["anna"]["ours"])
+    (tmp_path / "out").mkdir()
+    for name in ("filters.csv", "against_dose.png", "bland_altman.png", "notes.txt"):
+        (tmp_path / "out" / name).write_text("earlier")
+    compare(tmp_path, "--method", f"ours={tmp_path / 'ours'}", low_dose=tmp_path / "low.nii.gz")
+    files = {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert files - {".lock"} == {"notes.txt", "numbers.csv", "summary.csv", "table.md", "table.tex"}
+
+
 def test_a_table_says_who_and_at_which_dose(images, tmp_path):
     own = images["anna"]
     for tag in ("d20", "d4"):
