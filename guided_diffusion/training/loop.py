@@ -21,7 +21,7 @@ from guided_diffusion import logger
 from guided_diffusion.checkpoints import StateDict, save_checkpoint, save_plain
 from guided_diffusion.config import Header
 from guided_diffusion.dist_util import communicator, on_root, raise_together
-from guided_diffusion.errors import InputError
+from guided_diffusion.errors import Failure, InputError
 from guided_diffusion.image_datasets import CropSource
 from guided_diffusion.machine.half_precision import has_bfloat16
 from guided_diffusion.methods.registry import METHODS
@@ -191,6 +191,23 @@ class TrainingRun:
         score = self._last_score = self._score(average)
         about = {"step": self.step, "minutes": self.minutes, "ema_rate": rate}
         self._validations.add(about | {name: value for name, value in vars(score).items() if name != "example"})
+        better = score.psnr_denoised > self.best
+        logger.log(
+            f"step {self.step}: validation PSNR {score.psnr_denoised:.2f} dB, SSIM {score.ssim_denoised:.4f};"
+            f" low dose {score.psnr_low_dose:.2f} dB, {score.ssim_low_dose:.4f}"
+            + ("; the best so far" if better else "")
+        )
+        try:
+            self._draw(score)
+            if better:
+                save_checkpoint(ema_path(self.folder, rate, "best"), average, self._header(rate, score))
+                self.best = score.psnr_denoised
+        except (Failure, InputError) as error:
+            # As on a full disk. The steps since the last save would be lost.
+            logger.log(f"notice: training goes on to its next save, although: {error}")
+
+    def _draw(self, score: Score) -> None:
+        """Write the run's pictures."""
         draw_curves(self.folder / "curves.png", self._progress.read(), self._validations.read())
         draw_example(
             self.folder / "validation_slice.png",
@@ -199,15 +216,6 @@ class TrainingRun:
             self.settings.preprocessing.voxel_mm,
             f"step {self.step}",
         )
-        better = score.psnr_denoised > self.best
-        logger.log(
-            f"step {self.step}: validation PSNR {score.psnr_denoised:.2f} dB, SSIM {score.ssim_denoised:.4f};"
-            f" low dose {score.psnr_low_dose:.2f} dB, {score.ssim_low_dose:.4f}"
-            + ("; the best so far" if better else "")
-        )
-        if better:
-            self.best = score.psnr_denoised
-            save_checkpoint(ema_path(self.folder, rate, "best"), average, self._header(rate, score))
 
     def _score(self, weights: StateDict) -> Score:
         """The validator's score of a copy of the network with these weights, in the precision that inference uses."""

@@ -1,8 +1,10 @@
 """What a training run starts from, and the tables in its folder."""
 
 import csv
+import errno
 import io
 import itertools
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +158,7 @@ class ProgressTable:
     def __init__(self, path: Path, columns: Iterable[str], step: int):
         self._path = path
         self._columns = list(columns)
+        self._lacks_rows = False
         kept = [row for row in self.read() if int(row["step"]) <= step]
         with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns, lineterminator="\n", extrasaction="ignore")
@@ -179,10 +182,32 @@ class ProgressTable:
         return whole
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append a row; columns that it lacks stay empty, numbers keep six digits."""
+        """Append a row; columns that it lacks stay empty, numbers keep six digits.
+
+        A row that cannot be written, as on a full disk, is left out, with a notice the first time: steps since the last
+        save would be lost if it ended the run.
+        """
         rounded = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
-        with open(self._path, "a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(rounded)
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self._columns, lineterminator="\n").writerow(rounded)
+        try:
+            _append(self._path, text.getvalue().encode())
+        except OSError as error:
+            if not self._lacks_rows:
+                self._lacks_rows = True
+                logger.log(
+                    f"notice: {self._path}: {error.strerror}; rows are left out, and training goes on: make room before"
+                    " the next save"
+                )
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Append to a file everything or, as an OSError says, nothing: after half a row no other could be read."""
+    with open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        if file.write(content) < len(content):
+            file.truncate(before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _is_whole(row: dict[str | None, Any]) -> bool:

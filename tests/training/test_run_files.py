@@ -1,5 +1,10 @@
 """What training leaves behind: headers, the best average, validation."""
 
+import errno
+import os
+import resource
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
@@ -9,7 +14,7 @@ from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import sha256_of
 from guided_diffusion.image_datasets import CropSource, find_pairs
-from guided_diffusion.training.run_files import find_start
+from guided_diffusion.training.run_files import ProgressTable, find_start
 from tests.training_runs import TINY, assert_same_weights, rows, run
 
 
@@ -82,3 +87,50 @@ class TestFiles:
             run(data_dir, tmp_path / name, max_steps=1, validation_interval=1, **flags)
         one, other = (rows(tmp_path / name / "validation.csv")[0] for name in ("manifest", "folder"))
         assert one["psnr_denoised"] == other["psnr_denoised"]
+
+
+class TestFullDisk:
+    """A disk that fills up between two saves: what was learned since the last one must not be lost."""
+
+    def test_rows_that_do_not_fit_are_left_out_whole_with_one_notice(self, tmp_path, caplog):
+        table = ProgressTable(tmp_path / "progress.csv", ("step", "loss"), 0)
+        table.add({"step": 1, "loss": 0.5})
+        before = (tmp_path / "progress.csv").read_bytes()
+        with caplog.at_level("INFO", "guided_diffusion"), largest_file(len(before) + 3):
+            table.add({"step": 2, "loss": 0.25})
+            table.add({"step": 3, "loss": 0.125})
+        assert (tmp_path / "progress.csv").read_bytes() == before
+        (notice,) = [record.message for record in caplog.records]
+        assert notice.startswith(f"notice: {tmp_path}/progress.csv: No space left on device; rows are left out")
+        table.add({"step": 4, "loss": 0.0625})
+        assert table.read() == [{"step": "1", "loss": "0.5"}, {"step": "4", "loss": "0.0625"}]
+
+    def test_training_goes_on_to_its_next_save(self, data_dir, tmp_path, monkeypatch, caplog):
+        flags = {"max_steps": 4, "validation_interval": 2, "validation_crops": 1, "save_interval": 4}
+        run(data_dir, tmp_path / "roomy", **flags)
+
+        def full(*_anything):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr("guided_diffusion.training.run_files._append", full)
+        monkeypatch.setattr("guided_diffusion.training.run_pictures.Figure.savefig", lambda *_, **__: full())
+        with caplog.at_level("INFO", "guided_diffusion"):
+            run(data_dir, tmp_path / "full", **flags)
+        assert_same_weights(tmp_path / "full" / "model000004.pt", tmp_path / "roomy" / "model000004.pt")
+        assert rows(tmp_path / "full" / "progress.csv") == []
+        assert not (tmp_path / "full" / "ema_0.9_best.pt").exists()
+        notices = [record.message for record in caplog.records if record.message.startswith("notice")]
+        assert [notice.split(":")[1].rpartition("/")[2] for notice in notices[:2]] == ["progress.csv", "validation.csv"]
+        assert len(notices) == 4  # and one per validation, about its pictures
+        assert "training goes on to its next save, although: cannot write" in notices[-1]
+
+
+@contextmanager
+def largest_file(size):
+    """Within the block, no file of this process grows beyond a size in bytes, as on a disk that is full then."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
