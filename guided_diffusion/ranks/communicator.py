@@ -1,4 +1,4 @@
-"""The communicator of the ranks: mpi4py's world or, without an MPI library, a world of one rank.
+"""The communicator of the ranks: mpi4py's world or, without a launcher or an MPI library, a world of one rank.
 
 All MPI calls go through `communicator()`. Code that waits for other ranks uses `wait_until`, which does not occupy a
 core that they may need.
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.ranks.launchers import how_to_start, launch
-from guided_diffusion.ranks.mpi_segments import remove_names, remove_namesakes
+from guided_diffusion.ranks.launchers import how_to_start, launch, may_be_a_rank, ranks_of_mpich
+from guided_diffusion.ranks.mpi_segments import lacking_shared_memory, remove_names, remove_namesakes
 
 T = TypeVar("T")
 
@@ -45,14 +45,23 @@ class LaunchError(InputError):
 
 @functools.cache
 def communicator() -> Any:
-    """mpi4py's COMM_WORLD, or a `SingleRank` where mpi4py or an MPI library is missing.
+    """mpi4py's COMM_WORLD, or a `SingleRank` where no launcher, no mpi4py or no MPI library is found.
 
-    The first call starts MPI, which waits for all ranks.
+    The first call starts MPI, which waits for all ranks. A process without a launcher does not start it: MPI libraries
+    abort where a container gives them no shared memory.
 
     Raises LaunchError if a launcher started several ranks that cannot reach each other: each would do the whole job.
     """
     _forget_closed_connection()
+    if not may_be_a_rank(os.environ):
+        return SingleRank()
     found = launch(os.environ)
+    if (ranks := ranks_of_mpich(os.environ)) and (reason := lacking_shared_memory(ranks)) is not None:
+        raise LaunchError(
+            f"MPI needs shared memory: {reason}; start the container with --shm-size 1g or --ipc=host (apptainer:"
+            " --bind /dev/shm), or one process without a launcher",
+            found.rank if found else 0,
+        )
     remove_namesakes()
     try:
         from mpi4py import MPI

@@ -64,6 +64,21 @@ def launch(environment: Mapping[str, str]) -> Launch | None:
     return _several(environment, (*_OTHER_LAUNCHERS, _SLURM)) or _by_rank_alone(environment)
 
 
+def may_be_a_rank(environment: Mapping[str, str]) -> bool:
+    """Whether some launcher, one that is not known here too, may have started this process, alone or with others.
+
+    Rank 0 of several does not differ from a process that is alone where only the rank is stated, as by PMIx.
+    """
+    of_ranks = {name for _, name in _RANKS_ALONE}
+    stated = [name for name in environment if _number(environment, name) is not None]
+    return launch(environment) is not None or any("RANK" in name or name in of_ranks for name in stated)
+
+
+def ranks_of_mpich(environment: Mapping[str, str]) -> int:
+    """The ranks on this node that MPICH's own launcher, or Intel's, says it has started; 0 if it started none."""
+    return _number(environment, "MPI_LOCALNRANKS") or 0 if environment.get("PMI_RANK") else 0
+
+
 def how_to_start(found: Launch) -> str:
     """Advice for starting processes so that they form one group, where those of a launch cannot."""
     if any(found.launcher == launcher for launcher, *_ in _OTHER_LAUNCHERS):

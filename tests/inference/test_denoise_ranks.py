@@ -56,10 +56,10 @@ def test_every_number_of_ranks_gives_the_same_bits(small, tmp_path):
 
 
 def block_mpi4py(folder) -> dict:
-    """A folder in which mpi4py cannot be imported, as where there is no MPI library."""
+    """A folder in which mpi4py cannot be imported, as where there is no MPI library, and a rank that would need it."""
     (folder / "mpi4py").mkdir()
     (folder / "mpi4py" / "__init__.py").write_text("raise ImportError('no MPI here')\n")
-    return {"path": folder}
+    return {"path": folder, "LOCAL_RANK": "0"}
 
 
 def test_runs_without_an_mpi_library(small, tmp_path):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from guided_diffusion.ranks.launchers import Launch, how_to_start, launch
+from guided_diffusion.ranks.launchers import Launch, how_to_start, launch, may_be_a_rank
 from tests.denoising import arguments_of
 from tests.mpi import ROOT, run_script
 
@@ -52,6 +52,39 @@ def test_one_of_several(environment, size, rank):
 @pytest.mark.parametrize("environment", ALONE)
 def test_alone(environment):
     assert launch(environment) is None
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        *(environment for environment, *_ in SEVERAL),
+        # The first of several, as far as can be told.
+        {"PMIX_RANK": "0"},
+        {"PALS_RANKID": "0"},
+        {"ALPS_APP_PE": "0"},
+        {"MPIRANK": "0"},  # of a launcher that is not known
+    ],
+)
+def test_a_process_that_a_launcher_may_have_started_is_a_rank(environment):
+    assert may_be_a_rank(environment)
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"PMI_RANK": ""}, {"RANKING": "high"}, {"SLURM_JOB_ID": "7"}, {"I_MPI_ROOT": "/opt/mpi"}]
+)
+def test_without_a_launcher_there_are_no_ranks(environment):
+    assert not may_be_a_rank(environment)
+
+
+def test_a_process_without_a_launcher_does_not_start_mpi():
+    """It would need shared memory, which a container may lack."""
+    code = (
+        "import sys; from guided_diffusion.ranks.communicator import communicator;"
+        " print(communicator().size, 'mpi4py' in sys.modules)"
+    )
+    alone = {name: value for name, value in os.environ.items() if "RANK" not in name}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=alone, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "1 False", done.stderr
 
 
 def test_advice_names_a_way_that_works():
