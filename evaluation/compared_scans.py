@@ -28,7 +28,7 @@ from guided_diffusion.pet.grid import (
 )
 from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 from guided_diffusion.pet.plausibility import check_normalised, check_suv
-from guided_diffusion.pet.text import number_of, printable
+from guided_diffusion.pet.text import number_of_cell, printable
 from guided_diffusion.pet.trial_manifest import Case, read_cases
 from guided_diffusion.pet.volume import load_volume
 
@@ -191,7 +191,7 @@ def _dose_of(row: dict[str, str], table: Path | None) -> float | None:
     text = row.get("dose", "")
     if not text:
         return None
-    dose = number_of(text.replace(",", "."))  # a decimal comma, beside semicolons
+    dose = number_of_cell(text)
     if not 0 < dose <= 1:  # NaN included
         raise InputError(
             f"{table}: the dose '{printable(text)}' is no fraction of the normal dose; write 1/20 for a twentieth of it"

@@ -26,8 +26,8 @@ from guided_diffusion.pet.formats.arrays import load_npz, map_npz, read_dose
 from guided_diffusion.pet.hot_spots import hot_spots
 from guided_diffusion.pet.normalisation import BODY_SUV, normalise
 from guided_diffusion.pet.pair_checks import check_pair
-from guided_diffusion.pet.text import number_of, printable
-from guided_diffusion.pet.trial_manifest import CLEAN_SHARE, MANIFEST, file_of, is_trial, read_manifest
+from guided_diffusion.pet.text import number_of_cell, printable
+from guided_diffusion.pet.trial_manifest import CLEAN_SHARE, MANIFEST, file_of, is_trial, read_manifest, share_of
 
 # Crops are centred within cells of this many voxels a side.
 CELL = 8
@@ -99,8 +99,8 @@ def _pairs_of_manifest(folder: Path, split: str, voxel_mm: Sequence[float]) -> l
         if own != split:
             continue
         _check_voxel_size(row["voxel_mm"], voxel_mm, manifest)
-        dose = _as_text(_share(row["dose"], "dose", manifest) if row["dose"] else None)
-        clean = _share(row.get(CLEAN_SHARE) or "0", CLEAN_SHARE, manifest)
+        dose = _as_text(share_of(folder, row["dose"], "dose") if row["dose"] else None)
+        clean = share_of(folder, row.get(CLEAN_SHARE) or "0", CLEAN_SHARE)
         pairs.append(Pair(file_of(folder, row, "pair"), row["subject"], dose, 1 - clean))
     if split == "train" and not pairs:
         raise InputError(f"{manifest}: no row has the split 'train'")
@@ -114,22 +114,9 @@ def _as_text(dose: float | None) -> str:
     return "" if dose is None else np.format_float_positional(dose, trim="-")
 
 
-def _share(text: str, column: str, manifest: Path) -> float:
-    """A number of the manifest, from 0 to 1."""
-    share = _number(text)
-    if not 0 <= share <= 1:
-        raise InputError(f"{manifest}: {column} '{printable(text)}' is no number from 0 to 1, such as 0.05 or 1/20")
-    return share
-
-
-def _number(text: str) -> float:
-    """A number as a spreadsheet may write it: 0.05, 0,05 or 1/20; NaN for another text."""
-    return number_of(text.replace(",", "."))
-
-
 def _check_voxel_size(text: str, expected: Sequence[float], manifest: Path) -> None:
     """A manifest gives one size for all axes."""
-    size = _number(text)
+    size = number_of_cell(text)
     if math.isnan(size):
         raise InputError(f"{manifest}: voxel_mm '{printable(text)}' is not a number")
     if not np.allclose(size, expected, rtol=1e-3):

@@ -196,7 +196,7 @@ class TestDataSets:
         with pytest.raises(InputError, match="clean_share '2' is no number from 0 to 1"):
             find_pairs(tmp_path, "train", (3.3,) * 3)
         manifest.write_text(f"{columns}x,5%,train,3.3,a.npz,1\n")
-        with pytest.raises(InputError, match=r"dose '5%' is no number from 0 to 1, such as 0\.05 or 1/20"):
+        with pytest.raises(InputError, match=r"dose '5%' is no number above 0 to 1, such as 0\.05 or 1/20"):
             find_pairs(tmp_path, "train", (3.3,) * 3)
 
     def test_manifest_with_another_voxel_size(self, tmp_path):

@@ -24,3 +24,8 @@ def number_of(text: str) -> float:
     except (ValueError, ZeroDivisionError):
         return math.nan
     return number if math.isfinite(number) else math.nan
+
+
+def number_of_cell(text: str) -> float:
+    """The number of a table's cell as a spreadsheet may have saved it: 0.05, 0,05 or 1/20; NaN for another text."""
+    return number_of(text.replace(",", "."))

@@ -9,7 +9,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.gate import open_regular
 from guided_diffusion.pet.csv_rows import read_csv_rows
 from guided_diffusion.pet.damage import damage_as
-from guided_diffusion.pet.text import printable
+from guided_diffusion.pet.text import number_of_cell, printable
 
 MANIFEST = "manifest.csv"
 MAX_HEADING_BYTES = 2**16
@@ -81,6 +81,17 @@ def file_of(folder: Path, row: dict[str, str], column: str) -> Path:
     return path
 
 
+def share_of(folder: Path, text: str, column: str) -> float:
+    """The number of a cell in a column of shares, from 0 to 1; a dose is above 0. Raises InputError for other text."""
+    share = number_of_cell(text)
+    if not 0 <= share <= 1 or (column == "dose" and share == 0):
+        least = "above 0 to 1" if column == "dose" else "from 0 to 1"
+        raise InputError(
+            f"{folder / MANIFEST}: {column} '{printable(text)}' is no number {least}, such as 0.05 or 1/20"
+        )
+    return share
+
+
 def read_cases(folder: Path) -> list[Case]:
     """Every case of a trial in the manifest's order.
 
@@ -90,11 +101,7 @@ def read_cases(folder: Path) -> list[Case]:
 
 
 def _case(folder: Path, row: dict[str, str]) -> Case:
-    try:
-        dose = float(row["dose"])
-    except ValueError:
-        shown = printable(row["dose"])
-        raise InputError(f"{folder / MANIFEST}: the dose '{shown}' is not a number") from None
+    dose = share_of(folder, row["dose"], "dose")
     files = {kind: file_of(folder, row, kind) for kind in ("low_dose", "normal_dose", "truth", "labels")}
     name = str(files["low_dose"].relative_to(folder.resolve())).removesuffix(".nii.gz")
     return Case(name, row["subject"], row["tracer"], row["scanner"], dose, row["split"], **files)

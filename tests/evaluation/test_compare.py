@@ -229,7 +229,7 @@ def test_results_that_are_missing_or_of_another_scan(compare, folders):
     [
         ("sub-0000/truth.nii.gz", "../../truth.nii.gz", "lies outside the data set"),
         ("sub-0000/truth.nii.gz", "sub-0000/none.nii.gz", "'sub-0000/none.nii.gz' is not there"),
-        ("0.05", "few", "the dose 'few' is not a number"),
+        ("0.05", "few", "dose 'few' is no number above 0 to 1"),
         ("tracer,", "", "no column 'tracer'"),
         (",test,", ",train,", "no subject has the split 'test'"),
     ],

@@ -54,3 +54,26 @@ def test_a_cell_that_names_no_file_is_refused_shortened(tmp_path, cell):
     with pytest.raises(InputError, match=r"manifest\.csv: the pair '[ax?b.]+' is no") as refusal:
         file_of(tmp_path, {"pair": cell}, "pair")
     assert len(str(refusal.value)) < 200 + len(str(tmp_path))
+
+
+def trial_of_one_case(folder, dose):
+    """A manifest with semicolons, as spreadsheets save it where commas are decimal points, and empty files."""
+    files = ("pair.npz", "low.nii.gz", "normal.nii.gz", "truth.nii.gz", "labels.nii.gz")
+    for name in files:
+        (folder / name).touch()
+    row = ["s", "1", "fdg", "mct", dose, "test", "5", *files]
+    (folder / "manifest.csv").write_text(";".join(MANIFEST_COLUMNS) + "\n" + ";".join(row) + "\n")
+
+
+@pytest.mark.parametrize(("text", "dose"), [("0.05", 0.05), ("0,05", 0.05), ("1/20", 0.05), ("1", 1)])
+def test_the_dose_of_a_case_is_read_as_that_of_a_pair(tmp_path, text, dose):
+    trial_of_one_case(tmp_path, text)
+    (case,) = read_cases(tmp_path)
+    assert case.dose == pytest.approx(dose)
+
+
+@pytest.mark.parametrize("text", ["20", "0", "-0.05", "5%", ""])
+def test_a_dose_that_is_no_fraction_of_the_normal_dose_is_refused(tmp_path, text):
+    trial_of_one_case(tmp_path, text)
+    with pytest.raises(InputError, match=rf"manifest\.csv: dose '{text}' is no number above 0 to 1, such as 0\.05"):
+        read_cases(tmp_path)
