@@ -217,9 +217,16 @@ class TestDataSets:
             find_pairs(folder, "train", (3.3,) * 3)
 
     def test_manifest_without_a_column(self, tmp_path):
-        self.write_manifest(tmp_path, [("s1", "train")], columns=("subject", "split"))
+        self.write_manifest(tmp_path, [("s1", "train", 3.3)], columns=("subject", "split", "voxel_mm"))
         with pytest.raises(InputError, match="no column 'dose'"):
             find_pairs(tmp_path, "train", (3.3,) * 3)
+
+    def test_a_table_of_others_beside_pairs_is_none_of_a_trial(self, tmp_path, caplog):
+        caplog.set_level(logging.INFO, "guided_diffusion")
+        write_pair(tmp_path / "a.npz", numbered())
+        self.write_manifest(tmp_path, [("a", 0.05, "test")], columns=("subject", "dose", "split"))
+        assert [pair.path for pair in find_pairs(tmp_path, "train", (3.3,) * 3)] == [tmp_path / "a.npz"]
+        assert caplog.messages == ["notice: left out (no .npz): manifest.csv"]
 
     def test_nothing_there(self, tmp_path):
         with pytest.raises(InputError, match="no such folder"):

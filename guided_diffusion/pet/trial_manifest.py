@@ -12,11 +12,14 @@ from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.text import number_of_cell, printable
 
 MANIFEST = "manifest.csv"
+SETTINGS = "trial.json"
 MAX_HEADING_BYTES = 2**16
 MANIFEST_COLUMNS = (
     "subject", "seed", "tracer", "scanner", "dose", "split", "voxel_mm",
     "pair", "low_dose", "normal_dose", "truth", "labels",
 )  # fmt: skip
+# Those that no table of another program has, which may well list subjects, tracers and splits.
+_OWN_COLUMNS = frozenset(("voxel_mm", "pair"))
 # A further column, which older manifests lack: how much of the normal dose's noise is taken from what a pair aims at.
 CLEAN_SHARE = "clean_share"
 
@@ -42,13 +45,16 @@ class Case:
 
 
 def is_trial(folder: Path) -> bool:
-    """Whether a folder has a trial's manifest: damaged perhaps, but no table of others, who use the name too."""
+    """Whether a folder has a trial's manifest: damaged perhaps, but no table of others, who use the name too.
+
+    Beside the settings that scripts/simulate.py wrote any manifest counts, elsewhere one with columns of its own.
+    """
     manifest = folder / MANIFEST
     if not manifest.is_file():
         return False
     with open_regular(manifest) as file:
-        columns = re.split("[,;\t]", file.readline(MAX_HEADING_BYTES).decode("utf-8-sig", "ignore").strip())
-    return len(columns) < 2 or not set(columns).isdisjoint(MANIFEST_COLUMNS)
+        columns = re.split("[,;\t]", file.readline(MAX_HEADING_BYTES).decode("utf-8-sig", "ignore"))
+    return (folder / SETTINGS).is_file() or not _OWN_COLUMNS.isdisjoint(name.strip(' "\r\n') for name in columns)
 
 
 def read_manifest(folder: Path, columns: Sequence[str] = MANIFEST_COLUMNS) -> list[dict[str, str]]:

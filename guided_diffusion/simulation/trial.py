@@ -20,7 +20,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder, write_text
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.grid import Volume
-from guided_diffusion.pet.trial_manifest import CLEAN_SHARE, MANIFEST, MANIFEST_COLUMNS
+from guided_diffusion.pet.trial_manifest import CLEAN_SHARE, MANIFEST, MANIFEST_COLUMNS, SETTINGS
 from guided_diffusion.pet.volume import save_pair, save_volume
 from guided_diffusion.simulation.acquisition import DOSES, measure, reconstruct, thin
 from guided_diffusion.simulation.body_phantom import (
@@ -192,7 +192,7 @@ def description(subject: VirtualSubject, phantom: Phantom) -> dict[str, object]:
 def open_trial(trial: Trial, out: Path) -> None:
     """Make the folder of a data set, or check that the one that is there was begun with the same settings."""
     settings = asdict(trial)
-    marker = out / "trial.json"
+    marker = out / SETTINGS
     writable_folder(out)
     if marker.exists():
         with damage_as(f"{marker}: is damaged; choose another folder"):

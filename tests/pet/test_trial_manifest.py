@@ -25,12 +25,33 @@ def test_what_a_spreadsheet_saved_is_read(tmp_path, separator):
     (tmp_path / "manifest.csv").write_text(text, encoding="utf-8-sig", newline="")
     assert is_trial(tmp_path)
     assert read_manifest(tmp_path, ("a", "pair")) == [{"a": "1", "pair": "2"}]
+    (tmp_path / "manifest.csv").write_text(separator.join(['"a"', '"pair"']) + "\n")
+    assert is_trial(tmp_path)
 
 
-@pytest.mark.parametrize("heading", ["Series UID,Collection,Subject ID", "file;size", "path,checksum"])
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "Series UID,Collection,Subject ID",
+        "file;size",
+        "filename",
+        "subject,tracer,scanner,file",
+        "subject,dose,split,low_dose,normal_dose",
+    ],
+)
 def test_a_table_of_others_under_that_name_is_no_trial(tmp_path, heading):
     (tmp_path / "manifest.csv").write_text(f"{heading}\n1,2,3\n")
     assert not is_trial(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"x", "subject\tpair\n".encode("utf-16")])
+def test_a_damaged_manifest_is_a_trial_s_beside_its_settings(tmp_path, content):
+    (tmp_path / "manifest.csv").write_bytes(content)
+    assert not is_trial(tmp_path)
+    (tmp_path / "trial.json").write_text("{}")
+    assert is_trial(tmp_path)
+    with pytest.raises(InputError, match=r"manifest\.csv: .*is it the manifest of scripts/simulate\.py"):
+        read_cases(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfea\x00,\x00b\x00", b'a,"' + b"x" * 200_000])
