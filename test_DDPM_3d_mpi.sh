@@ -20,11 +20,12 @@ fi
 BASE_SAMPLES=${BASE_SAMPLES:-$(echo "$HERE"/results/demo/trial/sub-*/low_dose_1-20.nii.gz)}
 MODEL_PATH=${MODEL_PATH:-$HERE/checkpoint/demo_ddpm3d.pt}
 SAVE_DIR=${SAVE_DIR:-results/ddpm3d}
-# Of the GPUs there are, those that this process may use.
+# Of the GPUs there are, those that this process may use: CUDA takes the names up to the first that is none. The list has
+# further lines, for the instances of a GPU and for errors.
 if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
-  GPUS=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -cE '^ *([0-9]+|(GPU|MIG)-.*)$' || true)
+  GPUS=$(awk -F, '{while ($(n + 1) ~ /^ *([0-9]+|(GPU|MIG)-.*) *$/) n++} END {print n + 0}' <<<"$CUDA_VISIBLE_DEVICES")
 else
-  GPUS=$(nvidia-smi --list-gpus 2>/dev/null | wc -l || true)
+  GPUS=$(nvidia-smi --list-gpus 2>/dev/null | grep -cE '^GPU [0-9]+:' || true)
 fi
 RANKS=${RANKS:-$((GPUS > 0 ? GPUS : 2))}
 

@@ -15,13 +15,16 @@ SCRIPT = "test_DDPM_3d_mpi.sh"
     ("visible", "there", "ranks"),
     [
         (None, 4, 4),
-        (None, 0, 2),  # on a CPU
+        (None, 0, 2),  # on a CPU: "No devices found."
         ("", 4, 2),
         ("-1", 4, 2),
         ("NoDevFiles", 4, 2),  # as Slurm says that a job has none
         ("2", 4, 1),
         ("0,3", 4, 2),
         ("GPU-5ad0,GPU-77e1,MIG-1/2", 8, 3),
+        ("0,1,-1,2", 4, 2),
+        ("-1,0", 4, 2),  # none
+        (" 0, 1 ", 4, 2),
     ],
 )
 def test_ranks_follow_the_gpus(visible, there, ranks, tmp_path):
@@ -71,7 +74,13 @@ def repository(folder):
     shutil.copy(ROOT / SCRIPT, place)
     (place / "scripts").mkdir()
     (place / "scripts" / "test.py").touch()
-    for name, line in (("nvidia-smi", "seq 1 ${THERE:-0}"), ("mpiexec", 'echo launched "$@"')):
+    # Each GPU with two instances.
+    listing = (
+        '[ "${THERE:-0}" -gt 0 ] || { echo "No devices found."; exit 6; }; for n in $(seq 1 $THERE); do'
+        ' echo "GPU $n: H100 (UUID: GPU-$n)"; for i in 0 1; do echo "  MIG 1g.10gb Device $i: (UUID: MIG-$n$i)"; done;'
+        " done"
+    )
+    for name, line in (("nvidia-smi", listing), ("mpiexec", 'echo launched "$@"')):
         (commands / name).write_text(f"#!/bin/sh\n{line}\n")
         (commands / name).chmod(0o755)
     return place
