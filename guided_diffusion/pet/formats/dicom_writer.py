@@ -236,15 +236,16 @@ def _set_overrides(dataset: Dataset, overrides: SUVOverrides) -> None:
         isotope.RadionuclideTotalDose = format_number_as_ds(float(overrides.dose_bq))
     if overrides.half_life_s is not None:
         isotope.RadionuclideHalfLife = format_number_as_ds(float(overrides.half_life_s))
+    offset = tags.text(dataset, "TimezoneOffsetFromUTC")  # without it, a reader would shift what is written
     if overrides.scan_start is not None:
-        moment = tags.parse_date_time(overrides.scan_start)
+        moment = tags.parse_date_time(overrides.scan_start, offset)
         if moment is not None:
             dataset.SeriesDate = moment.strftime("%Y%m%d")
         dataset.SeriesTime = moment.strftime("%H%M%S.%f") if moment else overrides.scan_start.replace(":", "")
         dataset.DecayCorrection = "START"
         _restate_start(dataset, isotope, overrides)
     if overrides.injection_time is not None:
-        moment = tags.parse_date_time(overrides.injection_time)
+        moment = tags.parse_date_time(overrides.injection_time, offset)
         if moment is not None:
             isotope.RadiopharmaceuticalStartDateTime = moment.strftime("%Y%m%d%H%M%S.%f")
             isotope.RadiopharmaceuticalStartTime = moment.strftime("%H%M%S.%f")

@@ -177,6 +177,25 @@ def test_a_scan_start_of_the_user_is_in_all_that_says_one(tmp_path, changes):
     assert volume.data.max() == pytest.approx(9000 * 4e-4, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"injection_time": "2024-01-10T08:10:13.8Z"},
+        {"scan_start": "20240110100000Z"},
+        {"injection_time": "20240110121013.8+0400", "scan_start": "20240110050000-0500"},
+    ],
+)
+def test_a_time_of_the_user_in_another_zone_is_written_in_the_headers(tmp_path, said):
+    write_series(tmp_path / "s", np.full((4, 5, 3), 9000, np.int16), TimezoneOffsetFromUTC="+0200")
+    overrides = SUVOverrides(**said)
+    volume = load_volume(tmp_path / "s", overrides=overrides)
+    save_dicom_series(volume, tmp_path / "s", tmp_path / "out", model_description="m", overrides=overrides)
+    header = _by_position(tmp_path / "out")[0]
+    assert header.SeriesTime.startswith("120000")
+    assert header.RadiopharmaceuticalInformationSequence[0].RadiopharmaceuticalStartTime.startswith("101013.8")
+    assert load_volume(tmp_path / "out").data.max() == pytest.approx(9000 * 4e-4, rel=1e-4)
+
+
 def test_slices_that_share_a_uid_get_their_own(tmp_path):
     write_series(tmp_path / "s", np.full((4, 5, 3), 9000, np.int16))
     for path in (tmp_path / "s").iterdir():
