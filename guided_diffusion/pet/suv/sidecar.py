@@ -67,8 +67,16 @@ def sidecar_conversion(content: Mapping[str, object], overrides: SUVOverrides) -
 
 
 def is_corrected_to_start(content: Mapping[str, object]) -> bool:
-    """Whether a sidecar says, as DICOM does, that the image is corrected to the scan's start, whose time is needed."""
-    return content.get("DecayCorrection") == "START"
+    """Whether a sidecar says that the image is corrected to the scan's start, whose time is needed.
+
+    As DICOM does, or as BIDS does: by two equal times. Where BIDS says when the injection was, no other is needed.
+    """
+    kind = content.get("DecayCorrection")
+    if kind is not None:
+        return kind == "START"
+    reference = _number(content, "ImageDecayCorrectionTime")
+    is_start = reference is not None and reference == _number(content, "ScanStart")
+    return is_start and _number(content, "InjectionStart") is None
 
 
 def describes_injection(content: Mapping[str, object]) -> bool:
@@ -136,8 +144,11 @@ def _delay_by_clock(content: Mapping[str, object], overrides: SUVOverrides) -> f
 
 
 def _clock(content: Mapping[str, object]) -> datetime.timedelta | None:
-    """Time of day of the scan's start, to which DecayCorrection START refers."""
-    return tags.parse_time(_text(content, "SeriesTime"))
+    """Time of day of the scan's start: with DecayCorrection START the series time, else that after TimeZero."""
+    series, zero = (tags.parse_time(_text(content, key)) for key in ("SeriesTime", "TimeZero"))
+    if content.get("DecayCorrection") == "START" or zero is None:
+        return series
+    return zero + datetime.timedelta(seconds=(_number(content, "ImageDecayCorrectionTime") or 0.0) % 86400)
 
 
 def _doubts(content: Mapping[str, object], half_life_s: float) -> tuple[str, ...]:

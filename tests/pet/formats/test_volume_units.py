@@ -183,6 +183,11 @@ CONVERTED = {
     "Units": "BQML", "DecayCorrection": "START", "SeriesTime": "12:00:00.000000", "FrameTimesStart": [0],
     "RadionuclideTotalDose": 350e6, "RadionuclideHalfLife": 6586.2, "Radiopharmaceutical": "FDG", "PatientWeight": 70,
 }  # fmt: skip
+# The scan's start is 12:00, an hour after the time that others are counted from.
+BY_BIDS = {
+    "DecayCorrection": None, "TimeZero": "11:00:00", "ScanStart": 3600, "ImageDecayCorrected": True,
+    "ImageDecayCorrectionTime": 3600.0, "SeriesTime": "11:59:00",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -193,6 +198,10 @@ CONVERTED = {
         ({"SeriesTime": None}, {"injection_time": "101013.8", "scan_start": "12:00:00"}),
         ({"SeriesTime": "18:00:00"}, {"injection_time": "20240109231013.8", "scan_start": "20240110010000"}),
         ({"InjectionStart": 0, "ScanStart": 0}, {"injection_time": "101013.8"}),
+        (BY_BIDS, {"injection_time": "101013.8", "weight_kg": 70.0, "dose_bq": 350e6}),
+        (BY_BIDS | {"ScanStart": 0, "ImageDecayCorrectionTime": 0}, {"injection_time": "091013.8"}),
+        (BY_BIDS | {"TimeZero": None, "SeriesTime": "12:00:00"}, {"injection_time": "101013.8"}),
+        (BY_BIDS | {"TimeZero": "23:30:00"}, {"injection_time": "22:40:13.8"}),
     ],
 )
 def test_an_image_that_is_corrected_to_the_scans_start_takes_the_injections_time(tmp_path, suv, changes, said):
@@ -218,6 +227,8 @@ def test_an_image_that_is_corrected_to_the_scans_start_takes_the_injections_time
         ({}, {"injection_time": "125959"}, r"--injection_time 125959: that is 23.0 h before the scan's start"),
         ({}, {"injection_time": "noon"}, r"--injection_time noon cannot be true"),
         ({"DecayCorrection": "ADMIN"}, {"injection_time": "101013"}, r"--injection_time has no use: the sidecar says"),
+        (BY_BIDS, {"weight_kg": 70.0, "dose_bq": 350e6}, r"corrected to the scan's start, but .* --injection_time$"),
+        (BY_BIDS | {"InjectionStart": 0}, {"injection_time": "101013"}, r"--injection_time has no use: the sidecar"),
     ],
 )
 def test_an_image_that_is_corrected_to_the_scans_start_and_no_time_of_injection(tmp_path, suv, changes, said, message):
