@@ -68,6 +68,13 @@ def stated_under(content: Mapping[str, object], *keys: str) -> tuple[str, object
     return None
 
 
+def value_of(content: Mapping[str, object], key: str) -> object:
+    """The value of this key as BIDS writes it, else in another case; None if there is none."""
+    if key in content:
+        return content[key]
+    return next((value for written, value in content.items() if written.lower() == key.lower()), None)
+
+
 def sidecar_of(path: Path) -> tuple[str, dict[str, object]] | None:
     """Name of the nearest BIDS sidecar of a volume, and the content of all of them together; None if there is none.
 
@@ -80,7 +87,9 @@ def sidecar_of(path: Path) -> tuple[str, dict[str, object]] | None:
     found = sidecar_files(path)
     content: dict[str, object] = {}
     for sidecar in found:
-        content |= _read_sidecar(sidecar, path)
+        nearer = _read_sidecar(sidecar, path)
+        replaced = {key.lower() for key in nearer}
+        content = {key: value for key, value in content.items() if key.lower() not in replaced} | nearer
     return (found[-1].name, content) if found else None
 
 

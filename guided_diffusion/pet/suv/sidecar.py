@@ -9,7 +9,7 @@ from contextlib import suppress
 from pydicom import Dataset
 
 from guided_diffusion.pet.formats import dicom_tags as tags
-from guided_diffusion.pet.formats.stated_units import activity_bq, quoted, stated_under
+from guided_diffusion.pet.formats.stated_units import activity_bq, quoted, stated_under, value_of
 from guided_diffusion.pet.suv import injection, nuclides
 from guided_diffusion.pet.suv.factors import SUVConversion
 from guided_diffusion.pet.suv.overrides import SUVError, SUVOverrides, suvbw_of_bqml
@@ -35,7 +35,7 @@ def check_attenuation_corrected(content: Mapping[str, object]) -> None:
         SUVError: names the key.
     """
     for key in ("AttenuationCorrection", "AttenuationCorrectionMethod"):
-        if _says_no(content.get(key)):
+        if _says_no(value_of(content, key)):
             raise SUVError(
                 f"no SUV: by the sidecar's {key} the image is not corrected for attenuation; give the corrected image"
             )
@@ -71,7 +71,7 @@ def is_corrected_to_start(content: Mapping[str, object]) -> bool:
 
     As DICOM does, or as BIDS does: by two equal times. Where BIDS says when the injection was, no other is needed.
     """
-    kind = content.get("DecayCorrection")
+    kind = _decay_correction(content)
     if kind is not None:
         return kind == "START"
     reference = _number(content, "ImageDecayCorrectionTime")
@@ -81,7 +81,8 @@ def is_corrected_to_start(content: Mapping[str, object]) -> bool:
 
 def describes_injection(content: Mapping[str, object]) -> bool:
     """Whether a sidecar says what was injected, or when, as that of an image in activity per volume must."""
-    return any(key in content for key in INJECTION_KEYS)
+    keys = {key.lower() for key in content}
+    return any(key.lower() in keys for key in INJECTION_KEYS)
 
 
 def _dose_bq(content: Mapping[str, object]) -> float:
@@ -101,8 +102,8 @@ def _dose_bq(content: Mapping[str, object]) -> float:
 
 def _delay_s(content: Mapping[str, object], overrides: SUVOverrides) -> float:
     """Seconds from the injection to what the image is decay-corrected to."""
-    kind = content.get("DecayCorrection")  # as dcm2niix copies it from DICOM
-    if _says_no(content.get("ImageDecayCorrected")) or kind == "NONE":
+    kind = _decay_correction(content)
+    if _says_no(value_of(content, "ImageDecayCorrected")) or kind == "NONE":
         raise SUVError("no SUV: by the sidecar the image is not decay-corrected; give the DICOM series")
     if kind == "ADMIN":
         return 0.0
@@ -146,7 +147,7 @@ def _delay_by_clock(content: Mapping[str, object], overrides: SUVOverrides) -> f
 def _clock(content: Mapping[str, object]) -> datetime.timedelta | None:
     """Time of day of the scan's start: with DecayCorrection START the series time, else that after TimeZero."""
     series, zero = (tags.parse_time(_text(content, key)) for key in ("SeriesTime", "TimeZero"))
-    if content.get("DecayCorrection") == "START" or zero is None:
+    if _decay_correction(content) == "START" or zero is None:
         return series
     return zero + datetime.timedelta(seconds=(_number(content, "ImageDecayCorrectionTime") or 0.0) % 86400)
 
@@ -176,7 +177,7 @@ def _doubts_of_time_zero(content: Mapping[str, object], half_life_s: float) -> t
 
 def _doubts_of_beginning(content: Mapping[str, object]) -> tuple[str, ...]:
     """A notice where the image begins with the injection: converters put 0 for both where they know neither."""
-    frames, injected = content.get("FrameTimesStart"), _number(content, "InjectionStart")
+    frames, injected = value_of(content, "FrameTimesStart"), _number(content, "InjectionStart")
     first = {"ScanStart": frames[0]} if isinstance(frames, list) and frames else content
     begins = _number(first, "ScanStart")
     if begins is None or injected is None or begins - injected > injection.EARLY_IMAGE_S:
@@ -206,7 +207,7 @@ def _half_life_s(content: Mapping[str, object], overrides: SUVOverrides) -> floa
 def _number(content: Mapping[str, object], *keys: str) -> float | None:
     """The first of these keys that is a finite number, or a text of one, as tables become in JSON."""
     for key in keys:
-        value = content.get(key)
+        value = value_of(content, key)
         if isinstance(value, int | float | str) and not isinstance(value, bool):
             with suppress(ValueError, OverflowError):
                 if math.isfinite(number := float(value)):
@@ -222,12 +223,22 @@ def _lack_of(content: Mapping[str, object], *keys: str, unit: str = "") -> str:
     return f"{found[0]} is {quoted(found[1])} in a sidecar, not a number{f' of {unit}' if unit else ''}"
 
 
+def _decay_correction(content: Mapping[str, object]) -> str | None:
+    """The code that dcm2niix copies from DICOM, in the capitals of the standard; None where there is none."""
+    value = _alone(value_of(content, "DecayCorrection"))
+    return None if value is None else str(value).strip().upper() or None
+
+
+def _alone(value: object) -> object:
+    """The one element of a list, which some converters make of a value."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
 def _says_no(value: object) -> bool:
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
+    value = _alone(value)
     return value is not None and NO.fullmatch(str(value).strip().lower()) is not None
 
 
 def _text(content: Mapping[str, object], key: str) -> str | None:
-    value = content.get(key)
+    value = value_of(content, key)
     return value if isinstance(value, str) else None

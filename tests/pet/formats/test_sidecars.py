@@ -78,6 +78,27 @@ def test_a_sidecar_in_another_character_set_and_with_numbers_as_texts(tmp_path, 
         load_volume(path)
 
 
+@pytest.mark.parametrize("written", [str.lower, str.upper])
+def test_keys_are_read_in_whatever_case(tmp_path, suv, written):
+    later = SIDECAR | {"ImageDecayCorrectionTime": 6586.2}
+    path = saved(tmp_path / "v.nii.gz", suv * 1e-3 / AT_INJECTION / 2)
+    (tmp_path / "v.json").write_text(json.dumps({written(key): value for key, value in later.items()}))
+    np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
+    for key, value in {"AttenuationCorrection": "none", "ImageDecayCorrected": False}.items():
+        content = {other: value for other, value in later.items() if other != key} | {written(key): value}
+        (tmp_path / "v.json").write_text(json.dumps(content))
+        with pytest.raises(InputError, match=r"is not (corrected for attenuation|decay-corrected); give"):
+            load_volume(path)
+
+
+def test_a_nearer_sidecar_counts_though_it_writes_a_key_in_another_case(tmp_path, suv):
+    folder = tmp_path / "sub-01"
+    folder.mkdir()
+    (tmp_path / "pet.json").write_text(json.dumps(SIDECAR | {"BodyWeight": 35}))
+    path = saved(folder / "sub-01_pet.nii.gz", suv * 1e-3 / AT_INJECTION, {"bodyweight": 70})
+    np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
+
+
 @pytest.mark.parametrize("place", ["capitals", "link"])
 def test_a_sidecar_is_found_in_capitals_and_beside_a_links_target(tmp_path, suv, place):
     path = saved(tmp_path / "pet.nii.gz", suv * 1e-3 / AT_INJECTION, SIDECAR)

@@ -228,6 +228,9 @@ def test_an_image_that_is_corrected_to_the_scans_start_takes_the_injections_time
         ({}, {"injection_time": "noon"}, r"--injection_time noon cannot be true"),
         ({"DecayCorrection": "ADMIN"}, {"injection_time": "101013"}, r"--injection_time has no use: the sidecar says"),
         (BY_BIDS, {"weight_kg": 70.0, "dose_bq": 350e6}, r"corrected to the scan's start, but .* --injection_time$"),
+        ({"DecayCorrection": "start"}, {"weight_kg": 70.0, "dose_bq": 350e6}, r"give --injection_time$"),
+        ({"DecayCorrection": ["START"]}, {"weight_kg": 70.0, "dose_bq": 350e6}, r"give --injection_time$"),
+        ({"DecayCorrection": "none"}, {"weight_kg": 70.0, "dose_bq": 350e6}, r"is not decay-corrected; give the DICOM"),
         (BY_BIDS | {"InjectionStart": 0}, {"injection_time": "101013"}, r"--injection_time has no use: the sidecar"),
     ],
 )
