@@ -22,7 +22,7 @@ from guided_diffusion.pet.formats.dicom_choice import Group, choose_series
 from guided_diffusion.pet.formats.dicom_files import DicomFile, open_files, quiet_pydicom
 from guided_diffusion.pet.formats.multi_frame import check_frames, frames_as_slices
 from guided_diffusion.pet.formats.series_checks import is_pet_image, why_no_image
-from guided_diffusion.pet.formats.slices import SliceStack, doubt_of_skipped, stack_slices
+from guided_diffusion.pet.formats.slices import SliceStack, doubt_of_lost_end, doubt_of_skipped, stack_slices
 from guided_diffusion.pet.formats.stored_values import check_described, rescaled
 from guided_diffusion.pet.grid import Volume, check_size
 from guided_diffusion.pet.plausibility import doubts_of_dose
@@ -164,7 +164,9 @@ def _sorted_series(members: Group, name: str, notices: tuple[str, ...]) -> Serie
     check_memory(4 * math.prod(stack.shape), name)
     check_frames([file for file, _ in members])
     numbers = [tags.number(header, "InstanceNumber") for _, header in members]
-    doubts = (stack.doubt, doubt_of_skipped(stack.distances, geometry[0][-1], numbers))
+    stated = [tags.number(header, "NumberOfSlices") for _, header in members]
+    skipped = doubt_of_skipped(stack.distances, geometry[0][-1], numbers)
+    doubts = (stack.doubt, skipped, doubt_of_lost_end(numbers, stated))
     notices += tuple(f"{name}: {doubt}" for doubt in doubts if doubt)
     files, headers = tuple(members[k][0] for k in order), tuple(members[k][1] for k in order)
     return Series(files, headers, stack, name, notices)

@@ -130,9 +130,12 @@ def _digest(file: DicomFile) -> bytes:
 
 
 def _check_complete(chosen: Group, path: str) -> None:
-    """Refuses a static series with fewer slices than it says. (A dynamic one says how many each frame has.)"""
+    """Refuses a static series with fewer slices than it says, than the least of what its slices say.
+
+    (A dynamic one says how many each frame has.)
+    """
     stated = {tags.number(header, "NumberOfSlices") for _, header in chosen} - {None}
-    if len(stated) == 1 and len(chosen) < min(stated):
+    if stated and len(chosen) < min(stated):
         raise InputError(
             f"{path}: holds {len(chosen)} slices, but {tags.name_tag('NumberOfSlices')} is {min(stated):g}:"
             " slices are missing, at an end perhaps; copy the series again"

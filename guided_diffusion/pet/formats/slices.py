@@ -132,6 +132,28 @@ def doubt_of_skipped(distances: np.ndarray, thickness_mm: float, numbers: Sequen
     )
 
 
+def doubt_of_lost_end(numbers: Sequence[float | None], stated: Sequence[float | None]) -> str:
+    """What says that slices are missing at one end, "" if nothing: InstanceNumber runs on, but not from the first.
+
+    It begins elsewhere too: in a later frame of a dynamic series after as many numbers as the frame has slices, or
+    from 1000 or so. The series is complete where its slices state their own number.
+
+    Args:
+        numbers: the slices' InstanceNumber in whatever order, None where one has none.
+        stated: their NumberOfSlices likewise.
+    """
+    if None in numbers or set(stated) == {len(numbers)}:
+        return ""
+    ordered = np.sort(np.array(numbers, dtype=float))
+    lost = ordered[0] - 1
+    if not 0 < lost < len(ordered) or (np.diff(ordered) != 1).any():
+        return ""
+    return (
+        f"InstanceNumber (0020,0013) of its {len(ordered)} slices begins at {ordered[0]:g}: {lost:g} may be missing at"
+        " an end; if so, copy the series again"
+    )
+
+
 def _least_rounded(orientations: np.ndarray) -> np.ndarray:
     """Of the slices' orientations [slice, 6] that with the normal nearest to unit length: rounding changes it."""
     normals = np.cross(orientations[:, :3], orientations[:, 3:])

@@ -175,6 +175,11 @@ def test_slices_missing_at_an_end_are_noticed_by_their_number(tmp_path, stored, 
     paths[missing].unlink()
     with pytest.raises(InputError, match=r"holds 5 slices, but NumberOfSlices \(0054,0081\) is 6: slices are missing"):
         load_volume(tmp_path / "s")
+    dataset = pydicom.dcmread(paths[2])
+    dataset.NumberOfSlices = 7
+    dataset.save_as(paths[2])
+    with pytest.raises(InputError, match=r"holds 5 slices, but NumberOfSlices \(0054,0081\) is 6: slices are missing"):
+        load_volume(tmp_path / "s")
 
 
 def scramble(paths: list[Path], *keywords: str) -> None:

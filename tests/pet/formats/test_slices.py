@@ -42,3 +42,22 @@ def test_every_second_slice_missing_is_told(tmp_path, stored, gap, step, told):
     notices = load_volume(tmp_path / "s").source["notices"]
     between = f"slices are 3 mm thick, but lie {gap:g} mm apart, and their InstanceNumber (0020,0013) goes up by {step}"
     assert notices == ([f"{tmp_path / 's'}: {between}: those between may be missing"] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("first", "stated", "told"),
+    [(3, None, True), (3, 9, True), (3, 6, False), (1, None, False), (7, None, False), (1001, None, False)],
+)
+def test_numbers_that_begin_late_are_told_unless_those_of_another_frame(tmp_path, stored, first, stated, told):
+    """Slices 9 of which are stated in one of two headers only: others state 6, as a series of beds may."""
+    paths = write_series(tmp_path / "s", stored)
+    for k, path in enumerate(paths):
+        dataset = pydicom.dcmread(path)
+        dataset.InstanceNumber = first + k
+        if stated is not None:
+            dataset.NumberOfSlices = stated if k % 2 else 6
+        dataset.save_as(path)
+    volume = load_volume(tmp_path / "s")
+    np.testing.assert_allclose(volume.data, stored * SUV_PER_BQML, rtol=1e-6)
+    doubt = "InstanceNumber (0020,0013) of its 6 slices begins at 3: 2 may be missing at an end; if so, copy the series"
+    assert volume.source["notices"] == ([f"{tmp_path / 's'}: {doubt} again"] if told else [])
