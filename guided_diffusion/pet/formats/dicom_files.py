@@ -173,18 +173,23 @@ def _files_of_folder(folder: Folder) -> tuple[list[DicomFile], list[LeftOut]]:
 
 
 def _members_of(archive: zipfile.ZipFile, path: Path) -> tuple[list[DicomFile], list[LeftOut]]:
+    """The files of a zip. Their folders, which exports call by the patient, have numbers in place of names."""
     members = [m for m in archive.infolist() if not m.is_dir()]
+    places = {member.filename: PurePosixPath(member.filename.replace("\\", "/")) for member in members}
     for member in members:
-        parts = PurePosixPath(member.filename.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or member.file_size > MAX_FILE_BYTES:
+        place = places[member.filename]
+        if place.is_absolute() or ".." in place.parts or member.file_size > MAX_FILE_BYTES:
             raise InputError(f"{path}: holds a member that points outside or is far too large; not opened")
-    files, left_out = [], []
-    for member in sorted(members, key=lambda m: m.filename):
-        name = f"{path}:{printable(member.filename)}"
-        if PurePosixPath(member.filename).name.startswith("."):
-            left_out.append(LeftOut(name, "hidden"))
-        else:
-            files.append(DicomFile(name, lambda m=member: archive.open(m)))
+    hidden = {name for name, place in places.items() if place.name.startswith(".")}
+    shown = sorted((member for member in members if member.filename not in hidden), key=lambda m: m.filename)
+    parents = sorted({places[member.filename].parent for member in shown})
+    folders = {parent: f"folder {k}/" if len(parents) > 1 else "" for k, parent in enumerate(parents, start=1)}
+    files = []
+    for member in shown:
+        place = places[member.filename]
+        name = f"{path}:{folders[place.parent]}{printable(place.name)}"
+        files.append(DicomFile(name, lambda m=member: archive.open(m)))
+    left_out = [LeftOut(f"{path}:{printable(places[name].name)}", "hidden") for name in sorted(hidden)]
     return files, left_out
 
 

@@ -130,9 +130,28 @@ def test_stray_files_are_left_out_by_name_and_reason(tmp_path, stored):
         archive.writestr("__MACOSX/._x", "what macOS puts beside each file")
         archive.writestr("README", "text")
     assert same_voxels(tmp_path / "s.zip", stored) == [
-        "left out (hidden): __MACOSX/._x",
+        "left out (hidden): ._x",
         "left out (no DICOM file): README",
     ]
+
+
+def test_names_of_folders_in_a_zip_are_not_shown(tmp_path, stored):
+    """Exports call them by the patient. Series in folders with files of equal names stay apart."""
+    paths = write_series(tmp_path / "s", stored)
+    others = write_series(tmp_path / "other", stored * 2, Modality="CT", SeriesNumber=5)
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        for path, other in zip(paths, others, strict=True):
+            archive.write(path, f"DOE^JOHN 19500101/PT/{path.name}")
+            archive.write(other, f"DOE^JOHN 19500101/CT/{other.name}")
+        archive.writestr("DOE^JOHN 19500101/report.pdf", b"%PDF-1.4")
+    left_out, another = same_voxels(tmp_path / "export.zip", stored)
+    assert left_out == "left out (no DICOM file): folder 1/report.pdf"
+    assert another.startswith("left out (another series): number 5 (CT, 6 slices")
+    with zipfile.ZipFile(tmp_path / "export.zip", "a") as archive:
+        archive.writestr("DOE^JOHN 19500101/PT/x.dcm", b"text")
+    with pytest.raises(InputError, match=r"export\.zip:folder 3/x\.dcm: is no DICOM file") as caught:
+        load_volume(tmp_path / "export.zip")
+    assert "DOE" not in str(caught.value)
 
 
 def test_linked_files_and_folders_are_read(tmp_path, stored):
