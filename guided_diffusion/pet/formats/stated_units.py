@@ -21,6 +21,12 @@ _BASES = {
     UNITS["bsa"]: ("suvbsa", "suv(bsa)", "cm2/ml", "cm2ml", "cm2/ml{suvbsa}", "{suvbsa}cm2/ml", "suvbsa(cm2/ml)"),
 }
 _ACTIVITY_BQ = {"bq": 1.0, "kbq": 1e3, "mbq": 1e6, "gbq": 1e9, "nci": 37.0, "uci": 3.7e4, "mci": 3.7e7}
+# With BIDS' word for what is not known, since its weights are in kg.
+_MASS_KG = {
+    **dict.fromkeys(("kg", "kgs", "kilogram", "kilograms", "n/a"), 1.0),
+    **dict.fromkeys(("g", "gram", "grams"), 1e-3),
+    **dict.fromkeys(("lb", "lbs", "pound", "pounds"), 0.45359237),
+}
 _VOLUME_ML = {"ml": 1.0, "cc": 1.0, "cm3": 1.0, "l": 1000.0, "mm3": 1e-3}
 _ACTIVITY_PER_VOLUME = re.compile(r"([a-z]*bq|[a-z]*ci)/?(ml|cc|cm3|l|mm3)")
 
@@ -36,6 +42,11 @@ def concentration_bqml(unit: str) -> float | None:
 def activity_bq(unit: str) -> float | None:
     """Size in Bq of a unit of activity, such as 'MBq'; None for any other unit."""
     return _ACTIVITY_BQ.get(_plain(unit))
+
+
+def mass_kg(unit: str) -> float | None:
+    """Size in kg of a unit of mass, such as 'lb'; None for any other unit."""
+    return _MASS_KG.get(_plain(unit))
 
 
 def suv_unit(unit: str) -> str | None:

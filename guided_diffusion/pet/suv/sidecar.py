@@ -9,7 +9,7 @@ from contextlib import suppress
 from pydicom import Dataset
 
 from guided_diffusion.pet.formats import dicom_tags as tags
-from guided_diffusion.pet.formats.stated_units import activity_bq, quoted, stated_under, value_of
+from guided_diffusion.pet.formats.stated_units import activity_bq, mass_kg, quoted, stated_under, value_of
 from guided_diffusion.pet.suv import injection, nuclides
 from guided_diffusion.pet.suv.factors import SUVConversion
 from guided_diffusion.pet.suv.overrides import SUVError, SUVOverrides, suvbw_of_bqml
@@ -51,9 +51,7 @@ def sidecar_conversion(content: Mapping[str, object], overrides: SUVOverrides) -
     Raises:
         SUVError: a key is missing or cannot be true; names it and the flag that helps.
     """
-    weight = overrides.weight_kg if overrides.weight_kg is not None else _number(content, "BodyWeight", "PatientWeight")
-    if weight is None:
-        raise SUVError(f"no SUV: {_lack_of(content, 'BodyWeight', 'PatientWeight', unit='kg')}; give --weight_kg")
+    weight = overrides.weight_kg if overrides.weight_kg is not None else _weight_kg(content)
     dose = overrides.dose_bq if overrides.dose_bq is not None else _dose_bq(content)
     at_injection = suvbw_of_bqml(weight, dose)
     delay = _delay_s(content, overrides)
@@ -83,6 +81,19 @@ def describes_injection(content: Mapping[str, object]) -> bool:
     """Whether a sidecar says what was injected, or when, as that of an image in activity per volume must."""
     keys = {key.lower() for key in content}
     return any(key.lower() in keys for key in INJECTION_KEYS)
+
+
+def _weight_kg(content: Mapping[str, object]) -> float:
+    """The body weight, by BIDS in kg; sidecars made by hand or by tables name another unit beside it."""
+    keys = ("BodyWeight", "PatientWeight")
+    weight = _number(content, *keys)
+    if weight is None:
+        raise SUVError(f"no SUV: {_lack_of(content, *keys, unit='kg')}; give --weight_kg")
+    key, unit = stated_under(content, *(f"{key}{unit}" for key in keys for unit in ("Units", "Unit"))) or ("", "kg")
+    factor = mass_kg(str(unit))
+    if factor is None:
+        raise SUVError(f"no SUV: {key} is {quoted(unit)} in a sidecar, not kg, g or lb; give --weight_kg")
+    return weight * factor
 
 
 def _dose_bq(content: Mapping[str, object]) -> float:

@@ -37,6 +37,10 @@ from tests.sidecars import AT_INJECTION, SIDECAR, saved, without
         ({"AttenuationCorrection": "measured,AC-CT"}, 1e-3 / AT_INJECTION),
         ({"AttenuationCorrection": ""}, 1e-3 / AT_INJECTION),
         ({"InjectedRadioactivity": 0.35, "InjectedRadioactivityUnits": "GBq"}, 1e-3 / AT_INJECTION),
+        ({"BodyWeight": 154.32358, "BodyWeightUnit": "lb"}, 1e-3 / AT_INJECTION),
+        ({"BodyWeight": 154.32358, "bodyweightunits": "Pounds"}, 1e-3 / AT_INJECTION),
+        ({"BodyWeight": 70000, "BodyWeightUnits": "g"}, 1e-3 / AT_INJECTION),
+        ({"BodyWeight": None, "PatientWeight": 70, "PatientWeightUnit": "n/a"}, 1e-3 / AT_INJECTION),
         ({"InjectedRadioactivity": 350000, "InjectedRadioactivityUnits": "kBq"}, 1e-3 / AT_INJECTION),
     ],
 )
@@ -108,6 +112,7 @@ def test_what_the_sidecar_lacks_the_user_may_say(tmp_path, suv, sidecar, said, p
         (without(RadionuclideHalfLife=109.8, InjectionStart=-60), {}, r"half-life is 109.8 s, but F-18.*in minutes"),
         (without(InjectionStart=-200000), {}, r"corrected to 200000 s after the injection"),
         (without(InjectedRadioactivity=350, InjectedRadioactivityUnits="Bq"), {}, r"a dose of 350 Bq cannot be true"),
+        (without(BodyWeightUnit="stone"), {}, r"BodyWeightUnit is 'stone' in a sidecar, not kg, g or lb; give --"),
         (without(BodyWeight=70000), {}, r"a weight of 70000 kg cannot be true"),
         (without(Units="counts"), {}, r"Units is 'counts', which is neither SUV nor activity per volume"),
         (without(Units="Ann Smith, <a@b>"), {}, r"Units is \(16 characters\), which is neither"),
