@@ -9,7 +9,8 @@ table.tex and plots; evaluation/README.md explains them.
 
 import csv
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
@@ -41,11 +42,10 @@ from evaluation.method_results import ComparedMethod
 from evaluation.summary import as_line, summarise, with_tests
 from evaluation.tables import COLUMNS, format_latex, format_markdown
 from evaluation.targets import format_targets
-from guided_diffusion import logger
 from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.dist_util import communicator, on_root, run_main
-from guided_diffusion.errors import InputError
+from guided_diffusion.errors import InputError, one_line
 from guided_diffusion.files import atomic_write, open_table, writable_folder, write_text
 from guided_diffusion.folder_lock import one_writer
 from guided_diffusion.pet.grid import DEFAULT_VOXEL_MM
@@ -175,8 +175,7 @@ def choose_scans(flags: Flags) -> tuple[list[ComparedScan], list[ComparedScan]]:
             raise InputError("--validation and --doses are for a --trial; a table (--subjects) says them of own scans")
         arrays = Arrays(own.array_units, own.voxel_mm)
         scans, tuning, notices = scans_of_folders(UserFolders(own.low_dose, own.normal_dose, own.subjects, arrays))
-        for notice in notices:
-            logger.log(f"notice: {notice}")
+        print_notices(notices)
         return scans, tuning
     doses = None if trial.doses is None else parse_doses(trial.doses)
     scans = scans_of_trial(trial.trial, "test", doses)
@@ -237,6 +236,12 @@ def write_results(compared: Compared, tuned: Sequence[dict[str, object]], flags:
     for scan, name in zip(shown, page_names(shown), strict=True):
         write_case_page(out / name, scan, compared)
         print(f"page: {out / name}")
+
+
+def print_notices(notices: Iterable[str]) -> None:
+    """A line each on stderr: a comparison keeps no log."""
+    for notice in notices:
+        print(f"notice: {one_line(notice)}", file=sys.stderr)
 
 
 def write_csv(path: Path, lines: Sequence[dict[str, object]]) -> None:

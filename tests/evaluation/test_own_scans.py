@@ -167,6 +167,20 @@ def test_two_scans_of_a_subject_at_one_dose_have_a_page_each(images, tmp_path):
         assert f"<td>{expected(images, name, 'ours'):.2f}</td>" in pages[page]
 
 
+def notices(capsys):
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("notice: ")]
+
+
+def test_what_is_left_out_is_told(images, tmp_path, capsys):
+    for kind in ("low", "ours"):
+        save_nifti(tmp_path / kind / "anna.nii.gz", images["anna"][kind])
+    save_nifti(tmp_path / "low" / "anna_mask.nii.gz", np.ones(SHAPE, np.uint8))
+    compare(tmp_path, "--method", f"ours={tmp_path / 'ours'}", low_dose=tmp_path / "low")
+    (line,) = notices(capsys)
+    assert line.startswith("notice: left out (")
+    assert line.endswith(": anna_mask.nii.gz")
+
+
 def test_what_a_run_does_not_write_does_not_stay_from_an_earlier_one(images, tmp_path):
     save_nifti(tmp_path / "low.nii.gz", images["anna"]["low"])
     save_nifti(tmp_path / "ours" / "result.nii.gz", images["anna"]["ours"])
