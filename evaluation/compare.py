@@ -215,6 +215,7 @@ def write_results(compared: Compared, tuned: Sequence[dict[str, object]], flags:
     comparison, rows, out = compared.comparison, compared.rows, flags.out
     if not rows:
         raise InputError("without normal doses there is nothing to measure: no uniform tissue, no focus")
+    print_notices(compared.doubts())
     for name in (FILTERS_NAME, DOSES_NAME, BLAND_ALTMAN_NAME):  # of an earlier run, and not written by every one
         if (out / name).is_file():
             (out / name).unlink()

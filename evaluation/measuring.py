@@ -18,9 +18,11 @@ from evaluation.compared_scans import ComparedScan, dose_text, open_examination
 from evaluation.filters import FILTERS, FilterInput, best_candidate, noise_level, tuning_scores
 from evaluation.kept_results import KeptResults, key_of
 from evaluation.measures import Examination, Measurement, measure, measure_ensemble
-from evaluation.method_results import ComparedMethod, digest_of_image, plan_of
+from evaluation.method_results import ComparedMethod, digest_of_image, plan_of, scan_of
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, open_table
+from guided_diffusion.inference.resume import fingerprint
+from guided_diffusion.pet.formats import volume_formats
 from guided_diffusion.simulation import body_phantom
 from guided_diffusion.tasks import share_tasks
 
@@ -66,22 +68,51 @@ class Comparison:
         return len(self.tuning) * candidates + len(self.scans) * len(self.names())
 
 
+class MeasuredScan(NamedTuple):
+    """The numbers of a scan, and the methods whose results make these doubtful.
+
+    of_other_image: by run.json their image was made of another one than the scan. repeated: realisations are equal.
+    """
+
+    rows: list[Row]
+    of_other_image: list[str]
+    repeated: list[str]
+
+
 @dataclass(frozen=True)
 class Compared:
-    """A comparison that has been made: the filters' parameters, and the numbers of each scan."""
+    """A comparison that has been made: the filters' parameters, and what was measured of each scan."""
 
     comparison: Comparison
     parameters: Parameters
-    by_scan: Sequence[Sequence[Row]]
+    by_scan: Sequence[MeasuredScan]
 
     @property
     def rows(self) -> list[Row]:
         """Every number, in the order of the scans."""
-        return [row for own in self.by_scan for row in own]
+        return [row for own in self.by_scan for row in own.rows]
 
     def rows_of(self, scan: ComparedScan) -> Sequence[Row]:
         """The numbers of a scan, of which the rows only say the subject and the dose."""
-        return self.by_scan[self.comparison.scans.index(scan)]
+        return self.by_scan[self.comparison.scans.index(scan)].rows
+
+    def doubts(self) -> list[str]:
+        """A line for each scan of which results were made of another image, and for methods that repeat themselves."""
+        measured = list(zip(self.comparison.scans, self.by_scan, strict=True))
+        lines = [
+            f"{scan.low_dose}: not the image that {', '.join(own.of_other_image)} denoised, by run.json beside the"
+            " result; denoise it again"
+            for scan, own in measured
+            if own.of_other_image
+        ]
+        for method in self.comparison.methods:
+            scans = [scan for scan, own in measured if method.name in own.repeated]
+            if scans:
+                lines.append(
+                    f"{method.name}: realisations are equal in {len(scans)} of {len(measured)} scans, so that their"
+                    " spread is too low; give each run a --seed of its own"
+                )
+        return lines
 
     def images_of(self, scan: ComparedScan, examination: Examination) -> dict[str, np.ndarray]:
         """Every image of a scan by name, float32 [X, Y, Z] in SUV."""
@@ -159,15 +190,15 @@ def filter_input(examination: Examination) -> FilterInput:
     return FilterInput(low_dose.data, low_dose.voxel_mm, noise_level(low_dose.data))
 
 
-def measure_all(comparison: Comparison, parameters: Parameters, step: Callable[[], None]) -> list[list[Row]]:
+def measure_all(comparison: Comparison, parameters: Parameters, step: Callable[[], None]) -> list[MeasuredScan]:
     """All metrics of all images of each scan, in the order of the scans, on rank 0; empty elsewhere.
 
     parameters: of the filters, on every rank. All ranks call this together.
     """
-    found: dict[int, list[Row]] = {}
+    found: dict[int, MeasuredScan] = {}
     share_tasks(
         comparison.scans,
-        lambda scan, step_here: _ScanUnderMeasure(scan, comparison, parameters.get(scan.dose, {})).rows(step_here),
+        lambda scan, step_here: _ScanUnderMeasure(scan, comparison, parameters.get(scan.dose, {})).measured(step_here),
         on_result=found.__setitem__,
         on_step=step,
     )
@@ -182,13 +213,14 @@ class _ScanUnderMeasure:
     comparison: Comparison
     parameters: Mapping[str, float]
 
-    def rows(self, step: Callable[[], None]) -> list[Row]:
+    def measured(self, step: Callable[[], None]) -> MeasuredScan:
         about = (self.scan.subject, self.scan.tracer, self.scan.scanner, self.scan.dose)
         rows = []
         for name in self.comparison.names():
             rows += [Row(*about, name, *measurement) for measurement in self._measurements(name)]
             step()
-        return rows
+        repeated = [name for name, digests in self.result_digests.items() if len(set(digests)) < len(digests)]
+        return MeasuredScan(rows, self._of_other_image(), repeated)
 
     @cached_property
     def examination(self) -> Examination:
@@ -198,10 +230,40 @@ class _ScanUnderMeasure:
     def digests(self) -> list[str]:
         return _digests(self.scan.files())
 
+    @cached_property
+    def result_digests(self) -> dict[str, list[str]]:
+        """Of each method the digests of its images of the scan."""
+        return {method.name: _digests(method.files(self.scan)) for method in self.comparison.methods}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """That of the low dose, kept or new."""
+        key = key_of(self.comparison.code, self.digests, _how_read(self.scan))
+        place = f"fingerprint of {self.scan.name}"
+        kept = self.comparison.kept.load(place, key)
+        if kept is None:
+            kept = fingerprint(self.examination.low_dose)
+            self.comparison.kept.save(place, key, kept)
+        return kept
+
+    def _of_other_image(self) -> list[str]:
+        """The methods whose run.json says that they made an image of another one than the scan.
+
+        Not of arrays: the fingerprint covers the affine, for which inference takes the network's grid.
+        """
+        if volume_formats.names_array(self.scan.low_dose.name):
+            return []
+        found = []
+        for method in self.comparison.methods:
+            stated = [one for one in map(scan_of, method.files(self.scan)) if one is not None]
+            if any(one != self.fingerprint for one in stated):
+                found.append(method.name)
+        return found
+
     def _measurements(self, name: str) -> list[list[object]]:
         """(metric, region, value) of an image, kept or new."""
         methods = {method.name: method for method in self.comparison.methods}
-        made_from = _digests(methods[name].files(self.scan)) if name in methods else self.parameters.get(name)
+        made_from = self.result_digests[name] if name in methods else self.parameters.get(name)
         key = key_of(self.comparison.code, self.digests, _how_read(self.scan), made_from)
         place = f"{name} {self.scan.name}"
         kept = self.comparison.kept.load(place, key)

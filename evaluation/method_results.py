@@ -20,6 +20,7 @@ from guided_diffusion.pet.patches import PatchPlan
 
 SAMPLES = "samples_*.npz"  # the normalised array that scripts/test.py writes
 _CHUNK_BYTES = 2**20
+_NO_MANIFEST = (InputError, OSError, ValueError, LookupError, TypeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,12 @@ class ComparedMethod:
 
     @classmethod
     def of_realisations(cls, name: str, folder: Path) -> "ComparedMethod":
-        """A method of which `folder` holds a folder per realisation. Raises InputError for fewer than two."""
-        found = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        """A method of which `folder` holds a folder per realisation. Raises InputError for fewer than two.
+
+        Hidden folders, such as those of notebooks, do not count.
+        """
+        below = folder.iterdir() if folder.is_dir() else ()
+        found = sorted(path for path in below if path.is_dir() and not path.name.startswith("."))
         if len(found) < 2:
             raise InputError(f"{folder}: holds {len(found)} folders; each of two or more realisations has its own")
         return cls(name, tuple(found), has_realisations=True)
@@ -60,7 +65,19 @@ def plan_of(path: Path, grid: Volume) -> PatchPlan | None:
             return None
         plan = manifest["plan"]
         return PatchPlan(plan["length"], plan["patch_size"], plan["overlap"], tuple(plan["starts"]))
-    except (InputError, OSError, ValueError, LookupError, TypeError, RecursionError):
+    except _NO_MANIFEST:
+        return None
+
+
+def scan_of(path: Path) -> str | None:
+    """The `fingerprint` of the scan from which scripts/test.py made an image, by the manifest of the run beside it.
+
+    None if there is no manifest that lists the image.
+    """
+    try:
+        manifest = json.loads(read_small(path.parent / MANIFEST_NAME))
+        return str(manifest["input"]["sha256_of_voxels_and_affine"]) if path.name in manifest["files"] else None
+    except _NO_MANIFEST:
         return None
 
 

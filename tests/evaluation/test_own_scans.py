@@ -12,6 +12,7 @@ from evaluation.compared_scans import Arrays, ComparedScan, UserFolders, open_ex
 from evaluation.measures.image_fidelity import clip_suv, psnr
 from evaluation.method_results import ComparedMethod, result_file
 from guided_diffusion.errors import InputError
+from guided_diffusion.inference.resume import fingerprint
 from guided_diffusion.pet.volume import load_volume
 from tests.dicom_series import write_series
 
@@ -179,6 +180,41 @@ def test_what_is_left_out_is_told(images, tmp_path, capsys):
     (line,) = notices(capsys)
     assert line.startswith("notice: left out (")
     assert line.endswith(": anna_mask.nii.gz")
+
+
+def test_results_of_another_image_are_told(images, tmp_path, capsys):
+    """As where the scan was replaced since; not where run.json lists no such file, nor of a scan that is unchanged."""
+    low = {name: tmp_path / "low" / f"{name}.nii.gz" for name in images}
+    for name, own in images.items():
+        save_nifti(low[name], own["low"])
+        save_nifti(tmp_path / "ours" / name / "denoised.nii.gz", own["ours"])
+        made_of = {"sha256_of_voxels_and_affine": fingerprint(load_volume(low[name]))}
+        manifest = {"input": made_of, "files": ["denoised.nii.gz"]}
+        (tmp_path / "ours" / name / "run.json").write_text(json.dumps(manifest))
+        save_nifti(tmp_path / "theirs" / f"{name}.nii.gz", own["ours"])
+    (tmp_path / "theirs" / "run.json").write_text(json.dumps({"input": made_of, "files": ["denoised.nii.gz"]}))
+    methods = [f"--method={name}={tmp_path / name}" for name in ("ours", "theirs")]
+    compare(tmp_path, *methods, low_dose=tmp_path / "low")
+    assert notices(capsys) == []
+    save_nifti(low["anna"], 1.5 * images["anna"]["low"])
+    for _ in range(2):  # the second time from what was kept
+        compare(tmp_path, *methods, low_dose=tmp_path / "low")
+        (line,) = notices(capsys)
+        assert f"notice: {low['anna']}: not the image that ours denoised, by run.json" in line
+
+
+def test_realisations_that_repeat_each_other_are_told_and_hidden_folders_do_not_count(images, tmp_path, capsys):
+    save_nifti(tmp_path / "low.nii.gz", images["anna"]["low"])
+    for number, image in enumerate((images["anna"]["ours"], images["anna"]["normal"], images["anna"]["ours"])):
+        save_nifti(tmp_path / "runs" / f"{number}" / "result.nii.gz", image)
+    (tmp_path / "runs" / ".ipynb_checkpoints").mkdir()
+    given = ("--realisations", f"ours={tmp_path / 'runs'}")
+    compare(tmp_path, *given, low_dose=tmp_path / "low.nii.gz")
+    (line,) = notices(capsys)
+    assert "notice: ours: realisations are equal in 1 of 1 scans, so that their spread is too low; give" in line
+    save_nifti(tmp_path / "runs" / "2" / "result.nii.gz", images["anna"]["low"])
+    compare(tmp_path, *given, low_dose=tmp_path / "low.nii.gz")
+    assert notices(capsys) == []
 
 
 def test_what_a_run_does_not_write_does_not_stay_from_an_earlier_one(images, tmp_path):
