@@ -14,6 +14,7 @@ from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import on_root, run_main
 from guided_diffusion.errors import InputError, one_line
 from guided_diffusion.files import atomic_write, open_table, writable_folder
+from guided_diffusion.pet.image_quality import SSIM_WINDOW
 
 COLUMNS = {  # title, width and decimals in the printed table
     "ssim": ("SSIM", 6, 4),
@@ -69,9 +70,12 @@ def main() -> None:
     table: dict[str, Numbers] = {}
     for subject in subjects:
         table[subject.name] = evaluate(subject, args.gtr_units, args.gen_units)
-        print(format_row(subject.name, table[subject.name], width), flush=True)
+        print(format_row(subject.name, table[subject.name], columns, width), flush=True)
     for name, numbers in summarise(table).items():
-        print(format_row(name, numbers, width))
+        print(format_row(name, numbers, columns, width))
+    thin = [one_line(name) for name, numbers in table.items() if "ssim" not in numbers]
+    if thin:
+        print(f"notice: no SSIM, which needs {SSIM_WINDOW} voxels along every axis: {', '.join(thin)}", file=sys.stderr)
     if args.csv is not None:
         write_csv(args.csv, table, columns)
 
@@ -86,22 +90,25 @@ def create_parser() -> Parser:
 
 
 def evaluate(subject: SubjectFiles, gtr_units: str, gen_units: str) -> Numbers:
-    """The numbers of one subject. Raises InputError, naming the file, where its volumes can't be read or compared."""
+    """The numbers of one subject, without SSIM where an axis is shorter than its window.
+
+    Raises InputError, naming the file, where its volumes can't be read or compared.
+    """
     peak = None if subject.scan is None else published_peak(subject.scan)
     reference, generated = read_pair(subject, gtr_units, gen_units)
-    try:
-        numbers = {"ssim": ssim(reference, generated), "psnr": psnr(reference, generated)}
-    except InputError as error:
-        raise InputError(f"{subject.reference}: {error}") from error
+    numbers = {} if min(reference.shape) < SSIM_WINDOW else {"ssim": ssim(reference, generated)}
+    numbers["psnr"] = psnr(reference, generated)
     if peak is not None:
         numbers["psnr_published"] = psnr(reference, generated, peak=peak)
     return numbers
 
 
 def summarise(table: dict[str, Numbers]) -> dict[str, Numbers]:
-    """Mean and population standard deviation over the subjects, for every number."""
-    rows = list(table.values())
-    values = {column: [row[column] for row in rows] for column in rows[0]}
+    """Mean and population standard deviation over the subjects that have a number, for every number."""
+    values: dict[str, list[float]] = {}
+    for numbers in table.values():
+        for column, value in numbers.items():
+            values.setdefault(column, []).append(value)
     return {
         MEAN: {column: float(np.mean(values[column])) for column in values},
         DEVIATION: {column: float(np.std(values[column])) for column in values},
@@ -113,11 +120,12 @@ def format_header(columns: list[str], width: int) -> str:
     return "  ".join(["subject".ljust(width), *titles])
 
 
-def format_row(name: str, numbers: Numbers, width: int) -> str:
+def format_row(name: str, numbers: Numbers, columns: list[str], width: int) -> str:
+    """A line of the printed table; a dash where a number is missing."""
     cells = []
-    for column, value in numbers.items():
+    for column in columns:
         _, cell, decimals = COLUMNS[column]
-        cells.append(f"{value:{cell}.{decimals}f}")
+        cells.append(f"{numbers[column]:{cell}.{decimals}f}" if column in numbers else "-".rjust(cell))
     return "  ".join([one_line(name).ljust(width), *cells])
 
 
@@ -129,12 +137,12 @@ def check_csv(path: Path) -> None:
 
 
 def write_csv(path: Path, table: dict[str, Numbers], columns: list[str]) -> None:
-    """One row per subject, numbers in full precision."""
+    """One row per subject, numbers in full precision; an empty cell where one is missing."""
     with atomic_write(path) as temporary, open_table(temporary) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["subject", *columns])
         for name, numbers in table.items():
-            writer.writerow([name, *(numbers[column] for column in columns)])
+            writer.writerow([name, *(numbers.get(column, "") for column in columns)])
 
 
 if __name__ == "__main__":

@@ -94,6 +94,23 @@ def test_equal_volumes_have_a_psnr_of_100(study, run):
     assert row["ssim"] == pytest.approx(1, abs=1e-6)
 
 
+def test_volumes_thinner_than_the_window_have_a_psnr_only(study, run, capsys):
+    thin, generated = study.reference["a"][:, :, :6], study.generated["a"][:, :, :6]
+    study.write_reference("a", np.stack([thin, thin]) / 16)
+    study.write_generated("a", generated / 16)
+    run(study.arguments("--csv", str(study.csv)))
+    psnr = 10 * np.log10(16**2 / ((thin - np.maximum(generated, 0)) ** 2).mean())
+    with open(study.csv, newline="") as file:
+        row = next(csv.DictReader(file))
+    assert (row["ssim"], float(row["psnr"])) == ("", pytest.approx(psnr, abs=1e-4))
+    printed = capsys.readouterr()
+    lines = [line.split() for line in printed.out.splitlines()]
+    ssim, other = study.expected("b")[:2]
+    assert lines[1] == ["a", "-", f"{psnr:.2f}"]
+    assert lines[3] == ["mean", f"{ssim:.4f}", f"{(psnr + other) / 2:.2f}"]
+    assert printed.err == "notice: no SSIM, which needs 7 voxels along every axis: a\n"
+
+
 def test_units_of_either_side(study, run):
     run(study.arguments("--csv", str(study.csv)))
     normalised = read_table(study.csv)
