@@ -1,7 +1,9 @@
 """The implementation of `scripts/simulate.py`: writes a virtual trial."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,6 +13,7 @@ from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.dist_util import communicator, on_root
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet.text import number_of
 from guided_diffusion.simulation import trial as trials
 from guided_diffusion.simulation.acquisition import DOSES
 from guided_diffusion.simulation.random_acquisition import RANDOM_SCANNERS
@@ -118,10 +121,19 @@ def _shares(text: str) -> float | list[float]:
     return shares if len(shares) > 1 else shares[0]
 
 
+def _dose_names(text: str) -> list[str]:
+    """The doses of a comma list such as "1/4, 0.05" as the fractions that name their files; other texts as they are."""
+    numbers = {part.strip(): number_of(part) for part in text.split(",")}
+    named = [
+        part if math.isnan(dose) else str(Fraction(dose).limit_denominator(1000)) for part, dose in numbers.items()
+    ]
+    return list(dict.fromkeys(named))
+
+
 def _open_trial(parser: Parser, arguments: Sequence[str] | None) -> tuple[SimulationFlags, trials.Trial]:
     """The trial that the command line describes, its folder opened."""
     flags = read_flags(SimulationFlags, vars(parser.parse_args(arguments)))
-    tracers, doses = select(load_tracers(), flags.tracers, "tracer"), flags.doses.split(",")
+    tracers, doses = select(load_tracers(), flags.tracers, "tracer"), _dose_names(flags.doses)
     if any(name in RANDOM_SCANNERS for name in flags.scanners.split(",")):
         trial = RandomTrial(
             flags.preset, flags.seed, tracers, select(dict.fromkeys(RANDOM_SCANNERS), flags.scanners, "drawn scanner"),

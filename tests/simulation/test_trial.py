@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
 
+from guided_diffusion.commands import simulate as simulate_command
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet.trial_manifest import read_manifest
 from guided_diffusion.pet.volume import load_volume
 from guided_diffusion.simulation.scanner import load_scanners
 from guided_diffusion.simulation.tracers import load_tracers
@@ -71,6 +73,15 @@ def test_field_of_view_lies_between_vertex_and_thigh():
 def test_unknown_dose_is_refused(dose):
     with pytest.raises(InputError, match=r"is not simulated; choose from 1, 1/2, 1/4, 1/10, 1/20, 1/50, 1/100"):
         trial(doses=[dose])
+
+
+@pytest.mark.parametrize("text", ["1/4,1/20", "1/4, 1/20", "0.25,0.05,1/4", " 1/4 ,5e-2"])
+def test_doses_may_be_written_in_several_ways(text, monkeypatch, tmp_path):
+    """All of them name the same data set."""
+    monkeypatch.setattr(simulate_command, "share_tasks", lambda *_, **__: None)
+    simulate_command.simulate_trial(simulate_command.create_parser(""), ["--out", str(tmp_path), "--doses", text])
+    assert json.loads((tmp_path / "trial.json").read_text())["doses"] == ["1/4", "1/20"]
+    assert [row["pair"] for row in read_manifest(tmp_path)] == ["sub-0000/pair_1-4.npz", "sub-0000/pair_1-20.npz"]
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path):
@@ -163,6 +174,7 @@ def test_one_rank_makes_the_same_data_and_finished_subjects_are_kept(data_set, t
         (["--tracers", "water"], "no tracer is called 'water'; choose from fdg, psma, dotatate, fapi or all"),
         (["--scanners", "quadra,xyz"], "no scanner is called 'xyz'"),
         (["--doses", "1/7"], "dose '1/7' is not simulated"),
+        (["--doses", "1/4,"], "dose '' is not simulated"),
         (["--subjects", "0"], "must be at least 1"),
         (["--seed", "-1"], "--seed -1: must be 0 or more"),
     ],
