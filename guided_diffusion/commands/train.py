@@ -303,7 +303,7 @@ def _provenance(settings: TrainSettings, pairs: list[Pair], threads: int, start:
             "doses": dict(Counter(pair.dose for pair in pairs)),
         },
         "seed": settings.optimisation.seed,
-        "history": history_of_run(settings, start),
+        "history": history_of_run(settings, pairs, start),
         "started_from": start.weights_path.name if start else None,
         "ranks": communicator().size,
         "threads": threads,

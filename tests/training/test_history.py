@@ -1,7 +1,9 @@
 """What a continued run takes over, what it says of changed flags, and what its header remembers."""
 
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,6 +77,40 @@ class TestHistory:
 
     def test_names_folders_without_their_paths(self, begun, data_dir):
         assert history(begun / "model000002.pt")[0]["flags"]["data_dir"] == data_dir.name
+
+    def test_other_pairs_under_the_same_name_are_told(self, tmp_path, caplog):
+        for fold, value in (("fold1", 4.0), ("fold2", 8.0)):
+            for number in range(2):
+                (tmp_path / fold / "train").mkdir(parents=True, exist_ok=True)
+                pair = np.full((2, 12, 12, 8 + number), value, np.float32)
+                pair[0, ::2] *= 1.1
+                np.savez(tmp_path / fold / "train" / f"{fold}-{number}.npz", pair)
+        shutil.copytree(tmp_path / "fold1", tmp_path / "moved")
+        with caplog.at_level("INFO", "guided_diffusion"):
+            run(tmp_path / "fold1" / "train", tmp_path / "run", max_steps=1)
+            run(tmp_path / "moved" / "train", tmp_path / "run", max_steps=2)
+            assert not any("pairs differ" in notice for notice in notices(caplog))
+            run(tmp_path / "fold2" / "train", tmp_path / "run", max_steps=3)
+            (tmp_path / "fold1" / "train" / "fold1-1.npz").unlink()
+            run(tmp_path / "fold1" / "train", tmp_path / "run", max_steps=4)
+        told = [notice for notice in notices(caplog) if "pairs differ" in notice]
+        assert [notice.rpartition(" ")[2] for notice in told] == [f"{tmp_path}/fold{n}/train" for n in (2, 1)]
+        first, *changes = history(tmp_path / "run" / "model000004.pt")
+        digests = [entry["flags"]["pairs_sha256"] for entry in (first, *changes)]
+        assert [entry["from_step"] for entry in changes] == [3, 4]
+        assert len(set(digests)) == 3
+        assert str(tmp_path) not in str((first, changes))
+
+    def test_of_a_version_that_did_not_record_pairs_goes_on_silently(self, begun, data_dir, caplog):
+        old = load_checkpoint(str(begun / "model000002.pt"))
+        del old.header.training["history"][0]["flags"]["pairs_sha256"]
+        save_checkpoint(begun / "model000002.pt", old.state_dict, old.header)
+        (begun / "digests000002.json").unlink()
+        with caplog.at_level("INFO", "guided_diffusion"):
+            run(data_dir, begun, max_steps=3, lr_anneal_steps=10)
+        assert notices(caplog) == []
+        _first, entry = history(begun / "model000003.pt")
+        assert list(entry["flags"]) == ["pairs_sha256"]
 
     def test_compares_with_what_is_in_force(self):
         recorded = [{"from_step": 1, "flags": {"lr": 1.0, "seed": 0}}, {"from_step": 5, "flags": {"lr": 0.5}}]
