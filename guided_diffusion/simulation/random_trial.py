@@ -5,7 +5,6 @@ to the model's like a user's scan (`pet.geometry`). With `random`, one subject i
 of a patient; with `random-spheres`, all subjects are columns with hot spheres.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -30,10 +29,11 @@ from guided_diffusion.simulation.trial import (
     SCAN_END_MM,
     Trial,
     VirtualSubject,
+    complete,
     description,
+    is_complete,
     subject_grid,
     write_labels,
-    write_text,
 )
 
 FINE_MM = 2.0
@@ -116,8 +116,7 @@ def write_random_subject(trial: RandomTrial, subject: VirtualSubject, out: Path)
 
     Pairs with too few counts for an image are left out.
     """
-    done = out / subject.name / "subject.json"
-    if done.exists():
+    if is_complete(subject, out):
         return
     acquisition = draw_acquisition(subject.scanner, trial.reconstructions, generator(subject.seed, "acquisition"))
     phantom = _phantom(subject, trial.preset)
@@ -132,8 +131,7 @@ def write_random_subject(trial: RandomTrial, subject: VirtualSubject, out: Path)
             _write_dose(trial, subject, out, wanted[dose], reconstruct_all(raw, counts[0], dose), references)
     if trial.native:
         _write_native(subject, phantom, normal, raw, out)
-    about = description(subject, phantom) | {"acquisition": asdict(acquisition)}
-    write_text(done, json.dumps(about, indent=1))
+    complete(subject, description(subject, phantom) | {"acquisition": asdict(acquisition)}, out)
 
 
 def _phantom(subject: VirtualSubject, preset: str) -> Phantom:

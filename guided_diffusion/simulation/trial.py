@@ -1,8 +1,8 @@
 """A virtual trial on disk: its subjects and their files.
 
 DIR/manifest.csv has a row per subject and dose, DIR/labels.json the label values, DIR/trial.json the settings of the
-simulation, and DIR/sub-0000/ the files of a subject. Its subject.json is written last, so a subject that has one is
-complete. Everything about a subject follows from the trial's seed and the subject's number.
+simulation, and DIR/sub-0000/ the files of a subject. Its subject.json is written last and lists them, so a subject that
+has it and them is complete. Everything about a subject follows from the trial's seed and the subject's number.
 """
 
 import csv
@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import nibabel as nib
 import numpy as np
@@ -47,6 +47,7 @@ GRID_PRESETS: dict[str, tuple[tuple[int, int, int], float]] = {
 SCAN_END_MM = 1060.0
 """Depth of the middle of the thigh below the vertex in a patient of 1.70 m: where whole-body scans end."""
 
+SUBJECT = "subject.json"
 SPLITS = ("train", "validation", "test")
 
 
@@ -155,12 +156,10 @@ def manifest_rows(trial: Trial, subject: VirtualSubject) -> list[dict[str, objec
 
 def write_subject(trial: Trial, subject: VirtualSubject, out: Path) -> None:
     """Simulate a subject and write its files, unless they are complete already."""
-    folder = out / subject.name
-    done = folder / "subject.json"
-    if done.exists():
+    if is_complete(subject, out):
         return
     scan = simulate(subject, trial.preset, [float(Fraction(dose)) for dose in trial.doses])
-    folder.mkdir(parents=True, exist_ok=True)
+    (out / subject.name).mkdir(parents=True, exist_ok=True)
     affine = scan.phantom.grid.affine()
     volumes = {dose: Volume(image, affine) for dose, image in scan.images.items()}
     for row in manifest_rows(trial, subject):
@@ -169,7 +168,24 @@ def write_subject(trial: Trial, subject: VirtualSubject, out: Path) -> None:
     save_volume(volumes[1.0], out / row["normal_dose"])
     save_volume(Volume(scan.phantom.activity, affine), out / row["truth"])
     write_labels(scan.phantom.labels, affine, out / row["labels"])
-    write_text(done, json.dumps(description(subject, scan.phantom), indent=1))
+    complete(subject, description(subject, scan.phantom), out)
+
+
+def complete(subject: VirtualSubject, about: dict[str, object], out: Path) -> None:
+    """Write subject.json once all other files of a subject are there, with their paths below the data set."""
+    folders = [out / subject.name, *out.glob(f"{subject.name}-*")]
+    files = [path.relative_to(out).as_posix() for folder in folders if folder.is_dir() for path in folder.iterdir()]
+    listed = sorted(file for file in files if not PurePath(file).name.startswith(".") and not file.endswith(SUBJECT))
+    write_text(out / subject.name / SUBJECT, json.dumps(about | {"files": listed}, indent=1))
+
+
+def is_complete(subject: VirtualSubject, out: Path) -> bool:
+    """Whether subject.json and every file that it lists are there; older ones list none. Scratch disks delete files."""
+    try:
+        files = json.loads((out / subject.name / SUBJECT).read_text(encoding="utf-8")).get("files", [])
+        return all((out / file).is_file() for file in files)
+    except (OSError, ValueError):
+        return False
 
 
 def description(subject: VirtualSubject, phantom: Phantom) -> dict[str, object]:

@@ -18,10 +18,12 @@ from guided_diffusion.simulation.trial import (
     GRID_PRESETS,
     Trial,
     VirtualSubject,
+    is_complete,
     open_trial,
     plan_subject,
     simulate,
     subject_grid,
+    write_subject,
 )
 from tests.mpi import assert_refused, needs_mpiexec, run_script, succeed
 
@@ -102,6 +104,30 @@ def test_a_dose_does_not_depend_on_which_others_were_asked_for(monkeypatch):
     np.testing.assert_array_equal(one.images[0.05], two.images[0.05])
     truth, normal = one.phantom.activity.sum(dtype=float), one.images[1.0].sum(dtype=float)
     assert normal == pytest.approx(truth, rel=0.02)
+
+
+def test_a_subject_whose_files_were_deleted_is_made_again(monkeypatch, tmp_path):
+    """As scratch disks do with old files, while subject.json stays."""
+    monkeypatch.setitem(GRID_PRESETS, "demo", ((48, 72, 40), 6.6))
+    settings = trial(doses=["1/4", "1/20"], tracers=["fdg"], scanners=["mct"])
+    subject = plan_subject(settings, 0)
+    write_subject(settings, subject, tmp_path)
+    folder = tmp_path / subject.name
+    before = {path.name: np.load(path)["arr_0"] for path in folder.glob("*.npz")}
+    assert sorted(before) == ["pair_1-20.npz", "pair_1-4.npz"]
+    listed = json.loads((folder / "subject.json").read_text())["files"]
+    files = sorted(path.name for path in folder.iterdir())
+    assert listed == [f"{subject.name}/{name}" for name in files if name != "subject.json"]
+    (folder / "pair_1-4.npz").write_text("mine")
+    write_subject(settings, subject, tmp_path)
+    assert (folder / "pair_1-4.npz").read_text() == "mine"  # nothing is missing
+    (folder / "truth.nii.gz").unlink()
+    write_subject(settings, subject, tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == files
+    for name, pair in before.items():
+        np.testing.assert_array_equal(np.load(folder / name)["arr_0"], pair)
+    (folder / "subject.json").write_text('{"name')
+    assert not is_complete(subject, tmp_path)
 
 
 @pytest.fixture(scope="module")
