@@ -1,7 +1,6 @@
 """Measures every image of every scan of a comparison over MPI ranks, reusing results of earlier runs."""
 
 import csv
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from evaluation.kept_results import KeptResults, key_of
 from evaluation.measures import Examination, Measurement, measure, measure_ensemble
 from evaluation.method_results import ComparedMethod, digest_of_image, plan_of, scan_of
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, open_table
+from guided_diffusion.files import atomic_write, open_table, sha256_of_code
 from guided_diffusion.inference.resume import fingerprint
 from guided_diffusion.pet.formats import volume_formats
 from guided_diffusion.simulation import body_phantom
@@ -318,9 +317,7 @@ def _digest_of_code() -> str:
     """SHA-256 of the code that measures, its tools among it: what it measured otherwise is not taken over."""
     folders = (Path(inspect.getfile(package)).parent for package in (evaluation.measures, guided_diffusion.pet))
     modules = (body_phantom, compared_scans, filters, method_results)
-    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
-    files += [*(Path(inspect.getfile(module)) for module in modules), Path(__file__)]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    return sha256_of_code([*folders, *(Path(inspect.getfile(module)) for module in modules), Path(__file__)])
 
 
 def _descending(dose: float | None) -> float:

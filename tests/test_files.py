@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guided_diffusion.errors import Failure, InputError
-from guided_diffusion.files import atomic_write, writable_folder
+from guided_diffusion.files import atomic_write, sha256_of_code, writable_folder
 
 
 def failing(number):
@@ -56,3 +56,15 @@ def test_names_that_mean_another_place_are_not_made_here(name, words, monkeypatc
     with pytest.raises(InputError, match=words), atomic_write(Path(name) / "result.csv"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_digest_of_code_is_that_of_its_python_files(tmp_path):
+    (tmp_path / "package" / "part").mkdir(parents=True)
+    (tmp_path / "package" / "part" / "a.py").write_text("one = 1\n")
+    (tmp_path / "b.py").write_text("two = 2\n")
+    places = [tmp_path / "package", tmp_path / "b.py"]
+    before = sha256_of_code(places)
+    (tmp_path / "package" / "notes.txt").write_text("three")
+    assert sha256_of_code(places) == before
+    (tmp_path / "package" / "part" / "a.py").write_text("one = 2\n")
+    assert sha256_of_code(places) != before

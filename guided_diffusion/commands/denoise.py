@@ -29,7 +29,7 @@ from guided_diffusion.files import check_space, writable_folder
 from guided_diffusion.folder_lock import one_writer
 from guided_diffusion.inference import planning
 from guided_diffusion.inference.denoising import PUBLISHED_GRID, Denoised, denoise_volume
-from guided_diffusion.inference.earlier_results import check_replaceable, results_aside
+from guided_diffusion.inference.earlier_results import check_replaceable, not_taken_over, results_aside
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.inference.presets import MODEL_FLAGS
 from guided_diffusion.inference.result_files import is_bare, write_manifest, write_volumes
@@ -245,6 +245,8 @@ def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
         finished.remove_own()
     report = _plan_report(volume, run)
     done = run.flags["resume"] and subject.is_finished(key)
+    for line in not_taken_over(subject, finished) if run.flags["resume"] and not done else ():
+        logger.log(f"notice: {line}")
     if done:  # that run may have been killed between its last result and this
         finished.remove_all()
     if done and report is not None and (page := report.renew(subject, run.flags)):

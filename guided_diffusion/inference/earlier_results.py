@@ -11,7 +11,7 @@ from typing import Any
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import disk_failure, remove_whatever, temporary_beside
 from guided_diffusion.gate import read_small
-from guided_diffusion.inference.resume import FinishedPatches
+from guided_diffusion.inference.resume import FinishedPatches, code_of_results
 from guided_diffusion.inference.subjects import (
     DENOISED_NAME,
     MANIFEST_NAME,
@@ -49,6 +49,20 @@ def check_replaceable(
             f"{standing[0]}: would be written over, but no {MANIFEST_NAME} of this program lists it; move it away or"
             " choose another --save_dir"
         )
+
+
+def not_taken_over(subject: Subject, finished: FinishedPatches) -> list[str]:
+    """Lines about what `--resume` finds, but does not take over because another version of the program made it.
+
+    Of patches it is not known whether their settings or their version is another one.
+    """
+    lines = []
+    record = _record_in(subject.folder)
+    if record is not None and record.get("code") != code_of_results():
+        lines.append(f"{subject.folder}: another version of this program made its results: the subject is done again")
+    if finished.are_of_others():
+        lines.append(f"{subject.folder}: kept patches of other settings or of another version are not taken over")
+    return lines
 
 
 def check_same_scan(subject: Subject, voxels: str, series: str | None = None, flag: str = "--save_dir") -> None:

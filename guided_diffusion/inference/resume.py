@@ -4,6 +4,7 @@ Files on disk may be damaged, truncated or from another run: each array is prece
 place in the run, and an array that does not match is computed again.
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -14,16 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 
+import guided_diffusion
 from guided_diffusion import logger
 from guided_diffusion.config.flags import WITHOUT_RESULT
 from guided_diffusion.config.inference_flags import INFERENCE_FLAGS
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, remove_whatever
+from guided_diffusion.files import atomic_write, remove_whatever, sha256_of_code
 from guided_diffusion.gate import open_regular
 from guided_diffusion.pet.grid import Volume
 
 _PREFIX = ".unfinished-"
 _DIGEST_BYTES = 32
+_CODE_WITHOUT_RESULT = ("ranks", "report", "simulation", "training", "__pycache__")
 
 
 def fingerprint(volume: Volume) -> str:
@@ -39,8 +42,16 @@ def run_key(voxels: str, weights: str, settings: dict[str, Any], flags: dict[str
     voxels, weights: digests of the input volume and of the checkpoint. device_type: "cpu" or "cuda", which differ in
     rounding and, for `--noise per_patch`, in the noise.
     """
-    deciding = [voxels, weights, _of_result(settings), _of_result(flags), device_type, torch.__version__]
+    versions = [torch.__version__, code_of_results()]
+    deciding = [voxels, weights, _of_result(settings), _of_result(flags), device_type, *versions]
     return hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@functools.cache
+def code_of_results() -> str:
+    """SHA-256 of the program's code, but for the parts that no result depends on."""
+    package = Path(guided_diffusion.__file__).parent
+    return sha256_of_code(place for place in sorted(package.iterdir()) if place.name not in _CODE_WITHOUT_RESULT)
 
 
 def _of_result(values: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +120,10 @@ class FinishedPatches:
         with atomic_write(self._path(number)) as temporary:
             temporary.write_bytes(self._digest(number, content) + content)
         self._whole.add(number)
+
+    def are_of_others(self) -> bool:
+        """Whether there are kept batches, but none of this run: those of other settings, scans or versions."""
+        return not self.folder.exists() and any(self.folder.parent.glob(f"{_PREFIX}*"))
 
     def remove_own(self) -> None:
         """Remove the kept batches of this run."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.inference import blend_at_end
+from guided_diffusion.inference import blend_at_end, resume
 from guided_diffusion.inference.resume import FinishedPatches
 from guided_diffusion.inference.subjects import Subject
 from tests.denoising import denoise, samples_in
@@ -131,6 +131,45 @@ def test_a_damaged_kept_patch_is_computed_again_and_the_result_is_that_of_an_und
     assert calls == [(0,), (12,), (24,), (48,), (57,)]
     np.testing.assert_array_equal(samples_in(tmp_path / "out"), whole)
     assert (tmp_path / "out" / "log.txt").read_text().count("notice: kept patches are computed again: ") == 3
+
+
+@pytest.fixture
+def other_code(monkeypatch):
+    """A function after which the program is of another version."""
+
+    def change():
+        monkeypatch.setattr(resume, "sha256_of_code", lambda _: "another version")
+        resume.code_of_results.cache_clear()
+
+    yield change
+    resume.code_of_results.cache_clear()
+
+
+def test_patches_of_another_version_are_not_taken(small, tmp_path, monkeypatch, other_code):
+    calls = stopped_after(small, tmp_path / "out", 4, monkeypatch)
+    other_code()
+    denoise(small / "scan.npz", small / "small.pt", tmp_path / "out", *QUICK, "--resume", True)
+    assert calls == [(0,), (12,), (24,), (36,), (48,), (57,)]
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "notice: " in log
+    assert "kept patches of other settings or of another version are not taken over" in log
+
+
+def test_results_of_another_version_are_made_again(small, tmp_path, other_code):
+    arguments = (small / "scan.npz", small / "small.pt", tmp_path, *QUICK, "--resume", True)
+    whole = samples_in(denoise(*arguments))
+    denoise(*arguments)
+    told = "another version of this program made its results: the subject is done again"
+    assert (tmp_path / "log.txt").read_text().count("finished already") == 1
+    assert told not in (tmp_path / "log.txt").read_text()
+    other_code()
+    denoise(*arguments)
+    log = (tmp_path / "log.txt").read_text()
+    assert (log.count("finished already"), log.count(told)) == (1, 1)
+    assert json.loads((tmp_path / "run.json").read_text())["code"] == "another version"
+    np.testing.assert_array_equal(samples_in(tmp_path), whole)
+    denoise(*arguments, "--seed", 11)  # other settings are no other version
+    assert (tmp_path / "log.txt").read_text().count(told) == 1
 
 
 @pytest.fixture(scope="module")
