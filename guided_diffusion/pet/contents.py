@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.pet.formats import dicom_files, folder_walk, volume_formats
+from guided_diffusion.pet.formats import dicom_files, folder_walk, matlab, volume_formats
 from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats.archives import needs_unpacking
 from guided_diffusion.pet.formats.folder_walk import Folder, LeftOut
@@ -202,6 +202,8 @@ class _Reader:
             return "no DICOM in the zip" if zipfile.is_zipfile(path) else None
         if not (known or claims):
             return "no image that is known"
+        if path.suffix.lower() == ".mat" and matlab.holds_matrix(path):
+            return "no array suv in it, but a matrix"
         return why_not_pet(path, stem, self.root)
 
     def scans_of(self, held: _Held) -> list[Path]:

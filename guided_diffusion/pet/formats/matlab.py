@@ -22,6 +22,8 @@ from guided_diffusion.pet.grid import check_size
 
 NAME = "suv"
 HEADER_BYTES = 128
+# An image is larger; a matrix of registration, or one for each frame, is not.
+LARGEST_MATRIX_BYTES = 2**14
 _MATRIX, _PACKED = 14, 15
 _NUMERIC = range(6, 16)  # classes of arrays: double, single and the integers
 # Types in which the numbers are stored, often smaller than that of the array.
@@ -48,6 +50,42 @@ def read(path: Path) -> np.ndarray:
         raise InputError(f"{path}: {NAME} has shape {list(data.shape)[:8]}, not [X, Y, Z] of real numbers")
     with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite, which is refused
         return np.ascontiguousarray(data, dtype=np.float32)
+
+
+def holds_matrix(path: Path) -> bool:
+    """Whether a `.mat` is what registration leaves beside an image: no array `suv`, and too small for an image.
+
+    SPM writes version 5, ANTs version 4, and FLIRT the numbers of a 4x4 matrix as text. A damaged file is none.
+
+    Raises:
+        InputError: the file cannot be opened.
+    """
+    with open_regular(path) as file:
+        content = file.read(LARGEST_MATRIX_BYTES + 1)
+    if len(content) > LARGEST_MATRIX_BYTES:
+        return False
+    if not content.startswith(b"MATLAB "):
+        return _is_text_of_matrix(content) or _is_matrix_of_version_4(content)
+    try:
+        with damage_as(f"{path}: is no complete .mat file"):
+            return array_of_version_5(content, NAME, path) is None
+    except InputError:
+        return False
+
+
+def _is_text_of_matrix(content: bytes) -> bool:
+    try:
+        return len([float(word) for word in content.split()]) == 16
+    except ValueError:
+        return False
+
+
+def _is_matrix_of_version_4(content: bytes) -> bool:
+    """By the five numbers that it begins with: type, rows, columns, whether it is complex, length of the name."""
+    if len(content) <= 20:
+        return False
+    kind, rows, columns, imaginary, length = struct.unpack_from("<5i", content)
+    return 0 <= kind < 100 and rows > 0 and columns > 0 and imaginary in (0, 1) and 20 + max(length, 0) < len(content)
 
 
 def array_of_version_5(content: bytes, name: str, path: Path) -> np.ndarray | None:

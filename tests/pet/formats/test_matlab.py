@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import h5py
+import nibabel as nib
 import numpy as np
 import pytest
 import scipy.io
@@ -11,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet.contents import contents_of, names_of
 from guided_diffusion.pet.formats import matlab
+from guided_diffusion.pet.volume import load_volume
 from tests.mpi import ROOT
 
 TYPES = ("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8")
@@ -152,3 +155,27 @@ def test_damage_does_not_make_hdf5_take_memory(tmp_path):
     libraries, taken, of_child = map(int, sizes.split())  # in KiB
     assert taken < 20_000
     assert of_child < libraries + 200_000
+
+
+def test_matrices_of_registration_are_no_scans(tmp_path):
+    """As SPM, ANTs and FLIRT write them. A small image in a `.mat` is one, and what is damaged is refused by name."""
+    (tmp_path / "a").mkdir()
+    image = np.random.default_rng(0).uniform(0, 9, (4, 5, 6)).astype(np.float32)
+    nib.save(nib.Nifti1Image(image, np.diag([-4.0, -4, 4, 1])), tmp_path / "a" / "PET.nii.gz")
+    scipy.io.savemat(tmp_path / "a" / "PET.mat", {"mat": np.eye(4)})
+    affine = {"AffineTransform_double_3_3": np.zeros((12, 1)), "fixed": np.zeros((3, 1))}
+    scipy.io.savemat(tmp_path / "a" / "PET_0GenericAffine.mat", affine, format="4")
+    (tmp_path / "a" / "PET2T1.mat").write_text("1 0 0 0\n0 1 0 0\n0 0 1.5e0 -2\n0 0 0 1\n")
+    found = contents_of(tmp_path)
+    assert (names_of(found.scans, tmp_path), found.notices) == (
+        ["a"],
+        ("left out (no array suv in it, but a matrix): a/PET.mat, a/PET2T1.mat, a/PET_0GenericAffine.mat",),
+    )
+    np.testing.assert_array_equal(load_volume(tmp_path / "a").data, image)
+    (tmp_path / "b").mkdir()
+    scipy.io.savemat(tmp_path / "b" / "image.mat", {"mat": np.eye(4), "suv": image})
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "short.mat").write_bytes((tmp_path / "b" / "image.mat").read_bytes()[:200])
+    (tmp_path / "c" / "zeros.mat").write_bytes(bytes(300))
+    scipy.io.savemat(tmp_path / "c" / "other_name.mat", {"pet": np.random.default_rng(0).uniform(size=(20, 20, 20))})
+    assert names_of(contents_of(tmp_path).scans, tmp_path) == ["a", "b", "c/other_name", "c/short", "c/zeros"]
