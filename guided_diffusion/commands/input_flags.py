@@ -13,7 +13,8 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
         "DICOM input (the last five replace missing or wrong tags; the JSON beside the result names them)",
         "The unit of a NIfTI image (or another that nibabel reads) is the one stated by its BIDS sidecar or its header."
         " If none is stated, it is taken as SUV; or, if --weight_kg and --dose_bq are both given, as Bq/mL,"
-        " decay-corrected to the injection. A flag that does not apply to an image is an error.",
+        " decay-corrected to the injection, or to --scan_start if that and --injection_time are given too. A flag that"
+        " does not apply to an image is an error.",
     )
     add_flags(group, InputFlags)
 

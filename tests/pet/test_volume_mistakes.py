@@ -37,8 +37,9 @@ def test_what_cannot_be_mapped_gets_one_line(tmp_path, name, message):
     [
         ("v.nii", {"weight_kg": 70.0}, "--weight_kg alone .* give --dose_bq too"),
         ("v.nii", {"dose_bq": 350e6}, "--dose_bq alone .* give --weight_kg too"),
-        ("v.nii", {"weight_kg": 70.0, "dose_bq": 350e6, "injection_time": "101013"}, "--injection_time is for DICOM"),
-        ("v.nii", {"half_life_s": 6586.2}, "--half_life_s is for DICOM"),
+        ("v.nii", {"weight_kg": 70.0, "dose_bq": 350e6, "injection_time": "101013"}, "give --scan_start too"),
+        ("v.nii", {"half_life_s": 6586.2}, "--half_life_s alone .* give --weight_kg and --dose_bq too"),
+        ("v.nii", {"weight_kg": 70.0, "dose_bq": 350e6, "half_life_s": 6586.2}, "without --injection_time and --scan"),
         ("v.npz", {"weight_kg": 70.0, "dose_bq": 350e6}, "--weight_kg --dose_bq has no use"),
         ("v.npz", {"injection_time": "101013"}, "--injection_time has no use"),
         ("v.mat", {"half_life_s": 6586.2}, "--half_life_s has no use"),

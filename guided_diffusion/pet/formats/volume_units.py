@@ -1,17 +1,18 @@
 """Converts a volume file's values to SUV, by the unit stated in it or its sidecar, or by the user's values."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import nibabel as nib
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import stated_units
-from guided_diffusion.pet.suv import SUVError, SUVOverrides, suvbw_of_bqml
+from guided_diffusion.pet.suv import SUVConversion, SUVError, SUVOverrides, suvbw_of_bqml
 from guided_diffusion.pet.suv.sidecar import (
     check_attenuation_corrected,
     describes_injection,
-    is_corrected_to_start,
     sidecar_conversion,
+    takes_times,
 )
 
 
@@ -39,7 +40,7 @@ def to_suv(
                 f"{path}: {sidecar[0]} describes the injection, but does not say in what the image is; add Units to it"
                 " (SUV, Bq/mL or kBq/mL)"
             )
-        return _by_the_user(path, overrides)
+        return _by_the_user(path, content, overrides)
     basis = stated_units.suv_unit(str(unit))
     if own and isinstance(image, nib.Nifti1Pair) and stated_units.suv_unit(own) != basis:
         raise InputError(
@@ -54,17 +55,22 @@ def to_suv(
             f"{path}: {where} is {stated_units.quoted(unit)}, which is neither SUV nor activity per volume; give the"
             " image in SUV or Bq/mL"
         )
-    if not is_corrected_to_start(content):
-        why = "has no use: the sidecar says to when the image is corrected"
-        _refuse_flags(path, ("injection_time", "scan_start"), overrides, why)
-    try:
-        conversion = sidecar_conversion(content, overrides)
-    except SUVError as error:
-        raise SUVError(f"{path}: {where} is {stated_units.quoted(unit)}; {error}") from None
+    conversion = _conversion(path, f"{where} is {stated_units.quoted(unit)}", content, overrides)
     factor = conversion.factors[0] * scale
     found = {"stored_units": str(unit)[:24], "suv_factor": factor, "suv": conversion.method}
     notices = [f"{path}: {notice}" for notice in conversion.notices]
     return factor, "SUV", found | {"suv_overrides": overrides.given(), "unit_stated": True, "notices": notices}
+
+
+def _conversion(path: Path, unit: str, content: Mapping[str, object], overrides: SUVOverrides) -> SUVConversion:
+    """SUVbw per Bq/mL. unit: what is known of the image's, for messages; content: of the sidecar, empty without one."""
+    if not takes_times(content):
+        why = "has no use: the sidecar says to when the image is corrected"
+        _refuse_flags(path, ("injection_time", "scan_start"), overrides, why)
+    try:
+        return sidecar_conversion(content, overrides)
+    except SUVError as error:
+        raise SUVError(f"{path}: {unit}; {error}") from None
 
 
 def _header_unit(image: nib.spatialimages.SpatialImage) -> str | None:
@@ -81,21 +87,28 @@ def _already_suv(path: Path, basis: str, how: str, overrides: SUVOverrides) -> t
     return 1.0, basis, {"stored_units": basis, "suv": how, "unit_stated": True}
 
 
-def _by_the_user(path: Path, overrides: SUVOverrides) -> tuple[float, str, dict[str, object]]:
-    """Without a stated unit: Bq/mL where weight and dose are given together, SUV where nothing is."""
+def _by_the_user(
+    path: Path, content: Mapping[str, object], overrides: SUVOverrides
+) -> tuple[float, str, dict[str, object]]:
+    """Without a stated unit: Bq/mL where weight and dose are given together, SUV where nothing is.
+
+    Bq/mL is corrected to the injection, or to the scan's start where its time and the injection's are given.
+    """
     given = overrides.given()
-    why = (
-        "is for DICOM: this format does not say when the scan began, so its values must be SUV, or Bq/mL"
-        " decay-corrected to the injection"
-    )
-    _refuse_flags(path, ("injection_time", "half_life_s", "scan_start"), overrides, why)
     if not given:
         return 1.0, "SUV", {"suv": "taken as SUV: the format names no unit"}
-    if len(given) == 1:
-        there, missing = ("weight_kg", "dose_bq") if "weight_kg" in given else ("dose_bq", "weight_kg")
+    missing = [f"--{name}" for name in ("weight_kg", "dose_bq") if name not in given]
+    if missing:
+        there = " ".join(f"--{name}" for name in given)
         raise InputError(
-            f"{path}: --{there} alone makes no SUV of Bq/mL; give --{missing} too, or neither if the values are SUV"
+            f"{path}: {there} alone makes no SUV of Bq/mL; give {' and '.join(missing)} too, or neither if the values"
+            " are SUV"
         )
+    if overrides.injection_time is not None or overrides.scan_start is not None:
+        conversion = _conversion(path, "taken as Bq/mL", content, overrides)
+        factor, how = conversion.factors[0], f"taken as Bq/mL; {conversion.method}"
+        return factor, "SUV", {"suv_factor": factor, "suv": how, "suv_overrides": given, "unit_stated": True}
+    _refuse_flags(path, ("half_life_s",), overrides, "has no use without --injection_time and --scan_start")
     factor = suvbw_of_bqml(overrides.weight_kg, overrides.dose_bq)
     how = "taken as Bq/mL, decay-corrected to the injection; weight and dose given"
     return factor, "SUV", {"suv_factor": factor, "suv": how, "unit_stated": True}

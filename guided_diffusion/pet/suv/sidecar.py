@@ -44,9 +44,9 @@ def check_attenuation_corrected(content: Mapping[str, object]) -> None:
 def sidecar_conversion(content: Mapping[str, object], overrides: SUVOverrides) -> SUVConversion:
     """One factor, SUVbw per Bq/mL, from a sidecar's keys (BIDS 1.9, positron emission tomography).
 
-    What the user gives goes before the sidecar. Weight and dose both given mean an image that is corrected to the
-    injection, unless the sidecar says to what it is corrected. If that is the scan's start, the injection's time may be
-    given: dcm2niix writes 0 in its place, or nothing.
+    What the user gives goes before the sidecar, which may be empty. Weight and dose both given mean an image that is
+    corrected to the injection, unless the sidecar says to what it is corrected, or the times of injection and scan are
+    given too. If it is the scan's start, the injection's time may be given: dcm2niix writes 0 in its place, or nothing.
 
     Raises:
         SUVError: a key is missing or cannot be true; names it and the flag that helps.
@@ -61,7 +61,8 @@ def sidecar_conversion(content: Mapping[str, object], overrides: SUVOverrides) -
     when = f"corrected to {delay:g} s after the injection" if delay else "corrected to the injection"
     factor = at_injection * injection.growth(delay, half_life)
     doubtful = () if overrides.injection_time is not None else _doubts(content, half_life)
-    return SUVConversion((factor,), f"sidecar: {when}{overrides.remark}", doubtful)
+    source = "sidecar: " if content else ""
+    return SUVConversion((factor,), f"{source}{when}{overrides.remark}", doubtful)
 
 
 def is_corrected_to_start(content: Mapping[str, object]) -> bool:
@@ -75,6 +76,12 @@ def is_corrected_to_start(content: Mapping[str, object]) -> bool:
     reference = _number(content, "ImageDecayCorrectionTime")
     is_start = reference is not None and reference == _number(content, "ScanStart")
     return is_start and _number(content, "InjectionStart") is None
+
+
+def takes_times(content: Mapping[str, object]) -> bool:
+    """Whether a user may say when injection and scan began: the sidecar does not say otherwise to when it corrects."""
+    unsaid = _decay_correction(content) is None and _number(content, "ImageDecayCorrectionTime") is None
+    return unsaid or is_corrected_to_start(content)
 
 
 def describes_injection(content: Mapping[str, object]) -> bool:
@@ -119,6 +126,8 @@ def _delay_s(content: Mapping[str, object], overrides: SUVOverrides) -> float:
     if kind == "ADMIN":
         return 0.0
     if overrides.injection_time is not None:
+        if overrides.scan_start is None and not is_corrected_to_start(content):
+            raise SUVError("--injection_time alone does not say to when the image is corrected; give --scan_start too")
         return _delay_by_clock(content, overrides)
     if overrides.scan_start is not None:
         raise SUVError("--scan_start alone tells no time since the injection; give --injection_time too, or neither")
@@ -211,7 +220,7 @@ def _half_life_s(content: Mapping[str, object], overrides: SUVOverrides) -> floa
             raise SUVError(f"no SUV: the sidecar's half-life is {stated:g} s{reason}; give --half_life_s")
         return stated
     if named is None:
-        raise SUVError("no SUV: the sidecar names no known TracerRadionuclide; give --half_life_s")
+        raise SUVError("no SUV: no known TracerRadionuclide in a sidecar; give --half_life_s")
     return nuclides.HALF_LIVES_S[named]
 
 

@@ -107,7 +107,7 @@ def test_what_the_sidecar_lacks_the_user_may_say(tmp_path, suv, sidecar, said, p
         (
             without("TracerRadionuclide", "TracerName", InjectionStart=-60),
             {},
-            r"no known TracerRadionuclide; .*--half_life_s",
+            r"no known TracerRadionuclide in a sidecar; give --half_life_s",
         ),
         (without(RadionuclideHalfLife=109.8, InjectionStart=-60), {}, r"half-life is 109.8 s, but F-18.*in minutes"),
         (without(InjectionStart=-200000), {}, r"corrected to 200000 s after the injection"),
@@ -215,6 +215,47 @@ def test_an_image_that_is_corrected_to_the_scans_start_takes_the_injections_time
     volume = load_volume(path, overrides=SUVOverrides(**said))
     np.testing.assert_allclose(volume.data, suv, rtol=1e-5)
     assert volume.source["notices"] == []
+
+
+ALL = {"weight_kg": 70.0, "dose_bq": 350e6, "injection_time": "101013.8", "scan_start": "12:00"}
+HALF_LIFE = {"half_life_s": 6586.2}
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "said"),
+    [
+        (None, ALL | HALF_LIFE),
+        ({"TracerRadionuclide": "F18"}, ALL),
+        ({"Units": "Bq/mL"}, ALL | HALF_LIFE),
+        (without("InjectionStart", "ImageDecayCorrectionTime", Units="Bq/mL"), ALL),
+        (without("ImageDecayCorrectionTime", Units="Bq/mL"), {name: ALL[name] for name in list(ALL)[2:]}),
+    ],
+)
+def test_bqml_without_a_word_of_its_correction_takes_all_the_users_values(tmp_path, suv, sidecar, said):
+    path = saved(tmp_path / "pet.nii.gz", suv / AT_INJECTION / 2, sidecar)
+    volume = load_volume(path, overrides=SUVOverrides(**said))
+    np.testing.assert_allclose(volume.data, suv, rtol=1e-5)
+    assert volume.source["suv_overrides"] == said
+    assert "corrected to 6586.2 s after the injection; given by the user" in volume.source["suv"]
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "left_out", "message"),
+    [
+        (None, "scan_start", r"taken as Bq/mL; --injection_time alone does not say to when .*; give --scan_start too"),
+        (None, "injection_time", r"--scan_start alone tells no time since the injection; give --injection_time too"),
+        (None, "half_life_s", r"no known TracerRadionuclide in a sidecar; give --half_life_s"),
+        (None, "dose_bq", r"--weight_kg --injection_time --half_life_s --scan_start alone .*; give --dose_bq too"),
+        ({"Units": "Bq/mL"}, "scan_start", r"--injection_time alone does not say to when .*; give --scan_start too"),
+        ({"DecayCorrection": "NONE"}, "", r"--injection_time has no use: the sidecar says to when"),
+        ({"ImageDecayCorrected": False}, "", r"the image is not decay-corrected; give the DICOM series"),
+    ],
+)
+def test_what_lacks_among_the_users_values_is_said(tmp_path, suv, sidecar, left_out, message):
+    path = saved(tmp_path / "pet.nii.gz", suv, sidecar)
+    said = {name: value for name, value in (ALL | HALF_LIFE).items() if name != left_out}
+    with pytest.raises(InputError, match=message):
+        load_volume(path, overrides=SUVOverrides(**said))
 
 
 @pytest.mark.parametrize(
