@@ -14,7 +14,7 @@ from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats.archives import needs_unpacking
 from guided_diffusion.pet.formats.folder_walk import Folder, LeftOut
 from guided_diffusion.pet.formats.opening import head_of
-from guided_diffusion.pet.not_pet import is_beside_subjects, why_not_pet
+from guided_diffusion.pet.not_pet import is_beside_subjects, may_be_pet, why_not_pet
 
 SHOWN_PATHS = 6
 BESIDE_DICOM = "beside a DICOM scan, which counts"
@@ -87,6 +87,9 @@ def contents_of(path: Path, excluded: Path | None = None) -> Contents:
     scans = reader.scans_of(held)
     if not scans and (held.has_other_dicom() or (held.is_ruined() and not held.is_empty())):
         scans = [path]  # whose reader says which modality it is, or names the ruined file
+    elif not scans and (only := reader.only_image()) is not None:
+        notice = f"taken though {only.reason}, since nothing else here is an image: {Path(only.path).name}"
+        return Contents((Path(only.path),), (*folder_walk.notices(reader.left_out, path), notice))
     return Contents(tuple(scans), tuple(folder_walk.notices(reader.left_out, path)))
 
 
@@ -144,11 +147,23 @@ def _shown(paths: tuple[Path, ...] | list[Path], root: Path) -> str:
 
 
 class _Reader:
-    """Reads a folder's files and decides. left_out: those that do not count."""
+    """Reads a folder's files and decides. left_out: those that do not count; no_pet: the images among them."""
 
     def __init__(self, root: Path):
         self.root = root
         self.left_out: list[LeftOut] = []
+        self.no_pet: list[Path] = []
+
+    def only_image(self) -> LeftOut | None:
+        """The one image, if it was left out by a word that names of PET images have too; it is left out no more."""
+        if len(self.no_pet) != 1:
+            return None
+        (path,) = self.no_pet
+        only = next(one for one in self.left_out if one.path == str(path))
+        if not may_be_pet(path, volume_formats.stem_of(path.name), self.root, only.reason):
+            return None
+        self.left_out.remove(only)
+        return only
 
     def look_at(self, folder: Folder) -> _Held:
         """Lists the contents of a folder and of those below it."""
@@ -204,7 +219,9 @@ class _Reader:
             return "no image that is known"
         if path.suffix.lower() == ".mat" and matlab.holds_matrix(path):
             return "no array suv in it, but a matrix"
-        return why_not_pet(path, stem, self.root)
+        reason = why_not_pet(path, stem, self.root)
+        self.no_pet += [path] if reason else []
+        return reason
 
     def scans_of(self, held: _Held) -> list[Path]:
         """The scans in a folder and below."""

@@ -21,11 +21,14 @@ OTHER_WORDS = {
 }  # fmt: skip
 # Those of MR that are also names, or points in time of PET scans: they say something beside a PET image alone.
 OTHER_WORDS_BESIDE_PET = {"t1", "t2", "dixon", "adc"}
+# Those of how attenuation was corrected, of PET images too, and a title.
+OTHER_WORDS_OF_PET_TOO = {"ctac", "mrac", "mr"}
 MAP_WORDS = {"umap", "mumap", "attmap"}
 MAP_PHRASE = re.compile(r"(?<![a-z])(mu|att(enuation)?)[^a-z0-9]map(?![a-z])")
 PROJECTION_WORDS = {"mip", "mips"}
 # As BIDS calls reconstructions without attenuation correction, and others.
 UNCORRECTED_WORDS = {"nac", "nacstat", "nacdyn", "noac", "nonac"}
+NO_PET, A_MASK = "by its name no PET", "by its name a mask"
 PET_WORDS = {"pet", "suv", "suvbw", "fdg"}
 # Files and folders that BIDS keeps beside the subjects' folders.
 BIDS_DESCRIPTION = "dataset_description.json"
@@ -48,7 +51,7 @@ def why_not_pet(path: Path, stem: str, root: Path) -> str | None:
     nearest = _words(folders[-1]) if folders else set()
     channel = _channel(path, stem, root)
     if words & MASK_WORDS or (nearest & MASK_WORDS and not words & PET_WORDS):
-        return "by its name a mask"
+        return A_MASK
     if words & MAP_WORDS or MAP_PHRASE.search(stem.lower()):
         return "by its name a map of attenuation"
     if words & PROJECTION_WORDS:
@@ -60,10 +63,25 @@ def why_not_pet(path: Path, stem: str, root: Path) -> str | None:
     if channel is not None:
         return None if _words(channel) & PET_WORDS else "by dataset.json no PET channel"
     if not words & PET_WORDS and (words & OTHER_WORDS or (around & OTHER_WORDS and not around & PET_WORDS)):
-        return "by its name no PET"
+        return NO_PET
     if not words & PET_WORDS and words & OTHER_WORDS_BESIDE_PET and _is_beside_pet(path):
-        return "by its name no PET"
+        return NO_PET
     return "whole numbers without a scale, as in a mask" if nifti.holds_labels(path) else None
+
+
+def may_be_pet(path: Path, stem: str, root: Path, reason: str) -> bool:
+    """Whether a volume that is no PET image for a reason of `why_not_pet` may be one all the same.
+
+    That is so of words that names of PET images have too, such as `WB_CTAC_Body`, `Mr_Smith` and `no_mask_pet`, where
+    nothing else speaks against it.
+    """
+    if reason not in (NO_PET, A_MASK):
+        return False
+    words, around = _words(stem), set().union(*map(_words, path.relative_to(root).parent.parts))
+    if words & (OTHER_WORDS - OTHER_WORDS_OF_PET_TOO) or around & (OTHER_WORDS | MASK_WORDS):
+        return False
+    told = words & OTHER_WORDS_OF_PET_TOO if reason == NO_PET else words & PET_WORDS
+    return bool(told) and not nifti.holds_labels(path)
 
 
 def is_beside_subjects(folder: Path, root: Path) -> bool:
