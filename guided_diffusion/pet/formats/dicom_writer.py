@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,8 @@ from guided_diffusion.pet.formats.dicom_choice import PROGRAM
 from guided_diffusion.pet.grid import Volume, same_grid
 from guided_diffusion.pet.suv import SUVError, SUVOverrides
 from guided_diffusion.pet.suv.drug import drug_of, half_life_s
-from guided_diffusion.pet.suv.scan_start import decay_reference
-from guided_diffusion.pet.suv.slice_times import acquisitions
+from guided_diffusion.pet.suv.scan_start import given_start
+from guided_diffusion.pet.suv.slice_times import Moment, acquisitions
 from guided_diffusion.pet.suv.start_evidence import restate_start
 from guided_diffusion.pet.text import printable
 
@@ -236,16 +237,14 @@ def _set_overrides(dataset: Dataset, overrides: SUVOverrides) -> None:
         isotope.RadionuclideTotalDose = format_number_as_ds(float(overrides.dose_bq))
     if overrides.half_life_s is not None:
         isotope.RadionuclideHalfLife = format_number_as_ds(float(overrides.half_life_s))
-    offset = tags.text(dataset, "TimezoneOffsetFromUTC")  # without it, a reader would shift what is written
     if overrides.scan_start is not None:
-        moment = tags.parse_date_time(overrides.scan_start, offset)
-        if moment is not None:
-            dataset.SeriesDate = moment.strftime("%Y%m%d")
-        dataset.SeriesTime = moment.strftime("%H%M%S.%f") if moment else overrides.scan_start.replace(":", "")
+        start = given_start([dataset], overrides.scan_start)
+        _set_date_and_time(dataset, "Series", start)
         dataset.DecayCorrection = "START"
-        _restate_start(dataset, isotope, overrides)
+        _restate_start(dataset, isotope, start, overrides)
     if overrides.injection_time is not None:
-        moment = tags.parse_date_time(overrides.injection_time, offset)
+        # In the header's zone: a reader takes it so.
+        moment = tags.parse_date_time(overrides.injection_time, tags.text(dataset, "TimezoneOffsetFromUTC"))
         if moment is not None:
             isotope.RadiopharmaceuticalStartDateTime = moment.strftime("%Y%m%d%H%M%S.%f")
             isotope.RadiopharmaceuticalStartTime = moment.strftime("%H%M%S.%f")
@@ -255,15 +254,25 @@ def _set_overrides(dataset: Dataset, overrides: SUVOverrides) -> None:
                 del isotope.RadiopharmaceuticalStartDateTime
 
 
-def _restate_start(dataset: Dataset, isotope: Dataset, overrides: SUVOverrides) -> None:
-    """Brings what else tells of the scan's start into line with what the user gave, as far as its times are known."""
+def _restate_start(dataset: Dataset, isotope: Dataset, start: Moment, overrides: SUVOverrides) -> None:
+    """Brings what else tells of the scan's start into line with what the user gave, as far as its times are known.
+
+    A slice that does not say when it was acquired gets the start for that: a reader needs a time, and nothing else in
+    its header can then say that the scan began later.
+    """
     try:
-        half_life = half_life_s(isotope, overrides)
         (acquired,) = acquisitions([dataset])
-        start = decay_reference([dataset], half_life, overrides)
     except SUVError:
+        _set_date_and_time(dataset, "Acquisition", start)
         return
-    restate_start(dataset, start.at, acquired.at, half_life)
+    with suppress(SUVError):
+        restate_start(dataset, start.at, acquired.at, half_life_s(isotope, overrides))
+
+
+def _set_date_and_time(dataset: Dataset, stem: str, moment: Moment) -> None:
+    if moment.dated:
+        setattr(dataset, f"{stem}Date", moment.at.strftime("%Y%m%d"))
+    setattr(dataset, f"{stem}Time", moment.at.strftime("%H%M%S.%f"))
 
 
 def _set_pixels(dataset: Dataset, values: np.ndarray) -> None:

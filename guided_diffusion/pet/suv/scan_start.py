@@ -5,8 +5,10 @@ headers say of it counts. So it does where they say that the scan began after th
 when the series was set up.
 """
 
+import datetime
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pydicom import Dataset
 
@@ -35,7 +37,7 @@ def decay_reference(datasets: Sequence[Dataset], half_life_s: float, overrides: 
         SUVError: the tags are missing or contradict each other.
     """
     if overrides.scan_start is not None:
-        return _given_start(datasets, overrides.scan_start)
+        return given_start(datasets, overrides.scan_start)
     scanned = acquisitions(datasets)
     earliest = min(scanned, key=lambda moment: moment.at)
     series = _series_time(datasets, earliest)
@@ -104,13 +106,23 @@ def _series_time(datasets: Sequence[Dataset], earliest: Moment) -> Moment | None
         if -LATEST_SERIES < earliest.at - (day + time) < EARLIEST_SERIES:
             return Moment(day + time, True, SERIES_TIME)
         how = OTHER_DATES
-    at = earliest.at - time_of_day(earliest.at) + time
-    at += tags.DAY * round((earliest.at - at) / tags.DAY)
-    return Moment(at, earliest.dated, how)
+    return Moment(_nearest(earliest, time), earliest.dated, how)
 
 
-def _given_start(datasets: Sequence[Dataset], text: str) -> Moment:
-    """The moment that --scan_start gives; a time without date is on the acquisition's day, where that is known."""
+def _nearest(moment: Moment, time: datetime.timedelta) -> datetime.datetime:
+    """A time of day on the day that brings it nearest to a moment."""
+    at = moment.at - time_of_day(moment.at) + time
+    return at + tags.DAY * round((moment.at - at) / tags.DAY)
+
+
+def given_start(datasets: Sequence[Dataset], text: str) -> Moment:
+    """The moment that --scan_start gives; a time without date is on the day nearest to the first slice's acquisition.
+
+    Where that is not known, it is on whatever day the headers have.
+
+    Raises:
+        SUVError: the text is no time.
+    """
     how = "scan start given by the user"
     at = tags.parse_date_time(text, tags.text(datasets[0], "TimezoneOffsetFromUTC"))
     if at is not None:
@@ -118,6 +130,9 @@ def _given_start(datasets: Sequence[Dataset], text: str) -> Moment:
     time = tags.parse_time(text)
     if time is None:
         raise SUVError(f"--scan_start {printable(text)} is no time; give HHMMSS, or YYYYMMDDHHMMSS with the date")
+    with suppress(SUVError):
+        (acquired,) = acquisitions(datasets[:1])
+        return Moment(_nearest(acquired, time), acquired.dated, how)
     for keyword in ("AcquisitionDate", "SeriesDate", "StudyDate"):
         day = tags.parse_date(tags.text(datasets[0], keyword))
         if day is not None:

@@ -159,6 +159,8 @@ def test_what_the_user_said_of_the_patient_is_in_the_new_headers(tmp_path):
         {"DecayCorrection": None},
         {"SeriesTime": "113000", "DecayFactor": "1.2"},
         {"SeriesTime": "193000", "AcquisitionTime": "123000"},
+        {"AcquisitionTime": None},
+        {"AcquisitionTime": None, "AcquisitionDate": None, "DecayFactor": "1.2", "FrameReferenceTime": "600000"},
         # all of these say 12:20
         {"FrameReferenceTime": "600000", "Manufacturer": "GE"},
         {"FrameReferenceTime": "659000"},
@@ -175,6 +177,24 @@ def test_a_scan_start_of_the_user_is_in_all_that_says_one(tmp_path, changes):
     again = load_volume(tmp_path / "out")  # without overrides
     np.testing.assert_allclose(again.data, volume.data, rtol=1e-4)
     assert volume.data.max() == pytest.approx(9000 * 4e-4, rel=1e-4)
+
+
+@pytest.mark.parametrize("said", ["23:59:00", "20240110235900"])
+def test_a_scan_start_before_midnight_is_on_the_day_before_slices_after_it(tmp_path, said):
+    times = [("20240110", "235930"), ("20240111", "000200"), ("20240111", "000500")]
+    headers = [{"AcquisitionDate": day, "AcquisitionTime": time} for day, time in times]
+    changes = {"SeriesDate": "20240111", "SeriesTime": "000500", "RadiopharmaceuticalStartTime": "220913.8"}
+    write_series(tmp_path / "s", np.full((4, 5, 3), 9000, np.int16), headers=headers, **changes)
+    for path in (tmp_path / "s").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.RadiopharmaceuticalInformationSequence[0].RadiopharmaceuticalStartDateTime = "20240110220913.8"
+        dataset.save_as(path)
+    overrides = SUVOverrides(scan_start=said)
+    volume = load_volume(tmp_path / "s", overrides=overrides)
+    assert volume.data.max() == pytest.approx(9000 * 4e-4, rel=1e-4)
+    save_dicom_series(volume, tmp_path / "s", tmp_path / "out", model_description="m", overrides=overrides)
+    assert {(d.SeriesDate, d.SeriesTime[:6]) for d in _by_position(tmp_path / "out")} == {("20240110", "235900")}
+    np.testing.assert_allclose(load_volume(tmp_path / "out").data, volume.data, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

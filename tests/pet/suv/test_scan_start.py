@@ -197,6 +197,13 @@ def test_what_the_user_says_of_the_scans_start_counts(changes, said):
         suvbw_factors([pet_header()], SUVOverrides(scan_start="noon"))
 
 
+def test_a_start_before_midnight_of_slices_after_it_is_on_the_day_before():
+    times = {"AcquisitionDate": "20240111", "AcquisitionTime": "000200", "SeriesDate": "20240111"}
+    header = pet_header(**times, RadiopharmaceuticalStartDateTime="20240110220913.8")
+    factors = suvbw_factors([header], SUVOverrides(scan_start="2359"))
+    assert factors == pytest.approx([ONE_HALF_LIFE], rel=1e-9)
+
+
 def test_a_scan_without_dates_and_a_long_lived_nuclide():
     """Zr-89, three days after the injection: the day of the scan is needed as well as that of the injection."""
     dated = "20240107120000"
