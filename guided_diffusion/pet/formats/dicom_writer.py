@@ -177,12 +177,27 @@ def _write_slices(
     for k, header in enumerate(original.headers):
         dataset = copy.deepcopy(header)
         with quiet_pydicom():
+            if "ReferencedFrameNumber" in dataset:
+                _complete_frame(dataset, k + 1, len(original.headers))
             _describe(dataset, series_uid, model, overrides)
             _set_pixels(dataset, data[..., k].T / factors[k])
             path = folder / f"{k + 1:05d}.dcm"
             pydicom.dcmwrite(path, dataset, enforce_file_format=True)
         with path.open("rb+") as stream:
             os.fsync(stream.fileno())
+
+
+def _complete_frame(dataset: Dataset, index: int, count: int) -> None:
+    """Adds what a classic PET slice must say of its series (PS3.3, C.8.9), and a frame does not. index: from 1."""
+    required = {
+        "SeriesType": ["STATIC", "IMAGE"],
+        "CountsSource": "EMISSION",
+        "NumberOfSlices": count,
+        "ImageIndex": index,
+    }
+    for keyword, value in required.items():
+        if tags.text(dataset, keyword) is None:
+            setattr(dataset, keyword, value)
 
 
 def _describe(dataset: Dataset, series_uid: str, model: str, overrides: SUVOverrides | None) -> None:

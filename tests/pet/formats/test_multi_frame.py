@@ -119,6 +119,8 @@ def test_the_derived_series_is_a_classic_one_that_names_the_frames(tmp_path, sli
         assert not any("FunctionalGroups" in element.keyword or "Unassigned" in element.keyword for element in derived)
         assert "NumberOfFrames" not in derived
         assert "ReferencedFrameNumber" not in derived
+        assert (derived.SeriesType, derived.CountsSource) == (["STATIC", "IMAGE"], "EMISSION")
+        assert (derived.NumberOfSlices, f"{derived.ImageIndex:05d}.dcm") == (6, path.name)
         assert derived.RadiopharmaceuticalInformationSequence[0].RadiopharmaceuticalStartTime.startswith("101013.8")
         (source,) = derived.SourceImageSequence
         assert source.ReferencedSOPClassUID == whole.SOPClassUID
