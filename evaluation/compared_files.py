@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.measures.image_fidelity import SUV_MAX, clip_suv
+from guided_diffusion.commands.input_flags import without_input_flags
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import arrays, volume_formats
 from guided_diffusion.pet.formats.declaration import Request
@@ -107,7 +108,8 @@ def to_suv(volume: np.ndarray, units: str, path: Path, flag: str) -> np.ndarray:
 
 def _read(path: Path, units: str, channel: int, channels: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """Data float32 and, where the file places its voxels in space, the affine. A unit that it states is trusted."""
-    stored = volume_formats.read(path, Request(channel, channels))
+    with without_input_flags("this command has no such flag"):
+        stored = volume_formats.read(path, Request(channel, channels))
     if stored.unit != "SUV":
         raise InputError(f"{path}: is in {stored.unit}; SUV by body weight is compared (--suv_basis bw)")
     if stored.source.get("unit_stated") and units == "normalised":

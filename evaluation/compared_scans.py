@@ -9,6 +9,7 @@ import numpy as np
 
 from evaluation.filters import blurred_truth
 from evaluation.measures import Examination
+from guided_diffusion.commands.input_flags import without_input_flags
 from guided_diffusion.errors import InputError
 from guided_diffusion.gate import open_regular
 from guided_diffusion.pet.contents import contents_of, names_of, without_suffix
@@ -224,7 +225,8 @@ def load_image(path: Path, arrays: Arrays, request: Request = Request()) -> Volu
     Raises InputError if it cannot be read, has another unit, or contradicts `arrays`.
     """
     is_array = path.is_file() and volume_formats.names_array(path.name)
-    volume = _load_array(path, arrays, request) if is_array else load_volume(path)
+    with without_input_flags("this command has no such flag"):
+        volume = _load_array(path, arrays, request) if is_array else load_volume(path)
     if volume.unit != "SUV":
         raise InputError(f"{path}: is in {volume.unit}; denoise with --suv_basis bw to compare")
     return volume

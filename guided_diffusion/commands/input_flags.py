@@ -1,9 +1,13 @@
 """Command-line flags about the input image, shared by the scripts that read one."""
 
 import argparse
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from guided_diffusion.config.inference_flags import InputFlags
 from guided_diffusion.config.parser import add_flags
+from guided_diffusion.errors import InputError
 from guided_diffusion.pet.suv import SUVOverrides
 
 
@@ -23,3 +27,19 @@ def overrides_from(args: argparse.Namespace) -> SUVOverrides | None:
     """Replacements that the flags of `add_input_flags` give; None where they say nothing."""
     overrides = SUVOverrides(args.weight_kg, args.dose_bq, args.injection_time, args.half_life_s, args.scan_start)
     return overrides if overrides.given() else None
+
+
+@contextmanager
+def without_input_flags(why: str) -> Iterator[None]:
+    """For an image that the flags of `add_input_flags` do not apply to: errors that recommend one say what to do here.
+
+    why: begins the addition, such as 'this command has no such flag'.
+    """
+    try:
+        yield
+    except InputError as error:
+        if not any(f"--{field.name}" in str(error) for field in dataclasses.fields(InputFlags)):
+            raise
+        raise InputError(
+            f"{error} ({why}: give the path of that series' folder, or make NIfTI in SUV of it with scripts/prepare.py)"
+        ) from None

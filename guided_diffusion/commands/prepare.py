@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from guided_diffusion.commands.input_flags import add_input_flags, overrides_from
+from guided_diffusion.commands.input_flags import add_input_flags, overrides_from, without_input_flags
 from guided_diffusion.config import (
     RELEASED_DIFFUSION,
     RELEASED_MODEL,
@@ -108,7 +108,8 @@ def prepare_image(parser: Parser, arguments: Sequence[str] | None = None) -> Non
     if doses:
         _write_thinned(volume, doses, flags, grid)
     elif flags.output:
-        normal_dose = _tell(load(flags.normal_dose, grid)) if flags.normal_dose else None
+        with without_input_flags("flags of the image apply to --input only, not to --normal_dose"):
+            normal_dose = _tell(load(flags.normal_dose, grid)) if flags.normal_dose else None
         prepare(volume, flags.output, grid, normal_dose=normal_dose, suv_basis=flags.suv_basis)
         if normal_dose is not None:
             _tell_of_pair(volume, normal_dose, Path(flags.output))

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from evaluation.compared_files import to_suv
+from evaluation.compared_files import SubjectFiles, read_pair, to_suv
 from evaluation.get_ssim_psnr import main
 from guided_diffusion.errors import InputError
 from tests.evaluation_study import Study, write_nifti
+from tests.sidecars import saved, without
 
 ROOT = Path(__file__).parents[2]
 
@@ -234,6 +235,12 @@ def test_nifti_that_lies_elsewhere(study, run):
     write_nifti(study.gen_dir / "b" / "denoised.nii.gz", study.generated["b"], affine)
     with pytest.raises(InputError, match=r"denoised.nii.gz: lies elsewhere .*b.nii.gz"):
         run(study.arguments("--gtr_units", "suv", "--gen_units", "suv"))
+
+
+def test_a_reference_in_bqml_without_a_weight(tmp_path):
+    paths = [saved(tmp_path / f"{name}.nii", np.ones((4, 5, 6)), without("BodyWeight")) for name in ("a", "b")]
+    with pytest.raises(InputError, match=r"give --weight_kg \(this command has no such flag: .* scripts/prepare\.py\)"):
+        read_pair(SubjectFiles("a", *paths, None), "suv", "suv")
 
 
 def test_a_reference_that_was_divided_by_16_twice(study, run):

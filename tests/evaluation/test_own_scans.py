@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evaluation.compare import main
-from evaluation.compared_scans import Arrays, ComparedScan, UserFolders, open_examination, scans_of_folders
+from evaluation.compared_scans import Arrays, ComparedScan, UserFolders, load_image, open_examination, scans_of_folders
 from evaluation.measures.image_fidelity import clip_suv, psnr
 from evaluation.method_results import ComparedMethod, result_file
 from guided_diffusion.errors import InputError
@@ -136,6 +136,15 @@ def test_dicom_results(tmp_path):
     (image,) = ComparedMethod("ours", (tmp_path / "ours",)).images(scan, examination.low_dose)
     np.testing.assert_allclose(image, load_volume(tmp_path / "ours" / "anna").data)
     assert image.mean() == pytest.approx(examination.low_dose.data.mean() / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize(("series", "flag"), [(("a", "b"), "--series"), (("a",), "--weight_kg")])
+def test_flags_that_the_comparison_lacks_are_not_all_the_advice(tmp_path, series, flag):
+    for number, name in enumerate(series):
+        write_series(tmp_path / name, np.full((4, 5, 6), 5000, np.int16), SeriesNumber=number, PatientWeight=None)
+    message = rf"{flag}.* \(this command has no such flag: give the path of that series' folder, or make NIfTI in SUV"
+    with pytest.raises(InputError, match=message):
+        load_image(tmp_path, Arrays())
 
 
 def test_without_normal_doses_only_what_needs_none_is_measured(images, tmp_path):

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from guided_diffusion.commands.prepare import create_parser, prepare_image
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.geometry import to_model_grid
 from guided_diffusion.pet.grid import Volume
@@ -127,6 +128,16 @@ def test_low_and_normal_dose_become_a_training_pair(tmp_path, stored):
     np.testing.assert_allclose(second.data, 2 * model.data, rtol=1e-4, atol=1e-4)
     with pytest.raises(InputError, match=r"suffix \.npz"):
         prepare(low, tmp_path / "pair.nii", grid, normal_dose=normal)
+
+
+def test_what_a_normal_dose_lacks_is_no_matter_of_flags(tmp_path, stored):
+    """They apply to the low dose, and recommending one that was given would lead nowhere."""
+    write_series(tmp_path / "low", stored)
+    write_series(tmp_path / "normal", stored, PatientWeight=None)
+    flags = ["--input", str(tmp_path / "low"), "--normal_dose", str(tmp_path / "normal"), "--weight_kg", "70"]
+    message = r"give --weight_kg \(flags of the image apply.*: give the path of that series' folder, or"
+    with pytest.raises(InputError, match=message):
+        prepare_image(create_parser("prepare"), [*flags, "--output", str(tmp_path / "pair.npz")])
 
 
 def test_nifti_out_and_lean_body_mass(tmp_path, stored):
