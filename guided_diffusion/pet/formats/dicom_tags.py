@@ -28,6 +28,7 @@ _SHOWN = {
     "DT": _MOMENTS,
     "UI": re.compile(r"[0-9.]*"),
     "CS": re.compile(r"[A-Z0-9_ \\]*"),
+    "SH": re.compile(r"[+-][0-9]{4}"),  # TimezoneOffsetFromUTC; any other short text may be a name
 }
 _TIME = re.compile(r"(\d\d):?(\d\d)?:?(\d\d)?(?:\.(\d{1,6})\d*)?")
 _DATE_TIME = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)[T ]?(\S*?)(Z|[+-]\d\d:?\d\d)?")

@@ -96,6 +96,8 @@ def test_slices_of_two_injections_or_weights_are_refused(changes, values, flag):
         ({"CorrectedImage": ["ATTN", "DECY"]}, r"DECY.ATTN.SCAT and ATTN.DECY"),
         ({"Units": "GML", "SUVType": "BW"}, "BQML and GML"),
         ({"PatientSex": "F"}, "M and F"),
+        ({"TimezoneOffsetFromUTC": "+0100"}, r"missing and \+0100"),
+        ({"TimezoneOffsetFromUTC": "Smith"}, r"missing and no value of its kind \(5 characters\)"),
         ({"Units": "Smith^John"}, r"BQML and no value of its kind \(10 characters\)"),
     ],
 )
