@@ -7,6 +7,16 @@ from guided_diffusion.errors import InputError
 SUVBasis = Literal["bw", "lbm", "bsa"]
 UNITS: dict[str, str] = {"bw": "SUV", "lbm": "SUVlbm", "bsa": "SUVbsa"}
 
+SHORTEST_M, TALLEST_M = 0.3, 2.5
+
+
+def height_in_m(size: float | None) -> float | None:
+    """The height in m of a PatientSize, which some write in cm; None for one that nobody has in either."""
+    if size is None:
+        return None
+    height_m = size / 100 if size > TALLEST_M else size
+    return height_m if SHORTEST_M <= height_m <= TALLEST_M else None
+
 
 def lean_body_mass_kg(weight_kg: float, height_m: float, sex: Literal["M", "F"]) -> float:
     """Lean body mass in kg after Janmahasatian et al., Clin Pharmacokinet 44, 1051-1065 (2005)."""
@@ -20,10 +30,14 @@ def body_surface_m2(weight_kg: float, height_m: float) -> float:
     return 0.007184 * weight_kg**0.425 * (height_m * 100) ** 0.725
 
 
-def ratios_to_suvbw(weight_kg: float | None, height_m: float | None, sex: str | None) -> dict[str, float]:
-    """SUVlbm / SUVbw (no unit) and SUVbsa / SUVbw (cm2/g), as far as they follow from what is known of the patient."""
+def ratios_to_suvbw(weight_kg: float | None, size: float | None, sex: str | None) -> dict[str, float]:
+    """SUVlbm / SUVbw (no unit) and SUVbsa / SUVbw (cm2/g), as far as they follow from what is known of the patient.
+
+    size: PatientSize, in m or cm.
+    """
     ratios = {"bw": 1.0}
-    if weight_kg is None or weight_kg <= 0 or height_m is None or not 0.3 <= height_m <= 2.5:
+    height_m = height_in_m(size)
+    if weight_kg is None or weight_kg <= 0 or height_m is None:
         return ratios
     ratios["bsa"] = body_surface_m2(weight_kg, height_m) * 1e4 / (weight_kg * 1e3)
     if sex in ("M", "F"):

@@ -33,10 +33,10 @@ from guided_diffusion.pet.suv.private_tags import (
 )
 from guided_diffusion.pet.suv.scan_start import decay_reference, doubts_of_start
 from guided_diffusion.pet.suv.slice_times import mean_rate_moments
+from guided_diffusion.pet.suv_bases import height_in_m
 
 # Newborns have a body mass index of about 13 kg/m2; outside these bounds nobody lives long.
 LEAST_BMI, GREATEST_BMI = 8.0, 100.0
-SHORTEST_M, TALLEST_M = 0.3, 2.5
 OR_AS_NIFTI = "or give the image as NIfTI in SUV"
 # All that the factor needs of a header.
 SUV_TAGS = [
@@ -191,9 +191,8 @@ def _weight_kg(dataset: Dataset, overrides: SUVOverrides) -> float:
 
 def _doubts_of_weight(dataset: Dataset, weight_kg: float) -> tuple[str, ...]:
     """A notice on a weight that nobody of this height has: in another unit, or with a digit too many or too few."""
-    size = tags.number(dataset, "PatientSize") or 0.0
-    height_m = size / 100 if size > TALLEST_M else size
-    if not SHORTEST_M <= height_m <= TALLEST_M or LEAST_BMI <= weight_kg / height_m**2 <= GREATEST_BMI:
+    height_m = height_in_m(tags.number(dataset, "PatientSize"))
+    if height_m is None or LEAST_BMI <= weight_kg / height_m**2 <= GREATEST_BMI:
         return ()
     height = tags.state(dataset, "PatientSize")
     return (f"a weight of {weight_kg:g} kg is seldom true where {height}; if it is not, give --weight_kg",)

@@ -309,6 +309,8 @@ def test_lean_body_mass_and_body_surface():
     assert ratios["bsa"] == pytest.approx(18100 / 70000, rel=1e-3)
     assert ratios_to_suvbw(70, 1.70, None).keys() == {"bw", "bsa"}
     assert ratios_to_suvbw(70, None, "M") == {"bw": 1.0}
+    assert ratios_to_suvbw(70, 170, "F") == ratios  # in cm, as some write it
+    assert ratios_to_suvbw(70, 17, "F") == ratios_to_suvbw(70, 300, "F") == {"bw": 1.0}
 
 
 def test_an_hour_of_one_digit_gets_its_zero():
