@@ -16,10 +16,13 @@ BIDS_LEVELS = 4
 UNIT_KEYS = ("Units", "Unit", "ImageUnits", "ImageUnit")
 _OWN_DESCRIPTION = re.compile(r"\[(SUV[a-z]*|BQML|CNTS)\]\s*$")
 _BASES = {
-    "SUV": ("suv", "suvbw", "suv(bw)", "g/ml", "gml", "g/ml{suvbw}", "{suvbw}g/ml", "suv(g/ml)", "suvbw(g/ml)"),
+    "SUV": (
+        "suv", "suvbw", "suv(bw)", "suv(bodyweight)", "g/ml", "gml", "g/ml{suvbw}", "{suvbw}g/ml", "suv(g/ml)",
+        "suvbw(g/ml)",
+    ),
     UNITS["lbm"]: ("suvlbm", "suv(lbm)", "sul", "g/ml{suvlbm}", "{suvlbm}g/ml", "suvlbm(g/ml)", "sul(g/ml)"),
     UNITS["bsa"]: ("suvbsa", "suv(bsa)", "cm2/ml", "cm2ml", "cm2/ml{suvbsa}", "{suvbsa}cm2/ml", "suvbsa(cm2/ml)"),
-}
+}  # fmt: skip
 _ACTIVITY_BQ = {"bq": 1.0, "kbq": 1e3, "mbq": 1e6, "gbq": 1e9, "nci": 37.0, "uci": 3.7e4, "mci": 3.7e7}
 # With BIDS' word for what is not known, since its weights are in kg.
 _MASS_KG = {
@@ -29,11 +32,12 @@ _MASS_KG = {
 }
 _VOLUME_ML = {"ml": 1.0, "cc": 1.0, "cm3": 1.0, "l": 1000.0, "mm3": 1e-3}
 _ACTIVITY_PER_VOLUME = re.compile(r"([a-z]*bq|[a-z]*ci)/?(ml|cc|cm3|l|mm3)")
+_INVERSE = re.compile(r"[.*]?(ml|cc|cm3|l|mm3)-1$")
 
 
 def concentration_bqml(unit: str) -> float | None:
     """Size in Bq/mL of a unit of activity per volume, such as 'kBq/mL'; None for any other unit."""
-    match = _ACTIVITY_PER_VOLUME.fullmatch(_plain(unit))
+    match = _ACTIVITY_PER_VOLUME.fullmatch(_INVERSE.sub(r"/\1", _plain(unit)))
     if match is None or match.group(1) not in _ACTIVITY_BQ:
         return None
     return _ACTIVITY_BQ[match.group(1)] / _VOLUME_ML[match.group(2)]

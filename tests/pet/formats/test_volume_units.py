@@ -172,6 +172,7 @@ def test_labels_and_statistics_are_no_pet(tmp_path, suv, code):
 @pytest.mark.parametrize(
     ("unit", "bqml"),
     [("Bq/mL", 1), ("kBq/ml", 1e3), ("MBq/cc", 1e6), ("µCi/mL", 3.7e4), ("Bq / cm³", 1), ("Bq/mm3", 1e3), ("Bq", None),
+     ("Bq mL-1", 1), ("kBq.mL-1", 1e3), ("Bq*mL^-1", 1), ("Bq L-1", 1e-3), ("Bq/mL-1", None),
      ("cps", None), ("g/mL", None), ("", None)],
 )  # fmt: skip
 def test_concentrations(unit, bqml):
@@ -180,6 +181,7 @@ def test_concentrations(unit, bqml):
 
 def test_names_of_suv():
     assert [suv_unit(u) for u in ("SUV", "SUVbw", "g/ml", "SUL", "Bq/mL")] == ["SUV", "SUV", "SUV", "SUVlbm", None]
+    assert suv_unit("SUV (body weight)") == "SUV"
     assert {suv_unit(u) for u in ("SUV (g/mL)", "SUVbw (g/ml)", "SUV-BW", "SUV_bw")} == {"SUV"}
     assert {suv_unit(u) for u in ("SUV-LBM", "SUVlbm (g/ml)", "SUL (g/mL)")} == {"SUVlbm"}
 
