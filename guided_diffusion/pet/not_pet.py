@@ -23,6 +23,8 @@ OTHER_WORDS = {
 OTHER_WORDS_BESIDE_PET = {"t1", "t2", "dixon", "adc"}
 # Those of how attenuation was corrected, of PET images too, and a title.
 OTHER_WORDS_OF_PET_TOO = {"ctac", "mrac", "mr"}
+# They turn a word for a mask into its contrary, as in `no_mask_pet`.
+DENYING_WORDS = {"no", "without"}
 MAP_WORDS = {"umap", "mumap", "attmap"}
 MAP_PHRASE = re.compile(r"(?<![a-z])(mu|att(enuation)?)[^a-z0-9]map(?![a-z])")
 PROJECTION_WORDS = {"mip", "mips"}
@@ -80,7 +82,7 @@ def may_be_pet(path: Path, stem: str, root: Path, reason: str) -> bool:
     words, around = _words(stem), set().union(*map(_words, path.relative_to(root).parent.parts))
     if words & (OTHER_WORDS - OTHER_WORDS_OF_PET_TOO) or around & (OTHER_WORDS | MASK_WORDS):
         return False
-    told = words & OTHER_WORDS_OF_PET_TOO if reason == NO_PET else words & PET_WORDS
+    told = words & OTHER_WORDS_OF_PET_TOO if reason == NO_PET else words & PET_WORDS and words & DENYING_WORDS
     return bool(told) and not nifti.holds_labels(path)
 
 

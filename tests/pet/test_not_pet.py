@@ -69,7 +69,10 @@ def test_what_other_words_call_no_pet_is_not_taken(tmp_path, names):
         load_volume(tmp_path)
 
 
-def test_a_mask_is_not_taken_though_called_pet(tmp_path):
-    saved(tmp_path / "pet_seg.nii.gz", (SUV > 1).astype(np.uint8))
+@pytest.mark.parametrize(
+    ("name", "data"), [("pet_seg", SUV), ("no_mask_pet", (SUV > 1).astype(np.uint8)), ("no_mask", SUV)]
+)
+def test_a_mask_is_not_taken_though_called_pet(tmp_path, name, data):
+    saved(tmp_path / f"{name}.nii.gz", data)
     with pytest.raises(InputError, match="by its name a mask"):
         load_volume(tmp_path)
