@@ -9,8 +9,7 @@ table.tex and plots; evaluation/README.md explains them.
 
 import csv
 import math
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
@@ -39,13 +38,14 @@ from evaluation.measuring import (
     write_rows,
 )
 from evaluation.method_results import ComparedMethod
+from evaluation.notices import print_notices
 from evaluation.summary import as_line, summarise, with_tests
 from evaluation.tables import COLUMNS, format_latex, format_markdown
 from evaluation.targets import format_targets
 from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.dist_util import communicator, on_root, run_main
-from guided_diffusion.errors import InputError, one_line
+from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, open_table, writable_folder, write_text
 from guided_diffusion.folder_lock import one_writer
 from guided_diffusion.pet.grid import DEFAULT_VOXEL_MM
@@ -237,12 +237,6 @@ def write_results(compared: Compared, tuned: Sequence[dict[str, object]], flags:
     for scan, name in zip(shown, page_names(shown), strict=True):
         write_case_page(out / name, scan, compared)
         print(f"page: {out / name}")
-
-
-def print_notices(notices: Iterable[str]) -> None:
-    """A line each on stderr: a comparison keeps no log."""
-    for notice in notices:
-        print(f"notice: {one_line(notice)}", file=sys.stderr)
 
 
 def write_csv(path: Path, lines: Sequence[dict[str, object]]) -> None:

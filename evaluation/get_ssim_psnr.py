@@ -1,7 +1,6 @@
 """SSIM and PSNR of generated volumes against their normal-dose references; evaluation/README.md explains them."""
 
 import csv
-import sys
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from evaluation.compared_files import UNITS, SubjectFiles, find_subject_files, left_out_of, published_peak, read_pair
 from evaluation.measures.image_fidelity import psnr, ssim
+from evaluation.notices import print_notices
 from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import on_root, run_main
@@ -61,8 +61,7 @@ def main() -> None:
     if args.csv is not None:
         check_csv(args.csv)
     subjects = find_subject_files(args.gtr_dir, args.gen_dir, args.matfile_dir)
-    for notice in left_out_of(args.gtr_dir, args.gen_dir, subjects):
-        print(f"notice: {notice}", file=sys.stderr)
+    print_notices(left_out_of(args.gtr_dir, args.gen_dir, subjects))
 
     columns = [column for column in COLUMNS if column != "psnr_published" or args.matfile_dir is not None]
     width = max(len(one_line(name)) for name in (DEVIATION, *(subject.name for subject in subjects)))
@@ -73,9 +72,9 @@ def main() -> None:
         print(format_row(subject.name, table[subject.name], columns, width), flush=True)
     for name, numbers in summarise(table).items():
         print(format_row(name, numbers, columns, width))
-    thin = [one_line(name) for name, numbers in table.items() if "ssim" not in numbers]
+    thin = [name for name, numbers in table.items() if "ssim" not in numbers]
     if thin:
-        print(f"notice: no SSIM, which needs {SSIM_WINDOW} voxels along every axis: {', '.join(thin)}", file=sys.stderr)
+        print_notices([f"no SSIM, which needs {SSIM_WINDOW} voxels along every axis: {', '.join(thin)}"])
     if args.csv is not None:
         write_csv(args.csv, table, columns)
 

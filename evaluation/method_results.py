@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def plan_of(path: Path, grid: Volume) -> PatchPlan | None:
     None if there is no manifest, or if the patches lie on another grid than the image.
     """
     try:
-        manifest = json.loads(read_small(path.parent / MANIFEST_NAME))
+        manifest = _manifest_beside(path)
         if tuple(manifest["model_grid"]["shape"]) != grid.data.shape:
             return None
         plan = manifest["plan"]
@@ -75,10 +76,15 @@ def scan_of(path: Path) -> str | None:
     None if there is no manifest that lists the image.
     """
     try:
-        manifest = json.loads(read_small(path.parent / MANIFEST_NAME))
+        manifest = _manifest_beside(path)
         return str(manifest["input"]["sha256_of_voxels_and_affine"]) if path.name in manifest["files"] else None
     except _NO_MANIFEST:
         return None
+
+
+def _manifest_beside(path: Path) -> dict[str, Any]:
+    """What the run that made an image says of itself. Raises one of `_NO_MANIFEST`."""
+    return json.loads(read_small(path.parent / MANIFEST_NAME))
 
 
 def result_file(folder: Path, scan: ComparedScan) -> Path:

@@ -13,8 +13,6 @@ from pathlib import Path
 
 _FOLDER = Path("/dev/shm")
 _MAPPED = re.compile(r"/dev/shm/mpich_shm_\w+")
-
-
 _BYTES_OF_RANK = 2**20
 
 

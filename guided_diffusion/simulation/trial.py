@@ -184,7 +184,7 @@ def is_complete(subject: VirtualSubject, out: Path) -> bool:
     try:
         files = json.loads((out / subject.name / SUBJECT).read_text(encoding="utf-8")).get("files", [])
         return all((out / file).is_file() for file in files)
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError, TypeError):  # missing or damaged
         return False
 
 

@@ -126,8 +126,10 @@ def test_a_subject_whose_files_were_deleted_is_made_again(monkeypatch, tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == files
     for name, pair in before.items():
         np.testing.assert_array_equal(np.load(folder / name)["arr_0"], pair)
-    (folder / "subject.json").write_text('{"name')
-    assert not is_complete(subject, tmp_path)
+    assert is_complete(subject, tmp_path)
+    for damaged in ('{"name', "[]", '{"files": [1]}', '{"files": 1}'):
+        (folder / "subject.json").write_text(damaged)
+        assert not is_complete(subject, tmp_path)
 
 
 @pytest.fixture(scope="module")

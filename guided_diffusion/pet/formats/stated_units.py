@@ -72,22 +72,20 @@ def quoted(unit: object) -> str:
 
 
 def stated_under(content: Mapping[str, object], *keys: str) -> tuple[str, object] | None:
-    """The first of these keys that has a value, as the sidecar writes it, and the value; None if none has.
-
-    BIDS tells capitals from small letters, but those who write sidecars by hand do not.
-    """
-    for key in keys:
-        for written, value in content.items():
-            if written.lower() == key.lower() and value:
-                return written, value
-    return None
+    """The first of these keys that has a value, as the sidecar writes it, and the value; None if none has."""
+    stated = (entry for key in keys for entry in _written(content, key))
+    return next(((written, value) for written, value in stated if value), None)
 
 
 def value_of(content: Mapping[str, object], key: str) -> object:
-    """The value of this key as BIDS writes it, else in another case; None if there is none."""
-    if key in content:
-        return content[key]
-    return next((value for written, value in content.items() if written.lower() == key.lower()), None)
+    """The value of this key, which may be False or 0; None if there is none."""
+    return next((value for _, value in _written(content, key)), None)
+
+
+def _written(content: Mapping[str, object], key: str) -> list[tuple[str, object]]:
+    """The entries of a key as BIDS writes it, then in other cases: who writes sidecars by hand does not tell them."""
+    found = [(written, value) for written, value in content.items() if written.lower() == key.lower()]
+    return sorted(found, key=lambda entry: entry[0] != key)
 
 
 def sidecar_of(path: Path) -> tuple[str, dict[str, object]] | None:

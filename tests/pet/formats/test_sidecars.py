@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet.formats.stated_units import stated_under, value_of
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import load_volume
 from tests.bucket import Bucket
@@ -128,3 +129,13 @@ def test_a_link_of_a_data_set_inherits_and_folders_that_cannot_be_listed_are_pas
 
     monkeypatch.setattr(Path, "iterdir", refusing)
     np.testing.assert_allclose(load_volume(folder / "sub-01_pet.nii.gz").data, suv, rtol=1e-5)
+
+
+def test_a_key_is_found_in_any_case_and_as_bids_writes_it_first():
+    content = {"bodyweight": 60, "BodyWeight": 70, "attenuationCorrection": False, "Units": "", "unit": "Bq/mL"}
+    assert value_of(content, "BodyWeight") == 70
+    assert value_of(content, "AttenuationCorrection") is False
+    assert value_of(content, "ScanStart") is None
+    assert stated_under(content, "BodyWeight") == ("BodyWeight", 70)
+    assert stated_under(content, "Units", "Unit") == ("unit", "Bq/mL")  # what is empty states nothing
+    assert stated_under(content, "AttenuationCorrection", "ScanStart") is None
