@@ -37,7 +37,6 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.files import check_space, writable_folder
 from guided_diffusion.folder_lock import one_writer
 from guided_diffusion.image_datasets import CropShares, CropSource, Pair, find_pairs
-from guided_diffusion.interfaces import Method
 from guided_diffusion.machine.gpus import unused_gpu
 from guided_diffusion.machine.memory import keep_freed_memory
 from guided_diffusion.methods.registry import METHODS
@@ -46,7 +45,7 @@ from guided_diffusion.ranks.stalls import stated_seconds, watching
 from guided_diffusion.training.history import history_of_run
 from guided_diffusion.training.loop import TrainingRun
 from guided_diffusion.training.ranks import process_group
-from guided_diffusion.training.run_files import Start, find_start, read_start
+from guided_diffusion.training.run_files import Start, find_start, is_of_method, read_start
 from guided_diffusion.training.saved_sets import saved_steps
 from guided_diffusion.training.settings import TrainSettings, settings_for_device, training_settings
 from guided_diffusion.training.validation import Validator
@@ -121,9 +120,16 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
         logger.log(
             f"{size:,} parameters, {_count(pairs)}, {loop.global_batch} crops per step on {ranks} rank(s),"
             f" {place.type} with {threads} threads each; "
-            + (f"continuing {start.weights_path} at step {loop.step}" if start else "from the first step")
+            + _beginning(start, loop.step)
         )
         loop.run()
+
+
+def _beginning(start: Start | None, step: int) -> str:
+    """What a run begins with, for the log."""
+    if start is None:
+        return "from the first step"
+    return f"continuing {start.weights_path} at step {step}" if start.optimiser else f"beginning with {start.weights_path}"
 
 
 def _find_pairs(settings: TrainSettings) -> tuple[list[Pair], list[Pair]]:
@@ -189,23 +195,17 @@ def _find_start(settings: TrainSettings, folder: Path) -> Start | None:
     Raises InputError on all ranks for weights that do not fit.
     """
 
+    begins_with = METHODS[settings.optimisation.method].begins_with
+
     def find() -> Start | None:
-        start = find_start(folder, settings.run.resume_checkpoint, settings.ema_rates)
-        if start is not None and _is_of_preceding_method(start, METHODS[settings.optimisation.method]):
-            start = replace(start, averages={}, optimiser=None)
+        start = find_start(folder, settings.run.resume_checkpoint, settings.ema_rates, begins_with)
         check_same_network(settings, start)
         return start
 
     comm = communicator()
     start = on_root(find)
     path = comm.bcast(start and start.weights_path)
-    return start if comm.rank == 0 or path is None else read_start(path, ())
-
-
-def _is_of_preceding_method(start: Start, method: Method) -> bool:
-    """Whether the weights are of the method whose trained network `method` begins with."""
-    header = start.weights.header
-    return header is not None and header.method == method.begins_with
+    return start if comm.rank == 0 or path is None else read_start(path, (), begins_with)
 
 
 def _create_model(settings: TrainSettings, start: Start | None, place: torch.device) -> nn.Module:
@@ -216,7 +216,7 @@ def _create_model(settings: TrainSettings, start: Start | None, place: torch.dev
     torch.manual_seed(settings.optimisation.seed)
     model = method.create_model(settings.model, settings.diffusion)
     if start is not None:
-        part = method.begun_part(model) if _is_of_preceding_method(start, method) else model
+        part = method.begun_part(model) if is_of_method(start.weights, method.begins_with) else model
         load_weights(part, start.weights.state_dict, str(start.weights_path))
     return model.to(device=place, dtype=torch.float32)
 
@@ -247,11 +247,14 @@ def make_validator(settings: TrainSettings, pairs: list[Pair]) -> Validator | No
     if not pairs:
         logger.log("no validation pairs, so no scores and no ema_*_best.pt; --validation_dir names some")
         return None
+    method = METHODS[settings.optimisation.method]
+    if method.noise_fields:
+        logger.log(f"--method {method.name}: its mean is not trained, so no scores and no ema_*_best.pt")
+        return None
     source = _crops(pairs, settings)
     for notice in source.check(range(len(pairs)), voxel_mm, settings.preprocessing.axis_codes):
         logger.log(f"notice: {notice}")
     diffusion = replace(settings.diffusion, timestep_respacing=settings.sampler.timestep_respacing)
-    method = METHODS[settings.optimisation.method]
     process = method.create_process(diffusion, settings.sampler.start_step)
     return Validator(
         source,
@@ -271,8 +274,10 @@ def check_same_network(settings: TrainSettings, start: Start | None) -> None:
     # Other weights only begin a run; one that goes on keeps its timesteps too.
     kept = FIXED_BY_HEADER | {Role.STEPS} if start.optimiser else FIXED_BY_HEADER
     method = settings.optimisation.method
-    if header.method not in (method, METHODS[method].begins_with):
-        raise InputError(f"{start.weights_path}: trained as {header.method}, but --method is {method}")
+    begins = header.method == METHODS[method].begins_with and not start.optimiser
+    if header.method != method and not begins:
+        ending = "; give the same, or another --save_dir" if start.optimiser else ""
+        raise InputError(f"{start.weights_path}: trained as {header.method}, but --method is {method}{ending}")
     given = (settings.model, settings.diffusion, settings.preprocessing)
     trained = (header.model, header.diffusion, header.preprocessing)
     for ours, theirs in zip(given, trained, strict=True):

@@ -119,7 +119,7 @@ TRAINING_PRESETS: dict[str, TrainingPreset] = {
     "local": TrainingPreset("the regression of checkpoint/local3d.pt, for any scanner", _LOCAL, LOCAL_PREPROCESSING),
     "local_draws": TrainingPreset(
         "the network of checkpoint/local3d_draws.pt, about the weights of a trained local, which stay as they are",
-        _LOCAL | {"method": "local3d_draws", "lr": 1e-3, "ema_rate": "0.99"},
+        _LOCAL | {"method": "local3d_draws", "lr": 1e-3, "ema_rate": "0.99", "validation_interval": 0},
         LOCAL_PREPROCESSING,
     ),
     "small_ddpm2d": _small("ddpm2d", SMALL_SLICE_MODEL),

@@ -146,8 +146,9 @@ class TrainingRun:
                 if self.step % run.save_interval == 0:
                     on_root(self._save)
                     saved_at = self.step
-        if saved_at != self.step:
-            on_root(self._save)
+            # Within the block, so that a signal that comes again does not end the process while it saves.
+            if saved_at != self.step:
+                on_root(self._save)
         logger.log(f"ended after {self.step} steps and {self.minutes:.1f} minutes")
 
     def _agree_to_end(self, stop: Stop, mistake: InputError | None) -> bool:

@@ -43,13 +43,16 @@ class Start:
     began_from: str = ""
 
 
-def find_start(save_dir: Path, resume_checkpoint: str, rates: Iterable[str]) -> Start | None:
+def find_start(
+    save_dir: Path, resume_checkpoint: str, rates: Iterable[str], begins_with: str | None = None
+) -> Start | None:
     """Finds the start: the run in `save_dir` if there is one, else `resume_checkpoint`, else None.
 
     A `resume_checkpoint` inside `save_dir` takes precedence over its newest set. Elsewhere, weights with `opt######.pt`
-    beside them are continued, and others only initialise a new run. Damaged sets at the end of the run in `save_dir`
-    are skipped with a notice. Raises InputError for files that are remote, missing or unreadable, for an `opt######.pt`
-    of another program, and if `save_dir` holds a run that the command does not continue.
+    beside them are continued, and others only initialise a new run, as do those of the method `begins_with`. Damaged
+    sets at the end of the run in `save_dir` are skipped with a notice. Raises InputError for files that are remote,
+    missing or unreadable, for an `opt######.pt` of another program, and if `save_dir` holds a run that the command does
+    not continue.
     """
     if "://" in resume_checkpoint:
         raise InputError(
@@ -59,7 +62,7 @@ def find_start(save_dir: Path, resume_checkpoint: str, rates: Iterable[str]) -> 
     path = Path(resume_checkpoint) if resume_checkpoint else None
     is_inside = path is not None and path.resolve().parent == save_dir.resolve()
     if not saved_steps(save_dir):
-        return None if path is None else read_start(path, rates)
+        return None if path is None else read_start(path, rates, begins_with)
     if not is_inside:
         start = _newest_intact(save_dir, rates)
         if path is not None:
@@ -77,16 +80,17 @@ def find_start(save_dir: Path, resume_checkpoint: str, rates: Iterable[str]) -> 
     return read_start(path, rates)
 
 
-def read_start(path: Path, rates: Iterable[str]) -> Start:
-    """The set that a `model######.pt` belongs to, or only the weights if there is no `opt######.pt` beside them.
+def read_start(path: Path, rates: Iterable[str], begins_with: str | None = None) -> Start:
+    """The set that a `model######.pt` belongs to; only the weights if there is no `opt######.pt` beside them, or if
+    they are of the method `begins_with`, whose optimiser's state fits no other network.
 
     Raises InputError for files that are missing, damaged or of another program.
     """
     step = step_of(path)
-    if step is None or not optimiser_path(path.parent, step).exists():
-        weights = load_checkpoint(str(path))
-        return Start(path, weights, {}, None, sha256_of(path))
     weights = load_checkpoint(str(path))
+    is_alone = step is None or not optimiser_path(path.parent, step).exists()
+    if is_alone or is_of_method(weights, begins_with):
+        return Start(path, weights, {}, None, sha256_of(path))
     optimiser = read_plain(str(optimiser_path(path.parent, step)))
     if "step" not in optimiser:
         raise InputError(
@@ -97,6 +101,11 @@ def read_start(path: Path, rates: Iterable[str]) -> Start:
         raise InputError(f"{optimiser_path(path.parent, step)}: holds the state of step {optimiser['step']}")
     averages = {rate: load_checkpoint(str(_average_of(path.parent, rate, step))) for rate in rates}
     return Start(path, weights, averages, optimiser, optimiser.get("began_from", ""))
+
+
+def is_of_method(weights: Checkpoint, name: str | None) -> bool:
+    """Whether the header of the weights names this method."""
+    return weights.header is not None and weights.header.method == name
 
 
 def _average_of(folder: Path, rate: str, step: int) -> Path:

@@ -312,6 +312,31 @@ def test_training_begins_with_a_regression_leaves_it_alone_and_goes_on_with_the_
     assert all(torch.equal(after[name], value) for name, value in whole.items())
 
 
+def test_training_begins_with_the_regression_of_a_run_and_says_so(data_dir, tmp_path, caplog):
+    caplog.set_level("INFO", "guided_diffusion")
+    local = TRAINED | {"method": "local3d"}
+    run(data_dir, tmp_path / "regression", **local, max_steps=1, ema_rate="0.5")
+    begun = tmp_path / "regression" / "model000001.pt"
+    assert (tmp_path / "regression" / "opt000001.pt").exists()
+    for steps in (1, 2):
+        caplog.clear()
+        run(data_dir, tmp_path / "draws", **TRAINED, max_steps=steps, resume_checkpoint=str(begun))
+        assert (f"beginning with {begun}" in caplog.text) == (steps == 1)
+    before, after = (load_checkpoint(str(path)) for path in (begun, tmp_path / "draws" / "model000002.pt"))
+    for name, value in before.state_dict.items():
+        assert torch.equal(after.state_dict[f"regression.{name}"], value)
+    with pytest.raises(InputError, match="trained as local3d, but --method is local3d_draws; give the same, or another"):
+        run(data_dir, tmp_path / "regression", **TRAINED, max_steps=2, ema_rate="0.5")
+
+
+def test_a_mean_that_is_not_trained_is_not_validated(data_dir, tmp_path, caplog):
+    caplog.set_level("INFO", "guided_diffusion")
+    begun = regression(tmp_path)
+    run(data_dir, tmp_path / "run", **TRAINED, max_steps=1, resume_checkpoint=str(begun), validation_interval=1)
+    assert "its mean is not trained, so no scores" in caplog.text
+    assert not list((tmp_path / "run").glob("ema_*_best.pt"))
+
+
 def test_what_training_lacks_is_said_before_it_begins(data_dir, tmp_path):
     with pytest.raises(InputError, match="begins with trained weights: name them by --resume_checkpoint"):
         run(data_dir, tmp_path / "run", **TRAINED, max_steps=1)

@@ -1,5 +1,6 @@
 """Runs of training that end and go on: to the same bits, and only where they may."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,10 +11,15 @@ import torch
 from guided_diffusion.checkpoints import read_plain, save_plain
 from guided_diffusion.errors import InputError
 from guided_diffusion.script_util import create_model
+from guided_diffusion.training.loop import TrainingRun
 from guided_diffusion.training.settings import training_settings
 from tests.mpi import ROOT
 from tests.processors import REDUCED
 from tests.training_runs import SCRIPT, TINY, assert_same_weights, environment, rows, run, wait_for, weights
+
+
+def _killed(*_):
+    raise AssertionError("the signal would have ended the process")
 
 
 class TestContinuing:
@@ -81,6 +87,25 @@ class TestContinuing:
         assert "SIGTERM: ending after this step" in errors
         steps = len(rows(tmp_path / "run" / "progress.csv"))
         assert (tmp_path / "run" / f"opt{steps:06d}.pt").exists()
+
+    def test_an_announcement_that_comes_again_while_the_run_saves_does_not_end_it(
+        self, data_dir, tmp_path, monkeypatch
+    ):
+        save = TrainingRun._save
+        before = signal.getsignal(signal.SIGUSR2)
+
+        def save_when_told_again(training):
+            os.kill(os.getpid(), signal.SIGUSR2)
+            save(training)
+
+        monkeypatch.setattr(TrainingRun, "_save", save_when_told_again)
+        # In the place of the default, which would end the tests.
+        signal.signal(signal.SIGUSR2, _killed)
+        try:
+            run(data_dir, tmp_path / "run", max_steps=2)
+        finally:
+            signal.signal(signal.SIGUSR2, before)
+        assert (tmp_path / "run" / "opt000002.pt").exists()
 
     def test_other_weights_begin_a_new_run(self, data_dir, tmp_path):
         run(data_dir, tmp_path / "first", max_steps=3)

@@ -27,6 +27,10 @@ JOBS = str(ROOT / "tests" / "train_jobs.py")
 LEARNING = TWO_STEPS | {"schedule_sampler": "loss-second-moment", "save_interval": 1, "max_steps": 8}
 SHARED = LEARNING | {"batch_size": 3, "microbatch": 2}
 ALONE = LEARNING | {"batch_size": 6}
+LOCAL = {
+    "crop_size": "8,8,8", "low_res_scale": 16.0, "resblock_updown": False, "attention_resolutions": "16,8",
+    "add_low_res": False, "predict_xstart": False,
+}  # fmt: skip
 FRUGAL = {"max_steps": 2, "precision": REDUCED, "dropout": 0.1}
 
 finds_ranks = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its ranks through /proc")
@@ -125,6 +129,17 @@ class TestContinuing:
         assert log.count("step 2: saved") == 1
         assert [row["step"] for row in rows(trained / "kept" / "progress.csv")] == ["1", "2"]
         assert len(rows(trained / "kept" / "validation.csv")) == 1
+
+
+def test_draws_begin_with_the_regression_of_a_run_on_every_rank(data_dir, tmp_path):
+    flags = {"data_dir": str(data_dir), "max_steps": 1} | LOCAL
+    regression = flags | {"method": "local3d", "save_dir": str(tmp_path / "regression")}
+    begun = tmp_path / "regression" / "model000001.pt"
+    draws = flags | {"method": "local3d_draws", "save_dir": str(tmp_path / "draws"), "resume_checkpoint": str(begun)}
+    done = train_jobs(tmp_path, regression, draws)
+    assert done.returncode == 0, done.stderr
+    after = weights(tmp_path / "draws" / "model000001.pt")
+    assert all(torch.equal(after[f"regression.{name}"], value) for name, value in weights(begun).items())
 
 
 class TestEndingTogether:
