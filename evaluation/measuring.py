@@ -3,7 +3,7 @@
 import csv
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -12,17 +12,18 @@ import numpy as np
 
 import evaluation.measures
 import guided_diffusion.pet
+import guided_diffusion.simulation
 from evaluation import compared_scans, filters, method_results
 from evaluation.compared_scans import ComparedScan, dose_text, open_examination
 from evaluation.filters import FILTERS, FilterInput, best_candidate, noise_level, tuning_scores
 from evaluation.kept_results import KeptResults, key_of
 from evaluation.measures import Examination, Measurement, measure, measure_ensemble
-from evaluation.method_results import ComparedMethod, digest_of_image, plan_of, scan_of
+from evaluation.method_results import ComparedMethod, StatedPlan, digest_of_image, plan_of, scan_of
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, open_table, sha256_of_code
+from guided_diffusion.inference import running_statistics
 from guided_diffusion.inference.resume import fingerprint
 from guided_diffusion.pet.formats import volume_formats
-from guided_diffusion.simulation import body_phantom
 from guided_diffusion.tasks import share_tasks
 
 LOW_DOSE = "low_dose"
@@ -262,7 +263,7 @@ class _ScanUnderMeasure:
     def _measurements(self, name: str) -> list[list[object]]:
         """(metric, region, value) of an image, kept or new."""
         methods = {method.name: method for method in self.comparison.methods}
-        made_from = self.result_digests[name] if name in methods else self.parameters.get(name)
+        made_from = self._made_from(methods[name]) if name in methods else self.parameters.get(name)
         key = key_of(self.comparison.code, self.digests, _how_read(self.scan), made_from)
         place = f"{name} {self.scan.name}"
         kept = self.comparison.kept.load(place, key)
@@ -271,14 +272,22 @@ class _ScanUnderMeasure:
             self.comparison.kept.save(place, key, kept)
         return kept
 
+    def _made_from(self, method: ComparedMethod) -> tuple[object, ...]:
+        """What a method's numbers depend on besides the scan: its images, and the patches that are stated beside."""
+        plan = self._plan(method)
+        return self.result_digests[method.name], None if plan is None else asdict(plan)
+
+    def _plan(self, method: ComparedMethod) -> StatedPlan | None:
+        return plan_of(method.files(self.scan)[0])
+
     def _measure(self, name: str, method: ComparedMethod | None) -> list[Measurement]:
         if method is not None and method.has_realisations:
             realisations = list(method.images(self.scan, self.examination.low_dose))
             mean = np.mean(realisations, axis=0, dtype=np.float32)
             return [*measure(self.examination, mean), *measure_ensemble(self.examination, realisations)]
         image = image_of(self.examination, self.scan, name, method, self.parameters)
-        plan = None if method is None else plan_of(method.files(self.scan)[0], self.examination.low_dose)
-        return measure(self.examination, image, plan)
+        stated = None if method is None else self._plan(method)
+        return measure(self.examination, image, None if stated is None else stated.on(self.examination.low_dose))
 
 
 def image_of(
@@ -314,9 +323,10 @@ def _how_read(scan: ComparedScan) -> tuple[object, ...]:
 
 
 def _digest_of_code() -> str:
-    """SHA-256 of the code that measures, its tools among it: what it measured otherwise is not taken over."""
-    folders = (Path(inspect.getfile(package)).parent for package in (evaluation.measures, guided_diffusion.pet))
-    modules = (body_phantom, compared_scans, filters, method_results)
+    """SHA-256 of the code that measures, its tools and tables too: what it measured otherwise is not taken over."""
+    packages = (evaluation.measures, guided_diffusion.pet, guided_diffusion.simulation)
+    folders = (Path(inspect.getfile(package)).parent for package in packages)
+    modules = (compared_scans, filters, method_results, running_statistics)
     return sha256_of_code([*folders, *(Path(inspect.getfile(module)) for module in modules), Path(__file__)])
 
 

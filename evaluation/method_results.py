@@ -55,17 +55,25 @@ class ComparedMethod:
             yield image_on_grid_of(grid, path, Arrays(units, scan.arrays.voxel_mm))
 
 
-def plan_of(path: Path, grid: Volume) -> PatchPlan | None:
-    """The patches from which scripts/test.py made an image, by the manifest of the run beside it.
+@dataclass(frozen=True)
+class StatedPlan:
+    """The patches from which scripts/test.py made an image, and the shape of the grid on which they lie."""
 
-    None if there is no manifest, or if the patches lie on another grid than the image.
-    """
+    shape: tuple[int, ...]
+    patches: PatchPlan
+
+    def on(self, grid: Volume) -> PatchPlan | None:
+        """The patches, None if they lie on another grid."""
+        return self.patches if self.shape == grid.data.shape else None
+
+
+def plan_of(path: Path) -> StatedPlan | None:
+    """The patches of an image by the manifest of the run beside it, None if there is no manifest."""
     try:
         manifest = _manifest_beside(path)
-        if tuple(manifest["model_grid"]["shape"]) != grid.data.shape:
-            return None
         plan = manifest["plan"]
-        return PatchPlan(plan["length"], plan["patch_size"], plan["overlap"], tuple(plan["starts"]))
+        patches = PatchPlan(plan["length"], plan["patch_size"], plan["overlap"], tuple(plan["starts"]))
+        return StatedPlan(tuple(manifest["model_grid"]["shape"]), patches)
     except _NO_MANIFEST:
         return None
 

@@ -12,10 +12,12 @@ from scipy.stats import false_discovery_control, wilcoxon
 def paired_wilcoxon(differences: Sequence[float]) -> float:
     """Two-sided p of the Wilcoxon signed-rank test that differences, one per subject, are symmetric about 0.
 
-    Wilcoxon, Biometrics Bull 1:80, 1945; scipy.stats.wilcoxon, which leaves out zeros and is exact for few subjects. 1
-    if all differences are 0. Fewer than six subjects cannot reach 0.05: the smallest p of n subjects is 2 / 2^n.
+    Wilcoxon, Biometrics Bull 1:80, 1945, who leaves out zeros; scipy.stats.wilcoxon, which is exact for few subjects. 1
+    if all differences are 0. Fewer than six that are not cannot reach 0.05: the smallest p of n is 2 / 2^n.
     """
-    return float(wilcoxon(differences).pvalue) if np.any(differences) else 1.0
+    # Left out here: SciPy would take the normal approximation as soon as there is a zero.
+    others = np.asarray(differences)[np.not_equal(differences, 0)]
+    return float(wilcoxon(others).pvalue) if len(others) else 1.0
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:

@@ -79,7 +79,9 @@ class _Numbers:
                 self._values.setdefault(place, {}).setdefault(row.subject, []).append(row.value)
 
     def of(self, target: Target, method: str, dose: float) -> Iterator[tuple[str, list[float]]]:
-        """Each subject with its values, less those of the low dose or the best filter where the target is over them."""
+        """Each subject with its values, where the target is over the low dose or the best filter less those of the same
+        scan.
+        """
 
         def values(name: str) -> dict[str, list[float]]:
             return self._values.get((target.metric, target.region, name, dose), {})
@@ -89,9 +91,9 @@ class _Numbers:
                 yield subject, own
                 continue
             names = [LOW_DOSE] if target.over == LOW_DOSE else list(FILTERS)
-            others = [values(name)[subject][0] for name in names if subject in values(name)]
+            others = [values(name)[subject] for name in names if subject in values(name)]
             if others:
-                yield subject, [own[0] - max(others)]
+                yield subject, [value - max(best) for value, *best in zip(own, *others, strict=True)]
 
 
 def _line(target: Target, method: str, dose: float, by_subject: dict[str, list[float]]) -> str:

@@ -115,11 +115,12 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_code(places: Iterable[Path]) -> str:
-    """SHA-256 of Python files: those named, and all below the folders named."""
+    """SHA-256 of Python files and CSV tables: those named, and all below the folders named."""
     digest = hashlib.sha256()
     for place in places:
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(path.read_bytes())
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.suffix in (".py", ".csv"):
+                digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -127,7 +127,7 @@ class Method(ABC):
     network's answer is the noise-free image, from which those of all doses follow (`references`). noise_fields: for a
     network that draws images about a predicted mean, the number of white-noise fields per image; else 0. alignment:
     patches begin at multiples of this many slices; more than 1 if the effect of noise depends on the position in the
-    patch.
+    patch. crop_multiple: sizes of training crops are multiples of it along every axis.
     compiles: whether `make_fast` has layers for `norm_silu`, which `--compile` compiles.
     """
 
@@ -140,6 +140,7 @@ class Method(ABC):
     terms: tuple[str, ...] = ("mse", "vb")
     noise_fields = 0
     alignment = 1
+    crop_multiple = 1
     compiles = True
 
     @abstractmethod

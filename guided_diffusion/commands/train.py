@@ -119,8 +119,7 @@ def train_with(settings: TrainSettings, folder: Path) -> None:
         size, ranks = sum(parameter.numel() for parameter in model.parameters()), communicator().size
         logger.log(
             f"{size:,} parameters, {_count(pairs)}, {loop.global_batch} crops per step on {ranks} rank(s),"
-            f" {place.type} with {threads} threads each; "
-            + _beginning(start, loop.step)
+            f" {place.type} with {threads} threads each; " + _beginning(start, loop.step)
         )
         loop.run()
 
@@ -129,7 +128,9 @@ def _beginning(start: Start | None, step: int) -> str:
     """What a run begins with, for the log."""
     if start is None:
         return "from the first step"
-    return f"continuing {start.weights_path} at step {step}" if start.optimiser else f"beginning with {start.weights_path}"
+    if start.optimiser is None:
+        return f"beginning with {start.weights_path}"
+    return f"continuing {start.weights_path} at step {step}"
 
 
 def _find_pairs(settings: TrainSettings) -> tuple[list[Pair], list[Pair]]:

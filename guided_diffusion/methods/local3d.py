@@ -75,6 +75,7 @@ class Local3D(Method):
     sampled = False
     uses_noise = False
     noise_free = True
+    crop_multiple = max(MEAN_BLOCKS)
     compiles = False
 
     def create_model(self, model: ModelConfig, diffusion: DiffusionConfig) -> LocalUNet:  # noqa: ARG002

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from guided_diffusion.pet import image_quality
 from guided_diffusion.pet.foci import Focus
@@ -149,9 +150,16 @@ def _focus(focus: Focus, affine: np.ndarray, layout: Mapping[str, Any], samples:
         "interval": "",
     }
     if samples is not None:
-        mean, spread = samples.mean(), 1.96 * samples.std(ddof=1)
-        row["interval"] = f"{mean - spread:.2f} to {mean + spread:.2f}"
+        low, high = _interval(samples)
+        row["interval"] = f"{low:.2f} to {high:.2f}"
     return row
+
+
+def _interval(samples: np.ndarray) -> tuple[float, float]:
+    """Where one more realisation lies with a probability of 95 %, of K from a normal distribution, float [K]."""
+    number = len(samples)
+    reach = student.ppf(0.975, number - 1) * samples.std(ddof=1) * np.sqrt(1 + 1 / number)
+    return samples.mean() - reach, samples.mean() + reach
 
 
 def _spheres(findings: Findings, affine: np.ndarray, layout: Mapping[str, Any]) -> list[dict[str, Any]]:

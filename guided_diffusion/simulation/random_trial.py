@@ -1,8 +1,8 @@
 """Subjects of `simulate.py --scanners random`: each has its own scanner, grid and reconstructions.
 
-Every reconstruction is a case: `sub-0000-1` is the first of subject 0. Its pairs are resampled from the scanner's grid
-to the model's like a user's scan (`pet.geometry`). With `random`, one subject in four consists of random shapes instead
-of a patient; with `random-spheres`, all subjects are columns with hot spheres.
+Every reconstruction is a case with a folder of its own: `sub-0000-1` has the first of subject 0. Its pairs are
+resampled from the scanner's grid to the model's like a user's scan (`pet.geometry`). With `random`, one subject in four
+consists of random shapes instead of a patient; with `random-spheres`, all subjects are columns with hot spheres.
 """
 
 from dataclasses import asdict, dataclass
@@ -103,7 +103,7 @@ def random_manifest_rows(trial: RandomTrial, subject: VirtualSubject) -> list[di
         case = _Case(subject, number)
         for dose in trial.doses:
             about = {
-                "subject": case.name, "seed": subject.seed, "tracer": subject.tracer, "scanner": subject.scanner,
+                "subject": subject.name, "seed": subject.seed, "tracer": subject.tracer, "scanner": subject.scanner,
                 "dose": float(Fraction(dose)), "split": subject.split, "voxel_mm": trial.voxel_mm,
                 "clean_share": trial.clean_share_of(number),
             }  # fmt: skip

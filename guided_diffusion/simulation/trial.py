@@ -18,6 +18,7 @@ import numpy as np
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, writable_folder, write_text
+from guided_diffusion.gate import read_small
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.trial_manifest import CLEAN_SHARE, MANIFEST, MANIFEST_COLUMNS, SETTINGS
@@ -182,9 +183,9 @@ def complete(subject: VirtualSubject, about: dict[str, object], out: Path) -> No
 def is_complete(subject: VirtualSubject, out: Path) -> bool:
     """Whether subject.json and every file that it lists are there; older ones list none. Scratch disks delete files."""
     try:
-        files = json.loads((out / subject.name / SUBJECT).read_text(encoding="utf-8")).get("files", [])
+        files = json.loads(read_small(out / subject.name / SUBJECT)).get("files", [])
         return all((out / file).is_file() for file in files)
-    except (OSError, ValueError, AttributeError, TypeError):  # missing or damaged
+    except (InputError, ValueError, AttributeError, TypeError):  # missing or damaged
         return False
 
 
@@ -211,8 +212,9 @@ def open_trial(trial: Trial, out: Path) -> None:
     marker = out / SETTINGS
     writable_folder(out)
     if marker.exists():
+        content = read_small(marker)
         with damage_as(f"{marker}: is damaged; choose another folder"):
-            begun_with = json.loads(marker.read_text(encoding="utf-8"))
+            begun_with = json.loads(content)
         if begun_with != settings:
             raise InputError(f"{marker}: this data set was begun with other settings; choose another folder")
         return

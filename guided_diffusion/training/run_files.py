@@ -14,6 +14,7 @@ from guided_diffusion import logger
 from guided_diffusion.checkpoints import Checkpoint, load_checkpoint, read_plain
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, sha256_of
+from guided_diffusion.gate import open_regular
 from guided_diffusion.pet.text import number_of
 from guided_diffusion.training.saved_sets import (
     check_set,
@@ -181,7 +182,8 @@ class ProgressTable:
         """
         if not self._path.exists():
             return []
-        text = self._path.read_text(encoding="utf-8", errors="replace")
+        with open_regular(self._path) as file:
+            text = file.read().decode("utf-8", "replace")
         if text and not text.startswith("step,"):
             raise InputError(f"{self._path}: not a table of a training run; choose another --save_dir")
         rows = list(csv.DictReader(io.StringIO(text, newline="")))

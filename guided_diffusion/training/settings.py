@@ -149,7 +149,8 @@ def _check(settings: TrainSettings) -> None:
         )
     if settings.model.class_cond:
         raise InputError("--class_cond True: pairs have no class labels; leave it out")
-    margin = METHODS[settings.optimisation.method].margin(settings.model)
+    method = METHODS[settings.optimisation.method]
+    margin = method.margin(settings.model)
     if settings.crop_size[2] <= 2 * margin:
         raise InputError(
             f"--crop_size {settings.data.crop_size}: Z must be more than {2 * margin} slices, which are only shown"
@@ -158,6 +159,11 @@ def _check(settings: TrainSettings) -> None:
     if any(size % multiple for size in settings.crop_size[:2]):
         raise InputError(
             f"--crop_size {settings.data.crop_size}: X and Y must be multiples of {multiple} for this network"
+        )
+    if any(size % method.crop_multiple for size in settings.crop_size):
+        raise InputError(
+            f"--crop_size {settings.data.crop_size}: all three must be multiples of {method.crop_multiple} for"
+            f" --method {method.name}"
         )
 
 

@@ -144,11 +144,21 @@ def test_what_is_measured_is_not_measured_again(compare, folders, monkeypatch):
     compare()
     assert len(measured) == 1
     assert numbers(folders)["sub-0001", "0.05", "ours", "suv_mean", "liver"] - liver == pytest.approx(0.1, abs=1e-4)
+    # Patches that are stated since, of which the seams are a number too.
+    slices = load(changed).shape[2]
+    plan = {"length": slices, "patch_size": slices // 2 + 1, "overlap": 2, "starts": [0, slices - slices // 2 - 1]}
+    manifest = {"plan": plan, "model_grid": {"shape": load(changed).shape}}
+    (changed.parent / "run.json").write_text(json.dumps(manifest))
+    seams = ("sub-0001", "0.05", "ours", "seam_index_normal", "volume")
+    assert seams not in numbers(folders)
+    compare()
+    assert len(measured) == 2
+    assert seams in numbers(folders)
     for kept in (folders / "out" / "measured").iterdir():
         kept.write_text(kept.read_text().replace("liver", "lever"))  # damaged
     monkeypatch.setattr(measuring, "tuning_scores", tuning_scores)
     compare()
-    assert len(measured) == 1 + 2 * 2 * (2 + len(FILTERS))
+    assert len(measured) == 2 + 2 * 2 * (2 + len(FILTERS))
 
 
 def test_filters_are_tuned_anew_for_arrays_of_another_voxel_size(tmp_path, monkeypatch):

@@ -102,6 +102,12 @@ def test_the_best_filter_is_that_of_the_subject():
     )
 
 
+def test_a_subjects_scans_are_compared_one_by_one():
+    rows = [row("a", 0.05, 46.0), row("a", 0.05, 40.0, "low_dose")]
+    rows += [row("a", 0.05, 38.0), row("a", 0.05, 37.0, "low_dose")]
+    assert "5 dB or more over the low dose | 3.50 | 3.50, 3.50 | **no** |" in format_targets(rows, ["ours"])
+
+
 def test_targets_of_which_nothing_is_known():
     assert format_targets([row("a", None, 40.0)], ["ours"]) == ""
 

@@ -30,6 +30,11 @@ def test_the_least_p_of_six_subjects():
     assert paired_wilcoxon([1, 2, 3, 4, 5, 6]) == pytest.approx(2 / 2**6)
 
 
+def test_subjects_without_a_difference_are_left_out():
+    """As of lesions' numbers, in which most subjects agree."""
+    assert paired_wilcoxon([0.0] * 12 + [1.0, 2.0, 3.0, 4.0]) == pytest.approx(2 / 2**4)
+
+
 def test_methods_that_are_equal_do_not_differ():
     assert paired_wilcoxon([0.0, 0.0, 0.0]) == 1
 

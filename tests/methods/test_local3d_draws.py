@@ -325,7 +325,7 @@ def test_training_begins_with_the_regression_of_a_run_and_says_so(data_dir, tmp_
     before, after = (load_checkpoint(str(path)) for path in (begun, tmp_path / "draws" / "model000002.pt"))
     for name, value in before.state_dict.items():
         assert torch.equal(after.state_dict[f"regression.{name}"], value)
-    with pytest.raises(InputError, match="trained as local3d, but --method is local3d_draws; give the same, or another"):
+    with pytest.raises(InputError, match="trained as local3d, but --method is local3d_draws; give the same"):
         run(data_dir, tmp_path / "regression", **TRAINED, max_steps=2, ema_rate="0.5")
 
 

@@ -109,7 +109,8 @@ def test_foci_lost_new_and_kept_are_linked_to_their_places(page):
 
 def test_intervals_are_those_of_the_realisations(page):
     assert "5.00 to 7.00" not in page.text
-    assert f"{6 - 1.96:.2f} to {6 + 1.96:.2f}" in page.text
+    reach = 4.303 * np.sqrt(1 + 1 / 3)  # Student's quantile for two degrees of freedom
+    assert f"{6 - reach:.2f} to {6 + reach:.2f}" in page.text
 
 
 def test_metrics_against_the_reference(written, page):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -94,6 +95,16 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     (tmp_path / "trial.json").write_text("{")
     with pytest.raises(InputError, match=r"trial\.json: is damaged"):
         open_trial(trial(), tmp_path)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "trial.json")
+    with pytest.raises(InputError, match=r"trial\.json: .*is a named pipe"):
+        open_trial(trial(), tmp_path)
+    subject = plan_subject(trial(), 0)
+    (tmp_path / subject.name).mkdir()
+    os.mkfifo(tmp_path / subject.name / "subject.json")
+    assert not is_complete(subject, tmp_path)
 
 
 def test_a_dose_does_not_depend_on_which_others_were_asked_for(monkeypatch):

@@ -90,6 +90,12 @@ class TestFiles:
         assert one["psnr_denoised"] == other["psnr_denoised"]
 
 
+def test_a_pipe_in_the_place_of_a_table_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "progress.csv")
+    with pytest.raises(InputError, match=r"progress\.csv: .*is a named pipe"):
+        ProgressTable(tmp_path / "progress.csv", ("step", "loss"), 0)
+
+
 class TestFullDisk:
     """A disk that fills up between two saves: what was learned since the last one must not be lost."""
 

@@ -75,6 +75,10 @@ class TestFlags:
         [
             ({"data_dir": ""}, "--data_dir is missing"),
             ({"crop_size": "96,96"}, "--crop_size '96,96' is not a comma list of three"),
+            (
+                {"preset": "local", "crop_size": "24,24,21"},
+                "--crop_size 24,24,21: all three must be multiples of 8 for --method local3d",
+            ),
             ({"crop_size": "20,16,16"}, "--crop_size 20,16,16: X and Y must be multiples of 8"),
             ({"voxel_mm": "3.3"}, "--voxel_mm '3.3' is not"),
             ({"batch_size": 0}, "--batch_size 0: must be positive"),

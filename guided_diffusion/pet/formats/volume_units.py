@@ -111,7 +111,7 @@ def _by_the_user(
     _refuse_flags(path, ("half_life_s",), overrides, "has no use without --injection_time and --scan_start")
     factor = suvbw_of_bqml(overrides.weight_kg, overrides.dose_bq)
     how = "taken as Bq/mL, decay-corrected to the injection; weight and dose given"
-    return factor, "SUV", {"suv_factor": factor, "suv": how, "unit_stated": True}
+    return factor, "SUV", {"suv_factor": factor, "suv": how, "suv_overrides": given, "unit_stated": True}
 
 
 def _refuse_flags(path: Path, names: tuple[str, ...], overrides: SUVOverrides, why: str) -> None:

@@ -219,6 +219,13 @@ def test_an_image_that_is_corrected_to_the_scans_start_takes_the_injections_time
     assert volume.source["notices"] == []
 
 
+def test_bqml_without_a_unit_takes_weight_and_dose_and_records_them(tmp_path, suv):
+    said = {"weight_kg": 70.0, "dose_bq": 350e6}
+    volume = load_volume(saved(tmp_path / "pet.nii.gz", suv / AT_INJECTION), overrides=SUVOverrides(**said))
+    np.testing.assert_allclose(volume.data, suv, rtol=1e-5)
+    assert volume.source["suv_overrides"] == said
+
+
 ALL = {"weight_kg": 70.0, "dose_bq": 350e6, "injection_time": "101013.8", "scan_start": "12:00"}
 HALF_LIFE = {"half_life_s": 6586.2}
 
