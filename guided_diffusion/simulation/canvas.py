@@ -121,7 +121,12 @@ class Canvas:
         return np.mean(shares, axis=0, dtype=np.float32)
 
     def paint(self, solid: Solid, suv: float, mu: float, label: int, texture: float = 0.0) -> None:
-        """Lay `solid` over what is there: border voxels mix by the filled share, a label needs half a voxel."""
+        """Lay `solid` over what is there: border voxels mix by the filled share, a label needs half a voxel.
+
+        A tube is laid cone by cone, and each of them mixes the border voxels that it touches once more. So tubes of
+        many cones are thicker than their radii say: 60 mm of one of 5 mm in 30 cones by 40 % of its volume with voxels
+        of 3.3 mm, and by 14 % with 1.65 mm. The data sets that the published numbers come of were made so.
+        """
         for part in solid.segments() if isinstance(solid, Tube) else [solid]:
             box = self._box(part)
             if box is None:
