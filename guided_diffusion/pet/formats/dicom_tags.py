@@ -28,7 +28,7 @@ _SHOWN = {
     "DT": _MOMENTS,
     "UI": re.compile(r"[0-9.]*"),
     "CS": re.compile(r"[A-Z0-9_ \\]*"),
-    "SH": re.compile(r"[+-][0-9]{4}"),  # TimezoneOffsetFromUTC; any other short text may be a name
+    "SH": re.compile(r"[+-][0-9]{2}:?[0-9]{2}"),  # TimezoneOffsetFromUTC; any other short text may be a name
 }
 _TIME = re.compile(r"(\d\d):?(\d\d)?:?(\d\d)?(?:\.(\d{1,6})\d*)?")
 _DATE_TIME = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)[T ]?(\S*?)(Z|[+-]\d\d:?\d\d)?")
@@ -121,6 +121,12 @@ def items(dataset: Dataset, keyword: str) -> list[Dataset]:
     return list(value) if isinstance(value, Sequence) else []
 
 
+def date_text(dataset: Dataset, keyword: str) -> str | None:
+    """The text of a date; None where it is missing, or blanked out with zeros."""
+    value = text(dataset, keyword)
+    return None if value is None or not value.strip("0.-") else value
+
+
 def parse_time(value: str | None) -> datetime.timedelta | None:
     """DICOM TM (HHMMSS.FFFFFF, or the old HH:MM:SS) -> time since midnight; None where it is none."""
     match = _TIME.fullmatch((value or "").strip())
@@ -172,7 +178,8 @@ def date_time(dataset: Dataset, stem: str) -> datetime.datetime | None:
 
 
 def _is_offset(text_: str | None) -> bool:
-    return bool(re.fullmatch(r"[+-]\d{4}", text_ or ""))
+    """Whether a text is an offset from UTC as DICOM writes it, or with the colon of ISO 8601."""
+    return bool(re.fullmatch(r"[+-]\d\d:?\d\d", text_ or ""))
 
 
 def _offset(text_: str) -> datetime.timedelta:

@@ -90,7 +90,7 @@ def _acquisition(dataset: Dataset) -> Moment:
     time = tags.parse_time(tags.time_text(dataset, "AcquisitionTime"))
     if time is None:
         raise refusal(dataset, "AcquisitionTime", "needed to correct for decay; give --scan_start")
-    if tags.text(dataset, "AcquisitionDate") is not None:
+    if tags.date_text(dataset, "AcquisitionDate") is not None:
         raise refusal(dataset, "AcquisitionDate", "needed to correct for decay; give --scan_start")
     return _on_borrowed_day(dataset, time)
 

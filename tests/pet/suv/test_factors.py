@@ -104,6 +104,10 @@ def test_real_headers_give_the_published_factors(name):
             {"TimezoneOffsetFromUTC": "+0100", "RadiopharmaceuticalStartDateTime": "20240110091013.8+0000"},
             ONE_HALF_LIFE,
         ),
+        (
+            {"TimezoneOffsetFromUTC": "+01:00", "RadiopharmaceuticalStartDateTime": "20240110091013.8+0000"},
+            ONE_HALF_LIFE,
+        ),
         ({"RadiopharmaceuticalStartDateTime": "20240110101013.8+0900"}, ONE_HALF_LIFE),
     ],
 )

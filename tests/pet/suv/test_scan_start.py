@@ -32,6 +32,9 @@ def after(seconds, half_life_s=HALF_LIFE_S):
         ({"SeriesDate": None}, "series time"),
         ({"AcquisitionDate": None, "SeriesDate": None, "StudyDate": "20240110"}, "series time"),
         (NO_DATES, "the dates were removed"),
+        # blanked with zeros, as de-identification does
+        ({"AcquisitionDate": "00000000", "SeriesDate": "00000000"}, "the dates were removed"),
+        ({"AcquisitionDate": "0000-00-00"}, "series time"),
         (NO_DATES | {"SeriesTime": None}, "earliest acquisition time"),
         (NO_DATES | {"SeriesTime": "160000"}, "the series time is that of a later step"),
         # the injection keeps a date that the scan has lost
