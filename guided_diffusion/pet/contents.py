@@ -14,6 +14,7 @@ from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats.archives import needs_unpacking
 from guided_diffusion.pet.formats.folder_walk import Folder, LeftOut
 from guided_diffusion.pet.formats.opening import head_of
+from guided_diffusion.pet.formats.series_checks import is_of_pet
 from guided_diffusion.pet.not_pet import is_beside_subjects, may_be_pet, why_not_pet
 
 SHOWN_PATHS = 6
@@ -264,25 +265,25 @@ def _study_in(files: tuple[Path, ...]) -> tuple[Study | None, bool]:
     """The study of the first PET slice among a folder's files, and whether there is other DICOM instead."""
     other = False
     for path in files:
-        study, modality = _study_of(path)
-        if study is not None and modality == "PT":
+        study, of_pet = _study_of(path)
+        if study is not None and of_pet:
             return study, False
         other |= study is not None
     return None, other
 
 
-def _study_of(path: Path) -> tuple[Study | None, str | None]:
-    """A DICOM file's study and modality; (None, None) for a file that is none, or damaged: its reader names it."""
+def _study_of(path: Path) -> tuple[Study | None, bool]:
+    """A DICOM file's study, and whether it is of PET; None for a file that is none, or damaged: its reader names it."""
     try:
         if not dicom_files.is_dicom(head_of(path)):
-            return None, None
+            return None, False
         header = dicom_files.header_of(dicom_files.file_at(path))
     except InputError:
-        return None, None
+        return None, False
     if "DirectoryRecordSequence" in header:
-        return None, None
+        return None, False
     study = (tags.text(header, "PatientID"), tags.text(header, "StudyInstanceUID"))
-    return study, tags.text(header, "Modality")
+    return study, is_of_pet(header)
 
 
 def _study_of_archive(path: Path) -> Study | None:

@@ -215,7 +215,7 @@ def _source(found: Series, conversion: SUVConversion, overrides: SUVOverrides | 
         "suv_basis_ratios": ratios_to_suvbw(
             _weight_kg(found, overrides),
             tags.number(header, "PatientSize"),
-            tags.text(header, "PatientSex"),
+            tags.code(header, "PatientSex"),
         ),
         "spacing": found.stack.description,
         "notices": [*found.notices, *(f"{found.name}: {notice}" for notice in conversion.notices)],

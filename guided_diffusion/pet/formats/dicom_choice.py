@@ -11,7 +11,7 @@ from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats import folder_walk
 from guided_diffusion.pet.formats.dicom_files import DicomFile, Slices, quiet_pydicom
 from guided_diffusion.pet.formats.folder_walk import LeftOut
-from guided_diffusion.pet.formats.series_checks import check_one_patient, images_only, is_pet_image
+from guided_diffusion.pet.formats.series_checks import check_one_patient, images_only, is_of_pet, is_pet_image
 from guided_diffusion.pet.text import printable
 
 PROGRAM = "PET-3D-DDPM"
@@ -45,7 +45,7 @@ def choose_series(found: Slices, path: str, series: str | None) -> tuple[Group, 
         notices += others
     chosen = _of_number_or_uid(images, path, series) if series is not None else _only_pet(images, path)
     header = chosen[0][1]
-    if tags.text(header, "Modality") != "PT":
+    if not is_of_pet(header):
         raise InputError(f"{path}: {tags.state(header, 'Modality')}, not PT; give a PET series")
     taken = {file.name for file, _ in chosen}
     for group in images.values():
@@ -58,7 +58,7 @@ def choose_series(found: Slices, path: str, series: str | None) -> tuple[Group, 
 
 
 def _only_pet(images: dict[str, Group], path: str) -> Group:
-    pet = [group for group in images.values() if tags.text(group[0][1], "Modality") == "PT"]
+    pet = [group for group in images.values() if is_of_pet(group[0][1])]
     if not pet:
         return next(iter(images.values()))
     for keeps in (is_pet_image, _is_original, _is_attenuation_corrected):
@@ -96,7 +96,7 @@ def _is_original(header: Dataset) -> bool:
 
 
 def _is_attenuation_corrected(header: Dataset) -> bool:
-    return "ATTN" in tags.texts(header, "CorrectedImage")
+    return "ATTN" in tags.codes(header, "CorrectedImage")
 
 
 def _without_copies(chosen: Group, left_out: list[LeftOut]) -> Group:

@@ -77,6 +77,11 @@ def code(dataset: Dataset, keyword: str) -> str | None:
     return None if value is None else value.upper()
 
 
+def codes(dataset: Dataset, keyword: str) -> list[str]:
+    """The texts of a code with several values, in capitals; empty where it is missing."""
+    return [value.upper() for value in texts(dataset, keyword)]
+
+
 def time_text(dataset: Dataset, keyword_or_tag: str | tuple[int, int]) -> str | None:
     """The text of a time or date-time; None where it is missing, or blanked out as midnight sharp."""
     value = text(dataset, keyword_or_tag)

@@ -27,12 +27,20 @@ CHECKED_TAGS = ["SOPClassUID", "PatientID", "StudyInstanceUID", "FrameOfReferenc
 SAME_PATIENT = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
 
 
+def is_of_pet(header: Dataset) -> bool:
+    """Whether an object is one of PET: by its modality, which some call PET, or where that is missing by its class."""
+    modality = tags.code(header, "Modality")
+    if modality is None:
+        return tags.text(header, "SOPClassUID") in PET_CLASSES
+    return modality in ("PT", "PET")
+
+
 def is_pet_image(header: Dataset) -> bool:
     """Whether an object is a slice of PET: by its class, or where that is missing by modality and size."""
     kind = tags.text(header, "SOPClassUID")
     if kind is not None:
         return kind in PET_CLASSES
-    return tags.text(header, "Modality") == "PT" and bool(tags.number(header, "Rows"))
+    return is_of_pet(header) and bool(tags.number(header, "Rows"))
 
 
 def why_no_image(header: Dataset) -> str:

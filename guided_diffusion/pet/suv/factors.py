@@ -199,7 +199,7 @@ def _doubts_of_weight(dataset: Dataset, weight_kg: float) -> tuple[str, ...]:
 
 
 def _check_attenuation_corrected(dataset: Dataset) -> None:
-    corrections = tags.texts(dataset, "CorrectedImage")
+    corrections = tags.codes(dataset, "CorrectedImage")
     if not corrections:
         lacking = "it must say that attenuation is corrected (ATTN)"
         raise refusal(dataset, "CorrectedImage", f"{lacking}; export the series with this tag, {OR_AS_NIFTI}")
@@ -209,12 +209,12 @@ def _check_attenuation_corrected(dataset: Dataset) -> None:
 
 
 def _require_decay_corrected(dataset: Dataset) -> None:
-    if "DECY" not in tags.texts(dataset, "CorrectedImage"):
+    if "DECY" not in tags.codes(dataset, "CorrectedImage"):
         raise refusal(dataset, "CorrectedImage", "no decay correction (DECY), although DecayCorrection claims one")
 
 
 def _require_not_decay_corrected(dataset: Dataset) -> None:
-    if "DECY" in tags.texts(dataset, "CorrectedImage"):
+    if "DECY" in tags.codes(dataset, "CorrectedImage"):
         claim = f"it lists a decay correction (DECY), but {tags.name_tag('DecayCorrection')} is 'NONE'"
         raise refusal(dataset, "CorrectedImage", f"{claim}; export the series again")
 

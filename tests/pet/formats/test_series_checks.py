@@ -6,6 +6,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     BasicTextSRStorage,
+    CTImageStorage,
     ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
     RawDataStorage,
@@ -125,3 +126,22 @@ def test_raw_data_beside_a_pet_series_is_no_series_to_choose(tmp_path, stored):
     volume = load_volume(tmp_path / "s")
     np.testing.assert_allclose(volume.data, stored * SUV_PER_BQML, rtol=1e-6)
     assert "left out (another series): number 4 (PT, 1 slices" in volume.source["notices"][0]
+
+
+@pytest.mark.parametrize("modality", [None, "PET", "pt"])
+def test_pet_is_pet_whatever_its_modality_is_called(tmp_path, stored, modality):
+    write_series(tmp_path / "s" / "pet", stored, Modality=modality)
+    write_series(tmp_path / "s" / "ct", stored, Modality="CT", SOPClassUID=CTImageStorage, SeriesNumber=5)
+    volume = load_volume(tmp_path / "s")
+    np.testing.assert_allclose(volume.data, stored * SUV_PER_BQML, rtol=1e-6)
+    (notice,) = volume.source["notices"]
+    assert "number 5 (CT" in notice
+
+
+def test_codes_in_small_letters_are_codes(tmp_path, stored):
+    write_series(tmp_path / "s", stored)
+    write_series(tmp_path / "small", stored, CorrectedImage=["decy", "attn"], PatientSex="m")
+    volume, expected = load_volume(tmp_path / "small"), load_volume(tmp_path / "s")
+    np.testing.assert_array_equal(volume.data, expected.data)
+    assert volume.source["suv_basis_ratios"] == expected.source["suv_basis_ratios"]
+    assert volume.source["suv_basis_ratios"].keys() == {"bw", "lbm", "bsa"}

@@ -68,7 +68,7 @@ def test_real_headers_give_the_published_factors(name):
         ({"Units": "GML", "PatientWeight": None, "RadionuclideTotalDose": None}, 1.0),
         ({"Units": "GML", "SUVType": "BW"}, 1.0),
         ({"Units": "gml", "SUVType": "bw"}, 1.0),
-        ({"Units": "bqml", "DecayCorrection": "start"}, ONE_HALF_LIFE),
+        ({"Units": "bqml", "DecayCorrection": "start", "CorrectedImage": ["decy", "attn"]}, ONE_HALF_LIFE),
         ({"Units": "Bqml", "DecayCorrection": "Admin"}, AT_INJECTION),
         # the scan began at the series time even if this bed position came later
         ({"AcquisitionTime": "121500"}, ONE_HALF_LIFE),
