@@ -15,14 +15,12 @@ BIDS_LEVELS = 4
 # The image's unit, as BIDS calls it and as others do.
 UNIT_KEYS = ("Units", "Unit", "ImageUnits", "ImageUnit")
 _OWN_DESCRIPTION = re.compile(r"\[(SUV[a-z]*|BQML|CNTS)\]\s*$")
+# Texts without brackets, hyphens and low lines.
 _BASES = {
-    "SUV": (
-        "suv", "suvbw", "suv(bw)", "suv(bodyweight)", "g/ml", "gml", "g/ml{suvbw}", "{suvbw}g/ml", "suv(g/ml)",
-        "suvbw(g/ml)",
-    ),
-    UNITS["lbm"]: ("suvlbm", "suv(lbm)", "sul", "g/ml{suvlbm}", "{suvlbm}g/ml", "suvlbm(g/ml)", "sul(g/ml)"),
-    UNITS["bsa"]: ("suvbsa", "suv(bsa)", "cm2/ml", "cm2ml", "cm2/ml{suvbsa}", "{suvbsa}cm2/ml", "suvbsa(cm2/ml)"),
-}  # fmt: skip
+    "SUV": ("suv", "suvbw", "suvbodyweight", "g/ml", "gml", "g/mlsuvbw", "suvbwg/ml", "suvg/ml"),
+    UNITS["lbm"]: ("suvlbm", "suvleanbodymass", "sul", "g/mlsuvlbm", "suvlbmg/ml", "sulg/ml"),
+    UNITS["bsa"]: ("suvbsa", "suvbodysurfacearea", "cm2/ml", "cm2ml", "cm2/mlsuvbsa", "suvbsacm2/ml"),
+}
 _ACTIVITY_BQ = {"bq": 1.0, "kbq": 1e3, "mbq": 1e6, "gbq": 1e9, "nci": 37.0, "uci": 3.7e4, "mci": 3.7e7}
 # With BIDS' word for what is not known, since its weights are in kg.
 _MASS_KG = {
@@ -32,6 +30,12 @@ _MASS_KG = {
 }
 _VOLUME_ML = {"ml": 1.0, "cc": 1.0, "cm3": 1.0, "l": 1000.0, "mm3": 1e-3}
 _ACTIVITY_PER_VOLUME = re.compile(r"([a-z]*bq|[a-z]*ci)/?(ml|cc|cm3|l|mm3)")
+# As DICOM's codes name units in full: "Becquerels/milliliter", "Standardized Uptake Value body weight".
+_BECQUEREL, _MILLILITRE = re.compile(r"(kilo|mega|giga)?becquerels?"), re.compile(r"millilit(er|re)s?")
+_STANDARDISED = re.compile(r"standardi[sz]eduptakevalue")
+_BRACKETS = re.compile(r"[()\[\]{}]")
+# Signs that have more than one form: micro, dots of multiplication, and raised digits and signs.
+_SIGNS = str.maketrans("µμ·⋅¹²³⁻", "uu..123-", "^ \0")
 _INVERSE = re.compile(r"[.*]?(ml|cc|cm3|l|mm3)-1$")
 
 
@@ -55,7 +59,7 @@ def mass_kg(unit: str) -> float | None:
 
 def suv_unit(unit: str) -> str | None:
     """'SUV', 'SUVlbm' or 'SUVbsa' for a text that means one of them; None for any other."""
-    plain = _plain(unit).replace("_", "").replace("-", "")
+    plain = re.sub(r"/(cc|cm3)", "/ml", re.sub(r"[_-]", "", _plain(unit)))
     return next((name for name, texts in _BASES.items() if plain in texts), None)
 
 
@@ -84,8 +88,13 @@ def value_of(content: Mapping[str, object], key: str) -> object:
 
 def _written(content: Mapping[str, object], key: str) -> list[tuple[str, object]]:
     """The entries of a key as BIDS writes it, then in other cases: who writes sidecars by hand does not tell them."""
-    found = [(written, value) for written, value in content.items() if written.lower() == key.lower()]
+    found = [(written, _alone(value)) for written, value in content.items() if written.lower() == key.lower()]
     return sorted(found, key=lambda entry: entry[0] != key)
+
+
+def _alone(value: object) -> object:
+    """The one element of a list, which some converters make of each value."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def sidecar_of(path: Path) -> tuple[str, dict[str, object]] | None:
@@ -148,6 +157,7 @@ def _read_sidecar(sidecar: Path, path: Path) -> dict[str, object]:
 
 
 def _plain(unit: str) -> str:
-    """Lower case without spaces; the micro signs and the cubed sign as letters that ASCII has."""
-    text = unit.lower().replace(" ", "").replace("^", "").replace("³", "3").replace("²", "2")
-    return text.replace("µ", "u").replace("μ", "u").replace("\0", "")
+    """Lower case without spaces and brackets; signs as letters that ASCII has; names in full abbreviated."""
+    text = _BRACKETS.sub("", unit.lower().translate(_SIGNS))
+    text = _BECQUEREL.sub(lambda match: (match.group(1) or "")[:1] + "bq", text)
+    return _STANDARDISED.sub("suv", _MILLILITRE.sub("ml", text))

@@ -198,8 +198,8 @@ def _doubts_of_time_zero(content: Mapping[str, object], half_life_s: float) -> t
 def _doubts_of_beginning(content: Mapping[str, object]) -> tuple[str, ...]:
     """A notice where the image begins with the injection: converters put 0 for both where they know neither."""
     frames, injected = value_of(content, "FrameTimesStart"), _number(content, "InjectionStart")
-    first = {"ScanStart": frames[0]} if isinstance(frames, list) and frames else content
-    begins = _number(first, "ScanStart")
+    first = next(iter(frames), None) if isinstance(frames, list) else frames
+    begins = _number(content if first is None else {"ScanStart": first}, "ScanStart")
     if begins is None or injected is None or begins - injected > injection.EARLY_IMAGE_S:
         return ()
     return (
@@ -245,17 +245,11 @@ def _lack_of(content: Mapping[str, object], *keys: str, unit: str = "") -> str:
 
 def _decay_correction(content: Mapping[str, object]) -> str | None:
     """The code that dcm2niix copies from DICOM, in the capitals of the standard; None where there is none."""
-    value = _alone(value_of(content, "DecayCorrection"))
+    value = value_of(content, "DecayCorrection")
     return None if value is None else str(value).strip().upper() or None
 
 
-def _alone(value: object) -> object:
-    """The one element of a list, which some converters make of a value."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
 def _says_no(value: object) -> bool:
-    value = _alone(value)
     return value is not None and NO.fullmatch(str(value).strip().lower()) is not None
 
 

@@ -79,6 +79,22 @@ def test_a_sidecar_in_another_character_set_and_with_numbers_as_texts(tmp_path, 
         load_volume(path)
 
 
+def test_lists_of_one_value_are_the_value(tmp_path, suv):
+    later = SIDECAR | {"ImageDecayCorrectionTime": 6586.2, "FrameTimesStart": 3600}
+    path = saved(tmp_path / "v.nii.gz", suv * 1e-3 / AT_INJECTION / 2, {key: [value] for key, value in later.items()})
+    volume = load_volume(path)
+    np.testing.assert_allclose(volume.data, suv, rtol=1e-5)
+    assert volume.source["notices"] == []
+    for key, value in {"BodyWeight": [70, 80], "FrameTimesStart": [0], "ImageDecayCorrected": [False]}.items():
+        saved(path, suv * 1e-3 / AT_INJECTION / 2, later | {key: value})
+        if key == "FrameTimesStart":
+            (notice,) = load_volume(path).source["notices"]
+            assert "the image begins 0 s after the injection" in notice
+        else:
+            with pytest.raises(InputError, match=r"BodyWeight is \(8 characters\)|is not decay-corrected"):
+                load_volume(path)
+
+
 @pytest.mark.parametrize("written", [str.lower, str.upper])
 def test_keys_are_read_in_whatever_case(tmp_path, suv, written):
     later = SIDECAR | {"ImageDecayCorrectionTime": 6586.2}

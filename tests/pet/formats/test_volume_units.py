@@ -116,7 +116,7 @@ def test_what_the_sidecar_lacks_the_user_may_say(tmp_path, suv, sidecar, said, p
         (without(BodyWeight=70000), {}, r"a weight of 70000 kg cannot be true"),
         (without(Units="counts"), {}, r"Units is 'counts', which is neither SUV nor activity per volume"),
         (without(Units="Ann Smith, <a@b>"), {}, r"Units is \(16 characters\), which is neither"),
-        (without(Units=["Bq/mL"]), {}, r"Units is \(9 characters\)"),
+        (without(Units=["Bq/mL", "SUV"]), {}, r"Units is \(16 characters\)"),
         (without(Units="SUV"), {"weight_kg": 70.0, "dose_bq": 350e6}, r"--weight_kg has no use.*Units says 'SUV'"),
         (SIDECAR, {"injection_time": "101013"}, r"--injection_time has no use: the sidecar says"),
     ],
@@ -173,6 +173,7 @@ def test_labels_and_statistics_are_no_pet(tmp_path, suv, code):
     ("unit", "bqml"),
     [("Bq/mL", 1), ("kBq/ml", 1e3), ("MBq/cc", 1e6), ("µCi/mL", 3.7e4), ("Bq / cm³", 1), ("Bq/mm3", 1e3), ("Bq", None),
      ("Bq mL-1", 1), ("kBq.mL-1", 1e3), ("Bq*mL^-1", 1), ("Bq L-1", 1e-3), ("Bq/mL-1", None),
+     ("[kBq/mL]", 1e3), ("kBq·mL⁻¹", 1e3), ("Becquerels/milliliter", 1), ("megabecquerel/mL", 1e6),
      ("cps", None), ("g/mL", None), ("", None)],
 )  # fmt: skip
 def test_concentrations(unit, bqml):
@@ -183,6 +184,10 @@ def test_names_of_suv():
     assert [suv_unit(u) for u in ("SUV", "SUVbw", "g/ml", "SUL", "Bq/mL")] == ["SUV", "SUV", "SUV", "SUVlbm", None]
     assert suv_unit("SUV (body weight)") == "SUV"
     assert {suv_unit(u) for u in ("SUV (g/mL)", "SUVbw (g/ml)", "SUV-BW", "SUV_bw")} == {"SUV"}
+    in_full = ("Standardized Uptake Value body weight", "SUV [g/mL]", "SUV g/mL", "g/cc", "{SUVbw}g/cm3")
+    assert {suv_unit(u) for u in in_full} == {"SUV"}
+    assert suv_unit("Standardised Uptake Value lean body mass") == "SUVlbm"
+    assert [suv_unit(u) for u in ("SUVR", "g", "kg/L", "SUV/16")] == [None] * 4
     assert {suv_unit(u) for u in ("SUV-LBM", "SUVlbm (g/ml)", "SUL (g/mL)")} == {"SUVlbm"}
 
 
