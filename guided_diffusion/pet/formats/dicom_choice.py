@@ -16,6 +16,8 @@ from guided_diffusion.pet.text import printable
 
 PROGRAM = "PET-3D-DDPM"
 SHOWN_SERIES = 6
+# Words of ImageType for images that workstations make of a series: projections, and slices in other directions.
+MADE_OF_SERIES = {"MIP", "PROJECTION IMAGE", "MPR", "REFORMATTED"}
 
 Member = tuple[DicomFile, Dataset]
 Group = list[Member]
@@ -24,9 +26,9 @@ Group = list[Member]
 def choose_series(found: Slices, path: str, series: str | None) -> tuple[Group, list[str]]:
     """The slices of the one PET series, or of that with the SeriesInstanceUID or SeriesNumber `series`.
 
-    Of several the only one of PET images counts, and the only one with attenuation correction; one that this program
-    derived does not. A line
-    for all else that was found says why it is left out.
+    Of several the only one of PET images counts, the only one that is no projection or reformat of another, and the
+    only one with attenuation correction; one that this program derived does not. A line for all else that was found
+    says why it is left out.
 
     Raises:
         InputError: there is no PET series, or several; or `series` fits none or several; or slices are missing.
@@ -61,7 +63,7 @@ def _only_pet(images: dict[str, Group], path: str) -> Group:
     pet = [group for group in images.values() if is_of_pet(group[0][1])]
     if not pet:
         return next(iter(images.values()))
-    for keeps in (is_pet_image, _is_original, _is_attenuation_corrected):
+    for keeps in (is_pet_image, _is_original, _is_as_reconstructed, _is_attenuation_corrected):
         kept = [group for group in pet if keeps(group[0][1])]
         pet = kept if len(pet) > 1 and kept else pet
     if len(pet) == 1:
@@ -93,6 +95,10 @@ def _of_number_or_uid(images: dict[str, Group], path: str, series: str) -> Group
 
 def _is_original(header: Dataset) -> bool:
     return not (tags.text(header, "DerivationDescription") or "").startswith(f"Denoised by {PROGRAM}")
+
+
+def _is_as_reconstructed(header: Dataset) -> bool:
+    return not MADE_OF_SERIES.intersection(tags.codes(header, "ImageType"))
 
 
 def _is_attenuation_corrected(header: Dataset) -> bool:

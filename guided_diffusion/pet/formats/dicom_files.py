@@ -37,6 +37,7 @@ HEADER_TAGS = [
     "SeriesNumber",
     "InstanceNumber",
     "DerivationDescription",
+    "ImageType",
     "NumberOfSlices",
     "NumberOfFrames",
     "DirectoryRecordSequence",
