@@ -12,7 +12,8 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet.formats import arrays, volume_formats
 from guided_diffusion.pet.formats.declaration import Request
 from guided_diffusion.pet.formats.folder_walk import LeftOut, notices
-from guided_diffusion.pet.grid import same_grid
+from guided_diffusion.pet.grid import Volume, same_grid
+from guided_diffusion.pet.orientation import turned_like
 from guided_diffusion.pet.plausibility import SMALLEST_PEAK_SUV, check_normalised, check_suv
 
 UNCERTAINTY_PREFIX = "uncertainty"
@@ -55,17 +56,21 @@ def left_out_of(gtr_dir: Path, gen_dir: Path, subjects: Sequence[SubjectFiles]) 
 def read_pair(subject: SubjectFiles, gtr_units: str, gen_units: str) -> tuple[np.ndarray, np.ndarray]:
     """Reference and generated volume in SUV, float32, of one shape: .npz as [X, Y, Z], NIfTI as stored [i, j, k].
 
+    Axes that the generated NIfTI stores in another order or direction than the reference are turned to the latter's.
     Negative generated values are set to 0, as in the published evaluation. Raises InputError if a file cannot be read
     or the two cannot be compared.
     """
     reference, reference_affine = _read(subject.reference, gtr_units, channel=1, channels=2)
     generated, generated_affine = _read(subject.generated, gen_units, channel=0)
+    placed = reference_affine is not None and generated_affine is not None
+    if placed:
+        turned = turned_like(Volume(generated, generated_affine), Volume(reference, reference_affine))
+        generated, generated_affine = turned.data, turned.affine
     if reference.shape != generated.shape:
         raise InputError(
             f"{subject.generated}: shape {generated.shape}, but the reference {subject.reference} is "
             f"{reference.shape}; both must be on one grid"
         )
-    placed = reference_affine is not None and generated_affine is not None
     if placed and not same_grid(reference.shape, reference_affine, generated.shape, generated_affine):
         raise InputError(
             f"{subject.generated}: lies elsewhere in space than {subject.reference} (the affines differ); "

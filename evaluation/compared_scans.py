@@ -25,9 +25,9 @@ from guided_diffusion.pet.grid import (
     Volume,
     centred_affine,
     on_one_grid,
-    same_grid,
 )
 from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
+from guided_diffusion.pet.orientation import turned_like
 from guided_diffusion.pet.plausibility import check_normalised, check_suv
 from guided_diffusion.pet.text import number_of_cell, printable
 from guided_diffusion.pet.trial_manifest import Case, read_cases
@@ -249,11 +249,15 @@ def _load_array(path: Path, arrays: Arrays, request: Request) -> Volume:
 def image_on_grid_of(scan: Volume, path: Path, arrays: Arrays, request: Request = Request()) -> np.ndarray:  # noqa: B008
     """The image in a file, float32 [X, Y, Z] in SUV: on the scan's grid, or an array of its shape without a grid.
 
+    Axes that the file stores in another order or direction are turned to the scan's.
+
     Raises InputError if it cannot be read or lies on another grid.
     """
     volume = load_image(path, arrays, request)
-    unplaced = not volume.source.get("is_placed", True) and volume.data.shape == scan.data.shape
-    if not (unplaced or on_one_grid(volume, scan)):
+    if not volume.source.get("is_placed", True) and volume.data.shape == scan.data.shape:
+        return volume.data
+    volume = turned_like(volume, scan)
+    if not on_one_grid(volume, scan):
         raise InputError(f"{path}: lies on another grid than the low dose; the result is of another scan")
     return volume.data
 
@@ -261,6 +265,7 @@ def image_on_grid_of(scan: Volume, path: Path, arrays: Arrays, request: Request 
 def labels_on_grid_of(scan: Volume, path: Path) -> np.ndarray:
     """The labels in a file, uint8 [X, Y, Z]: they are no SUV. Raises InputError as `image_on_grid_of`."""
     stored = volume_formats.read(path)
-    if stored.affine is None or not same_grid(stored.data.shape, stored.affine, scan.data.shape, scan.affine):
+    labels = None if stored.affine is None else turned_like(Volume(stored.data, stored.affine), scan)
+    if labels is None or not on_one_grid(labels, scan):
         raise InputError(f"{path}: lies on another grid than the low dose; these labels are of another scan")
-    return stored.data.astype(np.uint8)
+    return labels.data.astype(np.uint8)

@@ -16,6 +16,7 @@ from guided_diffusion.inference.subjects import REPORT_NAME, Subject
 from guided_diffusion.pet.formats import volume_formats
 from guided_diffusion.pet.formats.declaration import Request
 from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.orientation import turned_like
 from guided_diffusion.pet.volume import load_volume
 from guided_diffusion.report.findings import foci_of, peaks_near
 from guided_diffusion.report.images import Image, upright, without_head
@@ -81,11 +82,15 @@ def plan_report(scan: Volume, flags: Mapping[str, Any], realisations: int) -> Pl
 
 
 def _load_reference(path: str, scan: Volume) -> Volume:
-    """A normal-dose image; of an `.npz` pair the second volume, on the scan's grid unless the file names another."""
+    """A normal-dose image; of an `.npz` pair the second volume, on the scan's grid unless the file names another.
+
+    Axes that the file stores in another order or direction are turned to the scan's.
+    """
     if path.endswith(".npz"):
         try:
             stored = volume_formats.read(Path(path), Request(channel=1, channels=2))
         except InputError:
-            return load_volume(path)  # a single volume, or what is wrong with it
-        return replace(scan, data=stored.data, affine=scan.affine if stored.affine is None else stored.affine)
-    return load_volume(path)
+            return turned_like(load_volume(path), scan)  # a single volume, or what is wrong with it
+        affine = scan.affine if stored.affine is None else stored.affine
+        return turned_like(replace(scan, data=stored.data, affine=affine), scan)
+    return turned_like(load_volume(path), scan)

@@ -7,7 +7,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from guided_diffusion.commands.report import plan_report
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet import orientation
+from guided_diffusion.pet.volume import load_volume
 from tests.denoising import denoise, samples_in
 from tests.report.test_packing import unpacked
 
@@ -89,6 +92,14 @@ def test_refused_before_the_work(small, tmp_path, flags, message):
     with pytest.raises(InputError, match=re.escape(message)):
         denoise(small / "scan.nii.gz", small / "small.pt", tmp_path, *flags)
     assert not list(tmp_path.glob("*.npz"))
+
+
+def test_a_reference_whose_axes_are_stored_in_another_order(small, tmp_path):
+    scan = load_volume(small / "scan.nii.gz")
+    stored = orientation.turned(scan, "SRA")
+    nib.save(nib.Nifti1Image(stored.data, stored.affine), tmp_path / "turned.nii.gz")
+    flags = {"report": True, "reference": str(tmp_path / "turned.nii.gz")}
+    np.testing.assert_array_equal(plan_report(scan, flags, 1).reference.data, scan.data)
 
 
 def test_a_reference_elsewhere_or_of_several_scans_is_refused(small, tmp_path):

@@ -9,6 +9,8 @@ import pytest
 
 from evaluation.compared_files import to_suv
 from evaluation.get_ssim_psnr import main
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.orientation import turned
 from tests.evaluation_study import Study, write_nifti
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +111,19 @@ def test_volumes_thinner_than_the_window_have_a_psnr_only(study, run, capsys):
     assert lines[1] == ["a", "-", f"{psnr:.2f}"]
     assert lines[3] == ["mean", f"{ssim:.4f}", f"{(psnr + other) / 2:.2f}"]
     assert printed.err == "notice: no SSIM, which needs 7 voxels along every axis: a\n"
+
+
+@pytest.mark.parametrize("codes", ["RAS", "SPL"])
+def test_axes_stored_in_another_order_are_the_same_image(study, run, codes):
+    affine = np.diag([-2.0, -2, 3, 1])
+    for name in ("a", "b"):
+        (study.gtr_dir / f"{name}.npz").unlink()
+        write_nifti(study.gtr_dir / f"{name}.nii.gz", study.reference[name], affine)
+        stored = turned(Volume(study.generated[name], affine), codes)
+        write_nifti(study.gen_dir / name / "denoised.nii.gz", stored.data, stored.affine)
+    run(study.arguments("--csv", str(study.csv), "--gtr_units", "suv", "--gen_units", "suv"))
+    for name, row in read_table(study.csv).items():
+        assert (row["ssim"], row["psnr"]) == pytest.approx(study.expected(name)[:2], abs=1e-4)
 
 
 def test_units_of_either_side(study, run):

@@ -8,11 +8,22 @@ import numpy as np
 import pytest
 
 from evaluation.compare import main
-from evaluation.compared_scans import Arrays, ComparedScan, UserFolders, load_image, open_examination, scans_of_folders
+from evaluation.compared_scans import (
+    Arrays,
+    ComparedScan,
+    UserFolders,
+    image_on_grid_of,
+    labels_on_grid_of,
+    load_image,
+    open_examination,
+    scans_of_folders,
+)
 from evaluation.measures.image_fidelity import clip_suv, psnr
 from evaluation.method_results import ComparedMethod, result_file
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.resume import fingerprint
+from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.orientation import turned
 from guided_diffusion.pet.volume import load_volume
 from tests.dicom_series import write_series
 from tests.own_scans import AFFINE, SHAPE, images_of_two, save_nifti
@@ -236,6 +247,19 @@ def test_results_that_are_missing_ambiguous_or_of_another_scan(images, tmp_path)
     (ours / "anna.nii").unlink()
     with pytest.raises(InputError, match=r"anna/denoised.nii.gz: lies on another grid than the low dose"):
         list(ComparedMethod("ours", (ours,)).images(scan, load_volume(low)))
+
+
+@pytest.mark.parametrize("codes", ["LPS", "SRA"])
+def test_a_result_whose_axes_are_stored_in_another_order(images, tmp_path, codes):
+    save_nifti(tmp_path / "low.nii.gz", images["anna"]["low"])
+    scan = load_volume(tmp_path / "low.nii.gz")
+    result = turned(Volume(images["anna"]["ours"], scan.affine), codes)
+    nib.save(nib.Nifti1Image(result.data, result.affine), tmp_path / "ours.nii.gz")
+    image = image_on_grid_of(scan, tmp_path / "ours.nii.gz", Arrays())
+    np.testing.assert_array_equal(image, images["anna"]["ours"])
+    labels = turned(Volume((images["anna"]["ours"] > 1).astype(np.uint8), scan.affine), codes)
+    nib.save(nib.Nifti1Image(labels.data, labels.affine), tmp_path / "labels.nii.gz")
+    np.testing.assert_array_equal(labels_on_grid_of(scan, tmp_path / "labels.nii.gz"), images["anna"]["ours"] > 1)
 
 
 def test_both_kinds_of_scans_are_not_mixed(tmp_path):
