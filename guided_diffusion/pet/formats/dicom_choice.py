@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.damage import damage_as
@@ -18,6 +19,9 @@ PROGRAM = "PET-3D-DDPM"
 SHOWN_SERIES = 6
 # Words of ImageType for images that workstations make of a series: projections, and slices in other directions.
 MADE_OF_SERIES = {"MIP", "PROJECTION IMAGE", "MPR", "REFORMATTED"}
+
+# Archives that store a slice twice give the second one a name or a number of its own.
+NAMES_OF_COPIES = {tag_for_keyword("SOPInstanceUID"), tag_for_keyword("InstanceNumber")}
 
 Member = tuple[DicomFile, Dataset]
 Group = list[Member]
@@ -106,26 +110,25 @@ def _is_attenuation_corrected(header: Dataset) -> bool:
 
 
 def _without_copies(chosen: Group, left_out: list[LeftOut]) -> Group:
-    """Each image once. Copies have one UID and place, and the same bytes or at least the same header and pixels."""
-    kept: Group = []
-    seen: dict[tuple[str, ...], Group] = {}
+    """Each image once. Copies have the same pixels and header, but for what a copy may be called."""
+    alike: dict[tuple[tuple[int, str], ...], Group] = {}
     for member in chosen:
-        header = member[1]
-        key = (str(header.get("SOPInstanceUID")), *tags.texts(header, "ImagePositionPatient"))
-        same = seen.setdefault(key, [])
-        if any(_are_copies(member, other) for other in same):
-            left_out.append(LeftOut(member[0].name, "a copy of a slice that is taken"))
-        else:
-            kept.append(member)
-        same.append(member)
-    return kept
+        alike.setdefault(_as_texts(member[1]), []).append(member)
+    firsts = {id(member) for group in alike.values() for member in _different(group)}
+    left_out += [LeftOut(m[0].name, "a copy of a slice that is taken") for m in chosen if id(m) not in firsts]
+    return [member for member in chosen if id(member) in firsts]
 
 
-def _are_copies(one: Member, other: Member) -> bool:
-    header, others = one[1], other[1]
-    if header.keys() != others.keys() or not all(tags.same_element(header, others, element.tag) for element in header):
-        return False
-    return _digest(one[0]) == _digest(other[0])
+def _as_texts(header: Dataset) -> tuple[tuple[int, str], ...]:
+    """The tags of a header and their values as texts, without those in which copies differ."""
+    return tuple((tag, str(header[tag].value)) for tag in sorted(header.keys() - NAMES_OF_COPIES))
+
+
+def _different(group: Group) -> Group:
+    """Of images with one header those that differ in their pixels, the first of each kind."""
+    if len(group) == 1:
+        return group
+    return list({_digest(member[0]): member for member in reversed(group)}.values())
 
 
 def _digest(file: DicomFile) -> bytes:

@@ -187,6 +187,19 @@ def test_a_copy_in_another_transfer_syntax_or_without_a_uid_is_a_copy(tmp_path, 
     assert same_voxels(tmp_path / "s", stored) == ["left out (a copy of a slice that is taken): a.dcm, b.dcm"]
 
 
+def test_a_copy_under_another_uid_is_a_copy_and_other_pixels_are_not(tmp_path, stored):
+    for number, path in enumerate(write_series(tmp_path / "s", stored), start=1):
+        dataset = pydicom.dcmread(path)
+        dataset.SOPInstanceUID, dataset.InstanceNumber = f"1.2.3.{number}", 6 + number
+        dataset.save_as(tmp_path / "s" / f"again{number}.dcm")
+    (notice,) = same_voxels(tmp_path / "s", stored)
+    assert notice.startswith("left out (a copy of a slice that is taken): again1.dcm, again2.dcm")
+    dataset.PixelData = bytes(len(dataset.PixelData))
+    dataset.save_as(tmp_path / "s" / "again6.dcm")
+    with pytest.raises(InputError, match=r"again6\.dcm: two slices at the same place"):
+        load_volume(tmp_path / "s")
+
+
 @pytest.mark.parametrize("missing", [0, 5])
 def test_slices_missing_at_an_end_are_noticed_by_their_number(tmp_path, stored, missing):
     paths = write_series(tmp_path / "s", stored, NumberOfSlices=6)
