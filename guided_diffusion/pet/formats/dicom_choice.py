@@ -30,9 +30,9 @@ Group = list[Member]
 def choose_series(found: Slices, path: str, series: str | None) -> tuple[Group, list[str]]:
     """The slices of the one PET series, or of that with the SeriesInstanceUID or SeriesNumber `series`.
 
-    Of several the only one of PET images counts, the only one that is no projection or reformat of another, and the
-    only one with attenuation correction; one that this program derived does not. A line for all else that was found
-    says why it is left out.
+    Of several the only one of PET images counts, the only one with attenuation correction, and the only one that is no
+    projection or reformat of another; one that this program derived does not. A line for all else that was found says
+    why it is left out.
 
     Raises:
         InputError: there is no PET series, or several; or `series` fits none or several; or slices are missing.
@@ -67,7 +67,7 @@ def _only_pet(images: dict[str, Group], path: str) -> Group:
     pet = [group for group in images.values() if is_of_pet(group[0][1])]
     if not pet:
         return next(iter(images.values()))
-    for keeps in (is_pet_image, _is_original, _is_as_reconstructed, _is_attenuation_corrected):
+    for keeps in (is_pet_image, _is_original, _is_attenuation_corrected, _is_as_reconstructed):
         kept = [group for group in pet if keeps(group[0][1])]
         pet = kept if len(pet) > 1 and kept else pet
     if len(pet) == 1:
