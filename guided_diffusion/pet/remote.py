@@ -9,6 +9,7 @@ from types import ModuleType
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.gate import remote_storage
+from guided_diffusion.pet.formats.stated_units import sidecar_stems
 
 MAX_NAME = 100
 
@@ -55,7 +56,8 @@ def _fetch(blobfile: ModuleType, url: str, folder: Path) -> Path:
 
 def _fetch_sidecar(blobfile: ModuleType, url: str, target: Path) -> None:
     """The JSON of a volume's name, which says its unit, if there is one beside it."""
-    stem = target.name.split(".")[0]
-    sidecar = url[: len(url) - len(target.name)] + f"{stem}.json"
-    if sidecar != url and blobfile.exists(sidecar):
-        blobfile.copy(sidecar, str(target.with_name(f"{stem}.json")))
+    for stem in sidecar_stems(target.name):
+        sidecar = url[: len(url) - len(target.name)] + f"{stem}.json"
+        if sidecar != url and blobfile.exists(sidecar):
+            blobfile.copy(sidecar, str(target.with_name(f"{stem}.json")))
+            return

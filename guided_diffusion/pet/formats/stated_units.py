@@ -100,8 +100,8 @@ def _alone(value: object) -> object:
 def sidecar_of(path: Path) -> tuple[str, dict[str, object]] | None:
     """Name of the nearest BIDS sidecar of a volume, and the content of all of them together; None if there is none.
 
-    `<name>.json` beside it, and by BIDS' inheritance `pet.json`, `sub-01_pet.json` and the like in its folder and
-    above, up to that of the data set. What is nearer goes first.
+    `<name>.json` beside it, or as `sidecar_stems` says, and by BIDS' inheritance `pet.json`, `sub-01_pet.json` and the
+    like in its folder and above, up to that of the data set. What is nearer goes first.
 
     Raises:
         InputError: one is damaged.
@@ -115,11 +115,17 @@ def sidecar_of(path: Path) -> tuple[str, dict[str, object]] | None:
     return (found[-1].name, content) if found else None
 
 
+def sidecar_stems(name: str) -> list[str]:
+    """What a volume's own sidecar may be called before `.json`: some append that to the volume's whole name."""
+    plain = name[: -len(".gz")] if name.lower().endswith(".gz") else name
+    return list(dict.fromkeys([Path(plain).stem, plain, name]))
+
+
 def sidecar_files(path: Path) -> list[Path]:
     """The files of `sidecar_of`, the nearest last."""
     name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     own = name.with_suffix(".json")
-    found = [own] if own.is_file() else _json_in(path.parent, name.stem)[:1]
+    found = [own] if own.is_file() else _json_in(path.parent, *sidecar_stems(path.name))[:1]
     *entities, kind = name.stem.split("_")
     for folder in list(path.absolute().parents)[:BIDS_LEVELS] if name.stem.startswith("sub-") else ():
         above = [
@@ -133,13 +139,14 @@ def sidecar_files(path: Path) -> list[Path]:
     return found if found or not path.is_symlink() else sidecar_files(path.resolve())
 
 
-def _json_in(folder: Path, stem: str | None = None) -> list[Path]:
-    """The JSON files of a folder, sorted; those of a stem, which like the suffix may be in whatever case."""
+def _json_in(folder: Path, *stems: str) -> list[Path]:
+    """The JSON files of a folder, sorted; those of the stems, which like the suffix may be in whatever case."""
     try:
         others = sorted(other for other in folder.iterdir() if other.suffix.lower() == ".json" and other.is_file())
     except OSError:  # a folder that may be entered, but not listed
         return []
-    return [other for other in others if stem is None or other.stem.lower() == stem.lower()]
+    wanted = {stem.lower() for stem in stems}
+    return [other for other in others if not wanted or other.stem.lower() in wanted]
 
 
 def _holds_for(sidecar: Path, entities: list[str], kind: str) -> bool:

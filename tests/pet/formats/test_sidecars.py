@@ -61,8 +61,15 @@ def test_remote_volumes_bring_their_sidecars(tmp_path, suv, monkeypatch):
     (tmp_path / "one").mkdir()
     saved(tmp_path / "one" / "pet.nii.gz", suv * 1e-3 / AT_INJECTION, SIDECAR)
     saved(tmp_path / "bare.nii.gz", suv)
+    saved(tmp_path / "pat.01.nii.gz", suv * 1e-3 / AT_INJECTION)
+    (tmp_path / "pat.01.json").write_text(json.dumps(SIDECAR))
     monkeypatch.setitem(sys.modules, "blobfile", Bucket(tmp_path))
-    for url in ("gs://bucket/one/pet.nii.gz", "gs://bucket/one", "gs://bucket/bare.nii.gz"):
+    for url in (
+        "gs://bucket/one/pet.nii.gz",
+        "gs://bucket/one",
+        "gs://bucket/bare.nii.gz",
+        "gs://bucket/pat.01.nii.gz",
+    ):
         np.testing.assert_allclose(load_volume(url).data, suv, rtol=1e-5)
 
 
@@ -126,6 +133,14 @@ def test_a_sidecar_is_found_in_capitals_and_beside_a_links_target(tmp_path, suv,
         (tmp_path / "links").mkdir()
         (tmp_path / "links" / "patient.nii.gz").symlink_to(path)
         path = tmp_path / "links" / "patient.nii.gz"
+    np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sub-01_pet.nii.json", "sub-01_pet.nii.gz.json", "SUB-01_PET.nii.gz.JSON"])
+def test_a_sidecar_named_by_the_volumes_whole_name(tmp_path, suv, name):
+    path = saved(tmp_path / "sub-01_pet.nii.gz", suv * 1e-3 / AT_INJECTION)
+    (tmp_path / "pet.json").write_text(json.dumps(SIDECAR | {"BodyWeight": 35}))
+    (tmp_path / name).write_text(json.dumps({"BodyWeight": 70}))
     np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
 
 
