@@ -159,7 +159,7 @@ def _read_sidecar(sidecar: Path, path: Path) -> dict[str, object]:
         with open_regular(sidecar) as file:
             text = file.read(LARGEST_SIDECAR_BYTES)
         # Converters copy names from DICOM in whatever character set; keys and numbers are ASCII.
-        content = json.loads(text.decode(json.detect_encoding(text), "replace"))
+        content = _alone(json.loads(text.decode(json.detect_encoding(text), "replace")))
     return content if isinstance(content, dict) else {}
 
 

@@ -92,6 +92,8 @@ def test_lists_of_one_value_are_the_value(tmp_path, suv):
     volume = load_volume(path)
     np.testing.assert_allclose(volume.data, suv, rtol=1e-5)
     assert volume.source["notices"] == []
+    (tmp_path / "v.json").write_text(json.dumps([later]))
+    np.testing.assert_allclose(load_volume(path).data, suv, rtol=1e-5)
     for key, value in {"BodyWeight": [70, 80], "FrameTimesStart": [0], "ImageDecayCorrected": [False]}.items():
         saved(path, suv * 1e-3 / AT_INJECTION / 2, later | {key: value})
         if key == "FrameTimesStart":
