@@ -8,6 +8,7 @@ import atexit
 import os
 import socket
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -187,12 +188,13 @@ def dev() -> torch.device:
     return device()
 
 
-def load_state_dict(path: str, **kwargs: Any) -> dict[str, Any]:
+def load_state_dict(path: str | Path, **kwargs: Any) -> dict[str, Any]:
     """The state dict of a file, local or remote, that rank 0 reads for all. All ranks call this together.
 
     kwargs: as of `torch.load`. `map_location` is heeded; nothing but tensors and plain values is loaded in any case.
     Weights come without what they are wrapped in. Raises InputError for a file that cannot be used.
     """
+    path = str(path)
     content = read_once(path)
     return root_first(checkpoints.parse_state_dict, content, path, kwargs.get("map_location", "cpu"))
 

@@ -45,7 +45,7 @@ def environment_folder() -> str | None:
     return os.environ.get("OPENAI_LOGDIR") or None
 
 
-def configure(dir: str | None = None, **_others: object) -> None:
+def configure(dir: str | Path | None = None, **_others: object) -> None:
     """Log into a folder from here on, as scripts for the published code do first.
 
     Without one, that of the environment's OPENAI_LOGDIR is used, as in the published code, or a temporary one is made,
@@ -65,7 +65,7 @@ def get_dir() -> str:
     return _folder
 
 
-def _make_folder(wanted: str | None) -> str:
+def _make_folder(wanted: str | Path | None) -> str:
     return str(writable_folder(wanted)) if wanted else tempfile.mkdtemp(prefix="guided_diffusion-")
 
 

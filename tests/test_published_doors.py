@@ -50,7 +50,7 @@ def test_an_exception_in_a_published_script_ends_all_ranks(tmp_path):
 
 
 def test_weights_and_their_device(golden_files):
-    state_dict = load_state_dict(str(golden_files[1]), map_location="cpu")
+    state_dict = load_state_dict(golden_files[1], map_location="cpu")
     model, _ = sr_create_model_and_diffusion(**GOLDEN_FLAGS)
     expected = fill(model).state_dict()
     assert list(state_dict) == list(expected)

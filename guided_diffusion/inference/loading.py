@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,13 +68,14 @@ class LoadedModel:
         return self.method.call_bytes(self.model.config, (slices, *in_plane), self.model.dtype)
 
 
-def load_model(path: str, flags: dict[str, Any] | None = None) -> LoadedModel:
+def load_model(path: str | Path, flags: dict[str, Any] | None = None) -> LoadedModel:
     """Load weights on every rank; all ranks call this together.
 
     flags: those flags of `scripts/test.py` that are given, such as {"preset": "paper"}, out of `presets.MODEL_FLAGS`;
     flags of the network are needed only for weights without a header. Raises InputError on all ranks for an unusable
     file and for other flags.
     """
+    path = str(path)
     root_first(_check_names, flags or {})
     checkpoint = root_first(parse_checkpoint, read_once(path), path)
     place = device_of_all()

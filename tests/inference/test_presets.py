@@ -98,6 +98,13 @@ def test_load_model_refuses_flags_that_it_does_not_know():
     assert load_model(checkpoint, {"precision": "float32"}).settings.precision == "float32"
 
 
+def test_a_path_may_be_a_text_or_a_path():
+    checkpoint = ROOT / "checkpoint" / "demo_unet3d.pt"
+    assert load_model(checkpoint).sha256 == load_model(str(checkpoint)).sha256 != ""
+    with pytest.raises(InputError, match=r"none\.pt: no such checkpoint"):
+        load_model(ROOT / "none.pt")
+
+
 def test_compiling_is_not_tried_where_a_method_has_no_layers_for_it(monkeypatch):
     monkeypatch.setattr(loading, "compiled_norm_silu", lambda: pytest.fail("compiled"))
     loaded = load_model(str(ROOT / "checkpoint" / "local3d.pt"), {"compile": True})
