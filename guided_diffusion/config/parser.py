@@ -80,6 +80,17 @@ def read_flags(config: type[T], given: Mapping[str, Any]) -> T:
     return config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
+def values_of(given: Mapping[str, Any], *configs: type) -> dict[str, Any]:
+    """Flags that Python code gives, as the command line reads their texts: 0.05 for a text, "False" for a boolean.
+
+    Those that are None count as not given. Raises InputError for values that the command line refuses.
+    """
+    parser = Parser()
+    add_flags(parser, *configs, given_only=True)
+    words = [f"--{name}={as_word(value)}" for name, value in given.items() if value is not None]
+    return vars(parser.parse_args(words))
+
+
 def as_word(value: object) -> str:
     """A value as a command line has it, in one word: numbers that belong together as a comma list."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -12,10 +12,9 @@ from guided_diffusion.checkpoints import Checkpoint, load_weights, parse_checkpo
 from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.config.inference_flags import Sampling
 from guided_diffusion.dist_util import bfloat16_of_all, device, device_of_all, read_once, root_first
-from guided_diffusion.errors import InputError
 from guided_diffusion.fast.compiled import compiled_norm_silu
 from guided_diffusion.fast.layers import NormSilu, norm_silu
-from guided_diffusion.inference.presets import MODEL_FLAGS, Settings, inference_settings
+from guided_diffusion.inference.presets import Settings, inference_settings, model_flags
 from guided_diffusion.interfaces import Method, Network, Process, without_margin
 from guided_diffusion.machine.gpus import unused_gpu
 from guided_diffusion.methods.registry import METHODS
@@ -72,17 +71,17 @@ def load_model(path: str | Path, flags: dict[str, Any] | None = None) -> LoadedM
     """Load weights on every rank; all ranks call this together.
 
     flags: those flags of `scripts/test.py` that are given, such as {"preset": "paper"}, out of `presets.MODEL_FLAGS`;
-    flags of the network are needed only for weights without a header. Raises InputError on all ranks for an unusable
-    file and for other flags.
+    their values may be texts or numbers, and flags of the network are needed only for weights without a header. Raises
+    InputError on all ranks for an unusable file, for other flags, and for values that the command line refuses.
     """
     path = str(path)
-    root_first(_check_names, flags or {})
+    flags = root_first(model_flags, flags or {})
     checkpoint = root_first(parse_checkpoint, read_once(path), path)
     place = device_of_all()
     reduced = bfloat16_of_all(place)
-    settings = root_first(inference_settings, flags or {}, checkpoint.header, place.type == "cuda", reduced)
+    settings = root_first(inference_settings, flags, checkpoint.header, place.type == "cuda", reduced)
     method = METHODS[settings.method]
-    compiles = (flags or {}).get("compile", False)
+    compiles = flags.get("compile", False)
     notices = [*checkpoint.notices, *settings.notices, *filter(None, [unused_gpu()])]
     if compiles and not method.compiles:
         compiles = False
@@ -92,12 +91,6 @@ def load_model(path: str | Path, flags: dict[str, Any] | None = None) -> LoadedM
     model = root_first(_fill, checkpoint, settings, path, root_first(compiled_norm_silu) if compiles else norm_silu)
     seconds = warm_up(model, method.margin(settings.model)) if compiles else None
     return LoadedModel(model, diffusion, settings, checkpoint.sha256, seconds)
-
-
-def _check_names(flags: dict[str, Any]) -> None:
-    unknown = sorted(set(flags) - MODEL_FLAGS)
-    if unknown:
-        raise InputError(f"load_model knows no flag {unknown[0]!r}: choose from {', '.join(sorted(MODEL_FLAGS))}")
 
 
 def _fill(checkpoint: Checkpoint, settings: Settings, path: str, norm: NormSilu) -> nn.Module:

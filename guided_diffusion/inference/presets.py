@@ -5,6 +5,7 @@ given overrides its preset. A header describes its network: flags that contradic
 launcher with the published flags also runs other checkpoints.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -29,7 +30,7 @@ from guided_diffusion.config.inference_flags import (
     PresetFlags,
     Sampling,
 )
-from guided_diffusion.config.parser import read_flags
+from guided_diffusion.config.parser import read_flags, values_of
 from guided_diffusion.errors import InputError
 from guided_diffusion.machine.half_precision import SLOW_BFLOAT16, fp16_on_cpu
 from guided_diffusion.methods.registry import METHODS, method_named
@@ -47,6 +48,8 @@ _DRAWING_FLAGS = frozenset(flags_with([Role.DRAWING], Sampling))
 _SEVERAL = frozenset({"realisations"})
 _OF_PATCHES = frozenset({"fuse", "noise", "mirrored"})
 
+_MODEL_CONFIGS = (PresetFlags, Sampling, PreprocessingConfig, PrecisionFlags, ModelConfig, DiffusionConfig)
+
 # All that decide how a checkpoint is run; the other flags of `scripts/test.py` are about files and the machine.
 MODEL_FLAGS = frozenset(
     flags_with(
@@ -57,6 +60,14 @@ MODEL_FLAGS = frozenset(
         PrecisionFlags,
     )
 ) | frozenset(field_names(ModelConfig) + field_names(DiffusionConfig))
+
+
+def model_flags(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags of `MODEL_FLAGS` from Python code, see `values_of`. Raises InputError for others too."""
+    unknown = sorted(set(given) - MODEL_FLAGS)
+    if unknown:
+        raise InputError(f"load_model knows no flag {unknown[0]!r}: choose from {', '.join(sorted(MODEL_FLAGS))}")
+    return values_of(given, *_MODEL_CONFIGS)
 
 
 @dataclass(frozen=True)

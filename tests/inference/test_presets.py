@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from guided_diffusion.commands.denoise_flags import create_parser
@@ -9,7 +10,7 @@ from guided_diffusion.config import DEMO_DIFFUSION, DEMO_MODEL, DEMO_PREPROCESSI
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference import loading
 from guided_diffusion.inference.loading import load_model
-from guided_diffusion.inference.presets import MODEL_FLAGS, inference_settings
+from guided_diffusion.inference.presets import MODEL_FLAGS, inference_settings, model_flags
 from tests.mpi import ROOT
 
 RECOMMENDED = SamplerConfig("dpmpp_2m", timestep_respacing="logsnr10", start_from="low_dose", start_step=400)
@@ -103,6 +104,22 @@ def test_a_path_may_be_a_text_or_a_path():
     assert load_model(checkpoint).sha256 == load_model(str(checkpoint)).sha256 != ""
     with pytest.raises(InputError, match=r"none\.pt: no such checkpoint"):
         load_model(ROOT / "none.pt")
+
+
+def test_values_from_python_are_read_as_on_the_command_line():
+    given = {
+        "dose_fraction": 0.05,
+        "realisations": "2",
+        "patch_size": np.int64(16),
+        "mirrored": "False",
+        "timestep_respacing": 2,
+        "seed": None,
+    }
+    read = {"dose_fraction": "0.05", "realisations": 2, "patch_size": 16, "mirrored": False, "timestep_respacing": "2"}
+    assert model_flags(given) == read
+    for flag, value in {"realisations": 2.5, "seed": 1.5, "mirrored": "perhaps", "batch_size": "two"}.items():
+        with pytest.raises(InputError, match=f"argument --{flag}: .*{value}"):
+            model_flags({flag: value})
 
 
 def test_compiling_is_not_tried_where_a_method_has_no_layers_for_it(monkeypatch):
