@@ -1,6 +1,7 @@
 """SSIM and PSNR of generated volumes against their normal-dose references; evaluation/README.md explains them."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
@@ -58,9 +59,9 @@ class TableFlags:
 
 def main() -> None:
     args = create_parser().parse_args()
-    if args.csv is not None:
-        check_csv(args.csv)
     subjects = find_subject_files(args.gtr_dir, args.gen_dir, args.matfile_dir)
+    if args.csv is not None:
+        check_csv(args.csv, subjects)
     print_notices(left_out_of(args.gtr_dir, args.gen_dir, subjects))
 
     columns = [column for column in COLUMNS if column != "psnr_published" or args.matfile_dir is not None]
@@ -128,8 +129,11 @@ def format_row(name: str, numbers: Numbers, columns: list[str], width: int) -> s
     return "  ".join([one_line(name).ljust(width), *cells])
 
 
-def check_csv(path: Path) -> None:
-    """Raise InputError now where the table could not be written after the work."""
+def check_csv(path: Path, subjects: Sequence[SubjectFiles]) -> None:
+    """Raise InputError now where the table could not be written after the work, or would replace a volume."""
+    for file in (file for one in subjects for file in (one.reference, one.generated, one.scan) if file is not None):
+        if file.resolve() == path.resolve():
+            raise InputError(f"{path}: the table would replace this volume; give --csv another name")
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give --csv the name of a file")
     writable_folder(path.parent)

@@ -249,3 +249,11 @@ def test_a_reference_that_was_divided_by_16_twice(study, run):
             np.savez(path, arr_0=np.load(path)["arr_0"] / 16)
     with pytest.raises(InputError, match=r"are SUV up to 1, as no scan has; was it divided by 16 twice\?"):
         run(study.arguments())
+
+
+def test_a_table_does_not_replace_a_volume(study, run):
+    for volume in (study.gtr_dir / "a.npz", study.gen_dir / "a" / "samples_12x14x16.npz"):
+        content = volume.read_bytes()
+        with pytest.raises(InputError, match="the table would replace this volume; give --csv another name"):
+            run(study.arguments("--csv", str(volume)))
+        assert volume.read_bytes() == content
