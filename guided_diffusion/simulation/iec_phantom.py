@@ -12,7 +12,8 @@ from guided_diffusion.simulation.random_acquisition import Acquisition
 from guided_diffusion.simulation.shapes import Ellipsoid, Tube
 from guided_diffusion.simulation.tracers import Injection
 
-WATER_MU, LUNG_MU = 0.096, 0.026
+WATER_MU = 0.096  # per cm at 511 keV
+LUNG_MU = 0.026  # assumed: an insert of 0.27 times the density of water
 SPHERES_MM = (10, 13, 17, 22, 28, 37)
 RING_MM = 57.2
 BODY_SEMI_MM = (115.0, 150.0)

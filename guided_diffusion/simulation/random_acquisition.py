@@ -118,8 +118,8 @@ def is_held_out(made: Reconstruction) -> bool:
 def draw_acquisition(kind: str, count: int, rng: np.random.Generator) -> Acquisition:
     """A scanner and `count` reconstructions, none of a held-out family; with `held-out-NAME`, all of that family.
 
-    Consecutive pairs of reconstructions share an OSEM run: the second is its image after half of the iterations, with
-    another filter.
+    They are drawn in pairs that share an OSEM run: the second is its image after half of the iterations, with another
+    filter. Of a pair, only those that `kind` admits are taken, so that one may stand alone.
     """
     ranges = load_ranges()
     if kind in (RANDOM, SPHERES):
