@@ -59,8 +59,7 @@ def load_results(subject: Subject, scan: Volume, manifest: Mapping[str, Any]) ->
     basis = manifest["flags"]["suv_basis"]
     ratio = 1.0 if basis == "bw" else ratio_of(basis, scan.source.get("suv_basis_ratios", {}))
     suv_max = manifest["settings"]["preprocessing"]["suv_max"]
-    # Manifests without this entry are of versions that wrote the network's own values.
-    samples_suv = manifest["model_grid"].get("samples_suv", suv_max)
+    samples_suv = manifest["model_grid"]["samples_suv"]
     shape = "x".join(map(str, manifest["model_grid"]["shape"]))
 
     def load(name: str, factor: float) -> Volume | None:
@@ -72,7 +71,7 @@ def load_results(subject: Subject, scan: Volume, manifest: Mapping[str, Any]) ->
         samples = load(f"samples_{shape}.npz", samples_suv)
         positive = replace(samples, data=np.maximum(samples.data, 0))
         cap = min(suv_max, samples_suv)
-        if manifest["settings"]["preprocessing"].get("linear_transfer", False):
+        if manifest["settings"]["preprocessing"]["linear_transfer"]:
             denoised = replace(scan, data=np.where(positive.data < cap, positive.data, scan.data))
         else:
             denoised = back_to_input_grid(positive, scan, scan, above_cap=manifest["flags"]["above_cap"], suv_max=cap)

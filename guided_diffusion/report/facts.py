@@ -26,7 +26,7 @@ def _input(manifest: Mapping[str, Any]) -> Facts:
         ("format", str(source.get("format", "unknown"))),
         ("voxels of the scan", f"{times(given['shape'])} of {times(given['voxel_mm'])} mm"),
         ("SHA-256 of the scan", f"{given['sha256_of_voxels_and_affine'][:DIGEST_LETTERS]} (compare with run.json)"),
-        ("above the model's largest SUV", _above(above, cap, manifest["flags"].get("above_cap", "keep"))),
+        ("above the model's largest SUV", _above(above, cap, manifest["flags"]["above_cap"])),
     ]
     if "suv_factor" in source:
         factor = source["suv_factor"]
