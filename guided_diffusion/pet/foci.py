@@ -31,7 +31,7 @@ class Focus:
 
     @property
     def is_lacking(self) -> bool:
-        """Whether the other volume has no corresponding contrast nearby."""
+        """Whether the other volume's contrast stays below 1.5 within 8 mm."""
         return self.contrast_elsewhere < STILL_THERE
 
 
@@ -75,15 +75,6 @@ def foci(own: ContrastMap, other: ContrastMap) -> list[Focus]:
     at least twice the mean of its surroundings.
     """
     return [_focus(place, own, other) for place in own.places]
-
-
-def lacking(volume: np.ndarray, other: np.ndarray, voxel_mm: Sequence[float]) -> tuple[list[Focus], int]:
-    """The foci of `volume` that `other` lacks, hottest first, and the number of foci of `volume`.
-
-    `other` lacks a focus if its contrast stays below 1.5 within 8 mm. Volumes [X, Y, Z] in SUV on one grid.
-    """
-    found = foci(contrast_map(volume, voxel_mm), contrast_map(other, voxel_mm))
-    return [focus for focus in found if focus.is_lacking], len(found)
 
 
 def _focus(voxel: tuple[int, int, int], own: ContrastMap, other: ContrastMap) -> Focus:

@@ -40,10 +40,6 @@ class PatchPlan:
             weights[-self.overlap :] *= 1.0 - np.linspace(0.0, 1.0, self.overlap, dtype=np.float32)
         return weights
 
-    def extract(self, volume: np.ndarray, number: int) -> np.ndarray:
-        """Patch `number` of a volume [X, Y, length]: a view [X, Y, patch_size]."""
-        return volume[..., self.slab(number)]
-
     def add(self, volume: np.ndarray, number: int, patch: np.ndarray) -> None:
         """Add a weighted patch [X, Y, patch_size] to a volume [X, Y, length] that starts as zeros.
 

@@ -67,11 +67,6 @@ def quantised(volume: np.ndarray, step: float) -> np.ndarray:
     return np.rint(np.arcsinh(volume / KNEE) / step).astype(np.int16)
 
 
-def restored(numbers: np.ndarray, step: float) -> np.ndarray:
-    """The values that the numbers stand for."""
-    return KNEE * np.sinh(numbers * step)
-
-
 def _compressed(volume: np.ndarray, step: float) -> bytes:
     numbers = quantised(volume, step)
     change = np.diff(numbers, axis=2, prepend=np.int16(0))

@@ -66,7 +66,7 @@ def test_a_walk_from_the_low_dose_image_takes_the_steps_that_are_left(small, tmp
     signal = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
     patches = []
     for number, first in enumerate(plan.starts):
-        low_res = torch.from_numpy(plan.extract(low_dose, number)).permute(2, 0, 1)[None, None].contiguous()
+        low_res = torch.from_numpy(low_dose[..., plan.slab(number)]).permute(2, 0, 1)[None, None].contiguous()
         noise = axial_noise(10, 0, 1000, range(first, first + 16), low_res.shape[-2:])
         x = signal[250] ** 0.5 * low_res + (1 - signal[250]) ** 0.5 * noise
         with torch.no_grad():
@@ -94,7 +94,7 @@ def test_the_paper_preset_draws_as_published(small, tmp_path):
     diffusion = GaussianDiffusion(replace(SMALL_HEADER.diffusion, timestep_respacing="3"))
     patches = []
     for number in range(len(plan.starts)):
-        low_res = torch.from_numpy(plan.extract(low_dose, number)).permute(2, 0, 1)[None, None].contiguous()
+        low_res = torch.from_numpy(low_dose[..., plan.slab(number)]).permute(2, 0, 1)[None, None].contiguous()
         torch.manual_seed(10)
         sample = diffusion.p_sample_loop(model, low_res.shape, model_kwargs={"low_res": low_res})
         patches.append(sample[0, 0].permute(1, 2, 0).numpy())

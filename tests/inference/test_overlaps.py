@@ -36,14 +36,14 @@ def test_every_patch_is_left_with_the_stitched_volume(sizes):
     fused = Fusion(plan, [0] * len(plan.starts))(x)
     blended = volume_of(plan, x)
     for patch in range(len(plan.starts)):
-        np.testing.assert_array_equal(fused[patch, 0].permute(1, 2, 0).numpy(), plan.extract(blended, patch))
+        np.testing.assert_array_equal(fused[patch, 0].permute(1, 2, 0).numpy(), blended[..., plan.slab(patch)])
 
 
 @pytest.mark.parametrize("sizes", PLANS)
 def test_patches_that_agree_are_left_alone(sizes):
     plan = plan_axial_patches(*sizes)
     volume = np.random.default_rng(1).normal(size=(3, 4, plan.length)).astype(np.float32)
-    patches = np.stack([plan.extract(volume, patch) for patch in range(len(plan.starts))])
+    patches = np.stack([volume[..., plan.slab(patch)] for patch in range(len(plan.starts))])
     x = torch.from_numpy(patches).permute(0, 3, 1, 2)[:, None]
     np.testing.assert_allclose(Fusion(plan, [0] * len(plan.starts))(x), x, atol=1e-6)
 

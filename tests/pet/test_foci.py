@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from guided_diffusion.pet.foci import ContrastMap, contrast_map, foci, lacking
+from guided_diffusion.pet.foci import ContrastMap, contrast_map, foci
 
 VOXEL_MM = (4.0, 5.0, 3.0)
 
@@ -19,26 +19,32 @@ def with_spot(centre, suv=6.0):
     return image
 
 
+def lacking(volume, other):
+    """The foci of `volume` that `other` lacks, hottest first, and the number of foci of `volume`."""
+    found = foci(contrast_map(volume, VOXEL_MM), contrast_map(other, VOXEL_MM))
+    return [focus for focus in found if focus.is_lacking], len(found)
+
+
 def test_a_focus_that_is_lost_and_one_that_appears():
     there, gone = with_spot((20, 20, 30)), with_spot((20, 20, 30), suv=1.0)
-    (focus,), count = lacking(there, gone, VOXEL_MM)
+    (focus,), count = lacking(there, gone)
     assert (focus.voxel, count) == ((20, 20, 30), 1)
     assert focus.contrast > 3
     assert focus.contrast_elsewhere == pytest.approx(1)
-    assert lacking(gone, there, VOXEL_MM) == ([], 0)
+    assert lacking(gone, there) == ([], 0)
 
 
 def test_a_focus_that_moved_a_voxel_or_faded_a_little_is_still_there():
     there = with_spot((20, 20, 30))
     for other in (with_spot((21, 20, 30)), with_spot((20, 20, 30), suv=4.0)):
-        assert lacking(there, other, VOXEL_MM) == ([], 1)
+        assert lacking(there, other) == ([], 1)
     far = with_spot((20, 30, 30))  # 50 mm away
-    assert [focus.voxel for focus in lacking(there, far, VOXEL_MM)[0]] == [(20, 20, 30)]
+    assert [focus.voxel for focus in lacking(there, far)[0]] == [(20, 20, 30)]
 
 
 def test_noise_alone_makes_no_focus(noise):
     tissue = np.maximum(1.5 + 0.25 * noise, 0)
-    assert lacking(tissue, tissue, VOXEL_MM) == ([], 0)
+    assert lacking(tissue, tissue) == ([], 0)
 
 
 def test_the_peak_of_the_other_volume_is_the_highest_within_8_mm():

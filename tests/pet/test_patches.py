@@ -54,7 +54,7 @@ def test_weights_sum_to_one_everywhere(plan):
 @given(plans(), st.integers(0, 2**32 - 1))
 def test_identity_in_identity_out(plan, seed):
     volume = np.random.default_rng(seed).uniform(-5, 20, (2, 3, plan.length)).astype(np.float32)
-    patches = np.stack([plan.extract(volume, number) for number in range(len(plan.starts))])
+    patches = np.stack([volume[..., plan.slab(number)] for number in range(len(plan.starts))])
     np.testing.assert_allclose(plan.stitch(patches), volume, atol=2e-6)
 
 
