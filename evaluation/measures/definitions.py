@@ -64,9 +64,9 @@ _WITH_REFERENCE = {
         "Gneiting and Raftery, J Am Stat Assoc 102:359, 2007; Ferro et al., Meteorol Appl 15:19, 2008"
     ),
     "crps_gain": Metric(
-        "CRPS below the mean's error", "%", 1, "higher", "1 - CRPS / mean absolute error of the best guess (the mean of"
-        " the realisations unless another image is given); 29.3 % for a calibrated normal forecast", "skill score with"
-        " a deterministic forecast, whose CRPS is its absolute error, as reference"
+        "CRPS below the mean's error", "%", 1, "higher", "1 - CRPS / mean absolute error of the realisations' mean;"
+        " 29.3 % for a calibrated normal forecast", "skill score with a deterministic forecast, whose CRPS is its"
+        " absolute error, as reference"
     ),
     "spread_over_error": Metric(
         "spread over error", "", 2, "target", "root of (K + 1) / K times the mean variance of K realisations, over the"

@@ -27,15 +27,12 @@ UPTAKE_EDGES = (0.0, 0.5, 1.0, 2.5, 5.0, np.inf)  # SUV
 VOXELS_AT_ONCE = 2**19
 
 
-def measure_ensemble(
-    examination: Examination, realisations: Sequence[np.ndarray], best_guess: np.ndarray | None = None
-) -> list[Measurement]:
+def measure_ensemble(examination: Examination, realisations: Sequence[np.ndarray]) -> list[Measurement]:
     """The numbers of realisations, float32 [X, Y, Z] each in SUV on the examination's grid; none for fewer than two.
 
-    best_guess: the image whose absolute error the CRPS is compared with, None for the realisations' mean. Regions are
-    the body, the organs, every lesion over 10 mm and all together, and ranges of uptake by the realisations' mean: by
-    the reference, noise would sort voxels into ranges that no forecast could know. Raises InputError for a shape that
-    differs from the low dose's and for a voxel that is not finite.
+    Regions are the body, the organs, every lesion over 10 mm and all together, and ranges of uptake by the
+    realisations' mean: by the reference, noise would sort voxels into ranges that no forecast could know. Raises
+    InputError for a shape that differs from the low dose's and for a voxel that is not finite.
     """
     if len(realisations) < 2:
         return []
@@ -48,16 +45,14 @@ def measure_ensemble(
     for name, reference in examination.references.items():
         if name == "normal" and examination.is_normal_dose:
             continue
-        scores = scores_in_the_body(examination.body, images, reference.data, best_guess)
+        scores = scores_in_the_body(examination.body, images, reference.data)
         for region, voxels in regions.items():
             numbers += _of_a_region(name, region, scores.inside(voxels), len(images))
         numbers += _of_peaks(examination, images, name)
     return [number for number in numbers if np.isfinite(number.value)]
 
 
-def scores_in_the_body(
-    body: np.ndarray, realisations: Sequence[np.ndarray], reference: np.ndarray, best_guess: np.ndarray | None = None
-) -> VoxelScores:
+def scores_in_the_body(body: np.ndarray, realisations: Sequence[np.ndarray], reference: np.ndarray) -> VoxelScores:
     """Scores of the voxels of `body`, bool [X, Y, Z], in the order of `image[body]`; a part of the volume at a time."""
     step = max(1, VOXELS_AT_ONCE // (body.shape[1] * body.shape[2]))
     parts = []
@@ -65,8 +60,7 @@ def scores_in_the_body(
         part = slice(first, first + step)
         inside = body[part]
         stack = np.stack([image[part][inside] for image in realisations])
-        guess = None if best_guess is None else best_guess[part][inside]
-        parts.append(voxel_scores(stack, reference[part][inside], guess))
+        parts.append(voxel_scores(stack, reference[part][inside]))
     return joined(parts)
 
 

@@ -15,9 +15,9 @@ from scipy.stats import t as student
 class VoxelScores:
     """What the scores of a region are made of, voxel by voxel, float64 [n].
 
-    crps: `fair_crps`. squared_error: of the realisations' mean. absolute_error: of the image that stands for the best
-    guess. variance: between realisations (K - 1 in the denominator). distance: `standard_distance`. below, equal: how
-    many realisations are lower than the reference, and how many equal it.
+    crps: `fair_crps`. squared_error, absolute_error: of the realisations' mean. variance: between realisations (K - 1
+    in the denominator). distance: `standard_distance`. below, equal: how many realisations are lower than the
+    reference, and how many equal it.
     """
 
     crps: np.ndarray
@@ -33,13 +33,13 @@ class VoxelScores:
         return VoxelScores(*(getattr(self, field.name)[region] for field in fields(self)))
 
 
-def voxel_scores(realisations: np.ndarray, reference: np.ndarray, best_guess: np.ndarray | None = None) -> VoxelScores:
-    """Scores of every voxel. best_guess: float [n], None for the realisations' mean. Needs K of 2 or more."""
+def voxel_scores(realisations: np.ndarray, reference: np.ndarray) -> VoxelScores:
+    """Scores of every voxel. Needs K of 2 or more."""
     mean, variance = realisations.mean(axis=0, dtype=float), realisations.var(axis=0, ddof=1, dtype=float)
     return VoxelScores(
         crps=fair_crps(realisations, reference),
         squared_error=(mean - reference) ** 2,
-        absolute_error=np.abs((mean if best_guess is None else best_guess) - reference),
+        absolute_error=np.abs(mean - reference),
         variance=variance,
         distance=standard_distance(mean, variance, reference, len(realisations)),
         below=(realisations < reference).sum(axis=0),
