@@ -108,15 +108,6 @@ def load_suv(path: Path, *, series: str | None = None, overrides: SUVOverrides |
         return Volume(data, found.stack.affine, "SUV", source, kept)
 
 
-def with_whole_headers(found: Series) -> Series:
-    """A series that is open, with its headers whole but for the pixels, as those of a loaded volume are."""
-    headers = []
-    for file in found.files:
-        with damage_as(f"{file.name}: is a damaged or encrypted DICOM file; copy it again"):
-            headers.append(file.read(stop_before_pixels=True))
-    return replace(found, headers=tuple(headers))
-
-
 def conversion_of(found: Series, overrides: SUVOverrides | None = None) -> SUVConversion:
     """The SUV factors of a series; errors name the folder.
 

@@ -23,17 +23,9 @@ from pydicom.valuerep import format_number_as_ds
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.gate import open_regular
-from guided_diffusion.pet import remote
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
-from guided_diffusion.pet.formats.dicom import (
-    DicomFile,
-    Series,
-    conversion_of,
-    open_series,
-    quiet_pydicom,
-    with_whole_headers,
-)
+from guided_diffusion.pet.formats.dicom import DicomFile, Series, conversion_of, quiet_pydicom
 from guided_diffusion.pet.formats.dicom_choice import PROGRAM
 from guided_diffusion.pet.grid import Volume, same_grid
 from guided_diffusion.pet.suv import SUVError, SUVOverrides
@@ -74,11 +66,10 @@ DROPPED = (
 
 def save_dicom_series(
     volume: Volume,
-    template: str | Path | Series,
+    template: Series,
     out_dir: str | Path,
     *,
     model_description: str,
-    series: str | None = None,
     overrides: SUVOverrides | None = None,
 ) -> None:
     """Writes `volume` as a new PET series in the study of `template`, at the places of its slices.
@@ -89,21 +80,16 @@ def save_dicom_series(
 
     Args:
         volume: SUV (body weight) on the grid that `load_volume` gives for the template.
-        template: the original series, as a volume that was loaded from it has it; or its folder or `.zip`, local or
-            remote, which is read again.
+        template: the original series, as a volume that was loaded from it has it.
         out_dir: made anew; a folder with anything but such a series in it is left alone.
         model_description: the model's plain name, e.g. 'demo_ddpm3d.pt'; goes into SeriesDescription and
             DerivationDescription.
-        series: as for `load_volume`.
         overrides: those with which the volume was loaded.
 
     Raises:
         InputError: the grids differ, the volume is no SUV, the headers lack what a derived series needs, or the folder
             cannot be written.
     """
-    if not isinstance(template, Series):
-        with remote.local_copy(template) as local, open_series(local, series=series) as found:
-            template = with_whole_headers(found)
     if volume.unit != "SUV":
         raise InputError(f"a DICOM PET series holds SUV by body weight; this volume is in {volume.unit}")
     if not same_grid(volume.data.shape, volume.affine, template.stack.shape, template.stack.affine):

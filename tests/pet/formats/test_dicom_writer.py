@@ -60,7 +60,7 @@ def _by_position(folder):
 def test_the_voxels_come_back_in_suv(series, tmp_path):
     volume = load_volume(series)
     half = replace(volume, data=volume.data / 2)
-    save_dicom_series(half, series, tmp_path / "out", model_description="halving model")
+    save_dicom_series(half, volume.series, tmp_path / "out", model_description="halving model")
     again = load_volume(tmp_path / "out")
     np.testing.assert_allclose(again.data, half.data, atol=half.data.max() / 60000)
     np.testing.assert_array_equal(again.affine, volume.affine)
@@ -72,12 +72,13 @@ def test_negative_and_empty_slices_survive(series, tmp_path):
     data = volume.data.copy()
     data[..., 2] = 0
     data[1, 1, 3] = -5.0
-    save_dicom_series(replace(volume, data=data), series, tmp_path / "out", model_description="m")
+    save_dicom_series(replace(volume, data=data), volume.series, tmp_path / "out", model_description="m")
     np.testing.assert_allclose(load_volume(tmp_path / "out").data, data, atol=data.max() / 60000)
 
 
 def test_it_is_a_new_series_of_the_same_study(series, tmp_path):
-    save_dicom_series(load_volume(series), series, tmp_path / "out", model_description="demo_ddpm3d.pt")
+    volume = load_volume(series)
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="demo_ddpm3d.pt")
     old, new = _by_position(series), _by_position(tmp_path / "out")
     assert len(new) == len(old) == 6
     for a, b in zip(old, new, strict=True):
@@ -109,7 +110,8 @@ def test_what_describes_the_originals_pixels_is_not_copied(tmp_path):
         dataset.compress(RLELossless, encapsulate_ext=True, generate_instance_uid=False)
         assert "ExtendedOffsetTable" in dataset
         dataset.save_as(path)
-    save_dicom_series(load_volume(tmp_path / "s"), tmp_path / "s", tmp_path / "out", model_description="m")
+    volume = load_volume(tmp_path / "s")
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m")
     for header in _by_position(tmp_path / "out"):
         assert (0x0040, 0x9096) not in header
         assert (0x0088, 0x0200) not in header
@@ -122,7 +124,7 @@ def test_the_original_may_be_remote(tmp_path, monkeypatch):
     write_series(tmp_path / "s", stored)
     monkeypatch.setitem(sys.modules, "blobfile", Bucket(tmp_path))
     volume = load_volume("gs://bucket/s")
-    save_dicom_series(volume, "gs://bucket/s", tmp_path / "out", model_description="m")
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m")
     np.testing.assert_allclose(load_volume(tmp_path / "out").data, stored * 4e-4, atol=volume.data.max() / 60000)
 
 
@@ -130,7 +132,7 @@ def test_uids_depend_on_the_original_the_model_and_the_voxels_alone(series, tmp_
     volume = load_volume(series)
 
     def uids(name, volume, model):
-        save_dicom_series(volume, series, tmp_path / name, model_description=model)
+        save_dicom_series(volume, volume.series, tmp_path / name, model_description=model)
         return [(d.SeriesInstanceUID, d.SOPInstanceUID) for d in _by_position(tmp_path / name)]
 
     first = uids("a", volume, "model")
@@ -147,7 +149,7 @@ def test_what_the_user_said_of_the_patient_is_in_the_new_headers(tmp_path):
     write_series(tmp_path / "s", stored, PatientWeight=None, RadiopharmaceuticalStartDateTime="20000101120000")
     overrides = SUVOverrides(weight_kg=70, injection_time="101013.8")
     volume = load_volume(tmp_path / "s", overrides=overrides)
-    save_dicom_series(volume, tmp_path / "s", tmp_path / "out", model_description="m", overrides=overrides)
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m", overrides=overrides)
     again = load_volume(tmp_path / "out")  # without overrides
     np.testing.assert_allclose(again.data, 0.4, rtol=1e-4)
     assert "weight_kg, injection_time" in _by_position(tmp_path / "out")[0].DerivationDescription
@@ -173,7 +175,7 @@ def test_a_scan_start_of_the_user_is_in_all_that_says_one(tmp_path, changes):
     write_series(tmp_path / "s", stored, **changes)
     overrides = SUVOverrides(scan_start="120000")
     volume = load_volume(tmp_path / "s", overrides=overrides)
-    save_dicom_series(volume, tmp_path / "s", tmp_path / "out", model_description="m", overrides=overrides)
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m", overrides=overrides)
     again = load_volume(tmp_path / "out")  # without overrides
     np.testing.assert_allclose(again.data, volume.data, rtol=1e-4)
     assert volume.data.max() == pytest.approx(9000 * 4e-4, rel=1e-4)
@@ -192,7 +194,7 @@ def test_a_scan_start_before_midnight_is_on_the_day_before_slices_after_it(tmp_p
     overrides = SUVOverrides(scan_start=said)
     volume = load_volume(tmp_path / "s", overrides=overrides)
     assert volume.data.max() == pytest.approx(9000 * 4e-4, rel=1e-4)
-    save_dicom_series(volume, tmp_path / "s", tmp_path / "out", model_description="m", overrides=overrides)
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m", overrides=overrides)
     assert {(d.SeriesDate, d.SeriesTime[:6]) for d in _by_position(tmp_path / "out")} == {("20240110", "235900")}
     np.testing.assert_allclose(load_volume(tmp_path / "out").data, volume.data, rtol=1e-4)
 
@@ -209,7 +211,7 @@ def test_a_time_of_the_user_in_another_zone_is_written_in_the_headers(tmp_path, 
     write_series(tmp_path / "s", np.full((4, 5, 3), 9000, np.int16), TimezoneOffsetFromUTC="+0200")
     overrides = SUVOverrides(**said)
     volume = load_volume(tmp_path / "s", overrides=overrides)
-    save_dicom_series(volume, tmp_path / "s", tmp_path / "out", model_description="m", overrides=overrides)
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m", overrides=overrides)
     header = _by_position(tmp_path / "out")[0]
     assert header.SeriesTime.startswith("120000")
     assert header.RadiopharmaceuticalInformationSequence[0].RadiopharmaceuticalStartTime.startswith("101013.8")
@@ -222,7 +224,8 @@ def test_slices_that_share_a_uid_get_their_own(tmp_path):
         dataset = pydicom.dcmread(path)
         dataset.SOPInstanceUID = "1.2.3"
         dataset.save_as(path)
-    save_dicom_series(load_volume(tmp_path / "s"), tmp_path / "s", tmp_path / "out", model_description="m")
+    volume = load_volume(tmp_path / "s")
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m")
     assert len({header.SOPInstanceUID for header in _by_position(tmp_path / "out")}) == 3
 
 
@@ -233,7 +236,7 @@ def test_other_units_stay_what_they_are(tmp_path):
         dataset.save_as(path)
     volume = load_volume(tmp_path / "s")
     np.testing.assert_allclose(volume.data, stored * 0.0003, rtol=1e-6)
-    save_dicom_series(volume, tmp_path / "s", tmp_path / "out", model_description="m")
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m")
     assert suvbw_factors(_by_position(tmp_path / "out")) == [0.0003] * 3
     np.testing.assert_allclose(load_volume(tmp_path / "out").data, volume.data, atol=2e-4)
 
@@ -247,7 +250,7 @@ def test_each_slice_keeps_its_own_factor_where_the_scanner_did_not_correct_for_d
     decay = 2 ** (1200 / HALF_LIFE_S)
     np.testing.assert_allclose(volume.data[0, 0] / volume.data[0, 0, 0], [1, decay, decay**2], rtol=1e-5)
     assert len(volume.source["suv_factor"]) == 2  # the smallest and the largest
-    save_dicom_series(volume, tmp_path / "s", tmp_path / "out", model_description="m")
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m")
     np.testing.assert_allclose(load_volume(tmp_path / "out").data, volume.data, rtol=1e-4)
 
 
@@ -265,7 +268,7 @@ def test_other_encodings_of_the_original(tmp_path, syntax):
         pydicom.dcmwrite(path, dataset, enforce_file_format=True)
     volume = load_volume(tmp_path / "s")
     np.testing.assert_allclose(volume.data, stored * 4e-4, rtol=1e-6)
-    save_dicom_series(volume, tmp_path / "s", tmp_path / "out", model_description="m")
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m")
     np.testing.assert_allclose(load_volume(tmp_path / "out").data, volume.data, atol=volume.data.max() / 60000)
 
 
@@ -277,24 +280,25 @@ def test_an_unknown_character_set_is_nobodys_business(tmp_path, recwarn):
         dataset.compress(pydicom.uid.RLELossless)
         dataset.save_as(path)
     recwarn.clear()
-    save_dicom_series(load_volume(tmp_path / "s"), tmp_path / "s", tmp_path / "out", model_description="m")
+    volume = load_volume(tmp_path / "s")
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m")
     assert not list(recwarn)
 
 
 def test_folders_with_something_else_are_left_alone(series, tmp_path):
     volume = load_volume(series)
-    save_dicom_series(volume, series, tmp_path / "out", model_description="m")
-    save_dicom_series(volume, series, tmp_path / "out", model_description="again")  # replaces its own
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m")
+    save_dicom_series(volume, volume.series, tmp_path / "out", model_description="again")  # replaces its own
     assert len(list((tmp_path / "out").iterdir())) == 6
     (tmp_path / "out" / "thesis.txt").write_text("do not lose me")
     with pytest.raises(InputError, match="holds something else"):
-        save_dicom_series(volume, series, tmp_path / "out", model_description="m")
+        save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m")
     assert (tmp_path / "out" / "thesis.txt").exists()
     (tmp_path / "out" / "thesis.txt").write_bytes(BROKEN_OFF)
     with pytest.raises(InputError, match="holds something else"):
-        save_dicom_series(volume, series, tmp_path / "out", model_description="m")
+        save_dicom_series(volume, volume.series, tmp_path / "out", model_description="m")
     with pytest.raises(InputError, match="holds something else"):  # the original itself
-        save_dicom_series(volume, series, series, model_description="m")
+        save_dicom_series(volume, volume.series, series, model_description="m")
     np.testing.assert_array_equal(load_volume(series).data, volume.data)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["original", "out"]
 
@@ -303,10 +307,13 @@ def test_volumes_of_another_grid_or_unit_are_refused(series, tmp_path):
     volume = load_volume(series)
     with pytest.raises(InputError, match="grid of this series"):
         save_dicom_series(
-            replace(volume, affine=volume.affine @ np.diag([1, 1, 2, 1])), series, tmp_path / "o", model_description="m"
+            replace(volume, affine=volume.affine @ np.diag([1, 1, 2, 1])),
+            volume.series,
+            tmp_path / "o",
+            model_description="m",
         )
     with pytest.raises(InputError, match="SUVlbm"):
-        save_dicom_series(replace(volume, unit="SUVlbm"), series, tmp_path / "o", model_description="m")
+        save_dicom_series(replace(volume, unit="SUVlbm"), volume.series, tmp_path / "o", model_description="m")
 
 
 @needs_sts
@@ -315,7 +322,7 @@ def test_a_real_series_comes_back_through_an_identity_model(tmp_path):
     model_input = to_model_grid(volume)
     denoised = replace(model_input, data=np.clip(model_input.data, 0, 16))
     save_dicom_series(
-        back_to_input_grid(denoised, model_input, volume), STS, tmp_path / "out", model_description="identity"
+        back_to_input_grid(denoised, model_input, volume), volume.series, tmp_path / "out", model_description="identity"
     )
     old, old_headers = _slices(STS)
     new, new_headers = _slices(tmp_path / "out")

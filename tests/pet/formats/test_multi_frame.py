@@ -105,14 +105,12 @@ def test_the_derived_series_is_a_classic_one_that_names_the_frames(tmp_path, sli
     check_derivable(volume.series, tmp_path / "out")
     half = replace(volume, data=volume.data / 2)
     save_dicom_series(half, volume.series, tmp_path / "out", model_description="m")
-    save_dicom_series(half, tmp_path / "s", tmp_path / "again", model_description="m")
     again = load_volume(tmp_path / "out")
     np.testing.assert_allclose(again.data, half.data, atol=half.data.max() / 60000)
     np.testing.assert_array_equal(again.affine, volume.affine)
     assert again.source["suv_factor"] == pytest.approx(volume.source["suv_factor"], rel=1e-9)
     named, uids = {}, set()
     for path in (tmp_path / "out").iterdir():
-        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
         derived = pydicom.dcmread(path)
         assert derived.file_meta.MediaStorageSOPClassUID == PositronEmissionTomographyImageStorage
         assert derived.SOPClassUID == PositronEmissionTomographyImageStorage
