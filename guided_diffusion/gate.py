@@ -79,21 +79,20 @@ def pointer_remark(head: bytes) -> str | None:
     return None
 
 
-def admit(path: str | Path, name: object = None) -> int:
+def admit(path: str | Path) -> int:
     """Checks a file and returns how many bytes it unpacks to: those of a zip's members, of a gzip's stream, its own.
 
-    name: what messages call it. Raises InputError for all but a regular file, for a zip or gzip that is damaged by its
-    own checksums, and for one that unpacks to an implausible size.
+    Raises InputError for all but a regular file, for a zip or gzip that is damaged by its own checksums, and for one
+    that unpacks to an implausible size.
     """
-    name = path if name is None else name
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         first = file.read(4)
         file.seek(0)
         if first[:2] == b"\x1f\x8b":
-            return _check_gzip(file, size, name)
+            return _check_gzip(file, size, path)
         if first[:2] == b"PK":
-            return check_zip(file, size, name)
+            return check_zip(file, size, path)
         return size
 
 

@@ -70,8 +70,8 @@ def _make_folder(wanted: str | Path | None) -> str:
 
 
 @contextmanager
-def to_folder(folder: str | Path, name: str = "log.txt") -> Iterator[None]:
-    """Within the block, `log` writes to stderr and appends to a file in `folder`, on rank 0.
+def to_folder(folder: str | Path) -> Iterator[None]:
+    """Within the block, `log` writes to stderr and appends to `log.txt` in `folder`, on rank 0.
 
     Raises InputError if anything but a regular file is in its place; links are not followed.
     """
@@ -79,7 +79,7 @@ def to_folder(folder: str | Path, name: str = "log.txt") -> Iterator[None]:
         yield
         return
     # Line by line and unbuffered: what a full disk refuses is not tried again when the file is closed.
-    with open(open_appending(Path(folder) / name), "ab", buffering=0) as raw:
+    with open(open_appending(Path(folder) / "log.txt"), "ab", buffering=0) as raw:
         stream = io.TextIOWrapper(raw, encoding="utf-8", write_through=True)
         terminal, file = logging.StreamHandler(sys.stderr), _FileHandler(stream)
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -4,11 +4,13 @@ import math
 from collections.abc import Iterable
 from numbers import Integral
 
+LONGEST_PRINTED = 64  # characters
 
-def printable(value: object, length: int = 64) -> str:
+
+def printable(value: object) -> str:
     """Text out of a file for a message: one line, plain ASCII, no control characters, not long."""
     text = "".join(c if " " <= c <= "~" else "?" for c in str(value))
-    return text if len(text) <= length else text[: length - 3] + "..."
+    return text if len(text) <= LONGEST_PRINTED else text[: LONGEST_PRINTED - 3] + "..."
 
 
 def times(sizes: Iterable[float]) -> str:

@@ -14,6 +14,9 @@ from scipy.interpolate import CubicSpline, PchipInterpolator
 
 Point = Sequence[float]
 
+WAVES = 6
+"""Waves that displace a surface."""
+
 
 class Solid(Protocol):
     """Anything with a box around it and a signed distance (mm)."""
@@ -191,9 +194,9 @@ class Wavy:
         return self.solid.distance(p, l, d) + np.float32(self.amplitude * np.sqrt(2 / len(self.waves))) * push
 
 
-def wavy(solid: Solid, amplitude: float, wavelength: float, rng: np.random.Generator, n_waves: int = 6) -> Wavy:
+def wavy(solid: Solid, amplitude: float, wavelength: float, rng: np.random.Generator) -> Wavy:
     """`solid` with random waves of about `wavelength` mm in all directions."""
-    directions = rng.standard_normal((n_waves, 3))
+    directions = rng.standard_normal((WAVES, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    lengths = wavelength * rng.uniform(0.7, 1.4, (n_waves, 1))
-    return Wavy(solid, amplitude, directions * 2 * np.pi / lengths, rng.uniform(0, 2 * np.pi, n_waves))
+    lengths = wavelength * rng.uniform(0.7, 1.4, (WAVES, 1))
+    return Wavy(solid, amplitude, directions * 2 * np.pi / lengths, rng.uniform(0, 2 * np.pi, WAVES))
