@@ -1,9 +1,7 @@
 """A virtual patient: activity, attenuation and labels on a grid, the same patient at any voxel size."""
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from zlib import crc32
 
 import numpy as np
@@ -13,6 +11,7 @@ from guided_diffusion.simulation.canvas import Canvas, Grid
 from guided_diffusion.simulation.lesions import Lesion, draw_lesions
 from guided_diffusion.simulation.patient import Patient, draw_patient
 from guided_diffusion.simulation.shapes import Solid
+from guided_diffusion.simulation.table_rows import rows
 from guided_diffusion.simulation.tracers import draw_uptake, load_tracers
 
 FIRST_LESION_LABEL = 100
@@ -44,11 +43,10 @@ class Phantom:
 
 def load_tissues() -> dict[str, Tissue]:
     """Every tissue of tissues.csv by name."""
-    with resources.files(__package__).joinpath("tables", "tissues.csv").open(newline="") as file:
-        return {
-            row["tissue"]: Tissue(int(row["label"]), float(row["mu_per_cm"]), float(row["texture"]))
-            for row in csv.DictReader(file)
-        }
+    return {
+        row["tissue"]: Tissue(int(row["label"]), float(row["mu_per_cm"]), float(row["texture"]))
+        for row in rows("tissues")
+    }
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:

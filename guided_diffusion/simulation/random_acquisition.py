@@ -1,13 +1,12 @@
 """Random scanners and reconstructions within the published ranges of acquisitions.csv, and held-out families."""
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
 
 from guided_diffusion.simulation.scanner import Scanner
+from guided_diffusion.simulation.table_rows import rows
 
 SUBSETS = (4, 6, 8, 9, 12, 16, 18, 24, 36)
 """Numbers of subsets that divide the views."""
@@ -72,10 +71,7 @@ class Acquisition:
 
 def load_ranges() -> dict[str, Range]:
     """Every quantity of acquisitions.csv by name."""
-    with resources.files(__package__).joinpath("tables", "acquisitions.csv").open(newline="") as file:
-        return {
-            row["quantity"]: Range(float(row["low"]), float(row["high"]), row["scale"]) for row in csv.DictReader(file)
-        }
+    return {row["quantity"]: Range(float(row["low"]), float(row["high"]), row["scale"]) for row in rows("acquisitions")}
 
 
 def _sharp(made: Reconstruction) -> bool:

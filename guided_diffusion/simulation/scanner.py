@@ -1,12 +1,11 @@
 """Scanner profiles: field of view, sensitivity, resolution, beds, and the usual reconstruction."""
 
-import csv
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.simulation.table_rows import rows
 
 NEMA_LINE_MM = 700.0
 """Length of the line source of the NEMA NU 2 sensitivity test."""
@@ -87,12 +86,8 @@ class Scanner:
 
 def load_scanners() -> dict[str, Scanner]:
     """Every scanner of scanners.csv by name."""
-    scanners = {}
-    with resources.files(__package__).joinpath("tables", "scanners.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            types = {name: field.type for name, field in Scanner.__dataclass_fields__.items()}
-            scanners[row["name"]] = Scanner(**{name: types[name](text) for name, text in row.items()})
-    return scanners
+    types = {name: field.type for name, field in Scanner.__dataclass_fields__.items()}
+    return {row["name"]: Scanner(**{name: types[name](text) for name, text in row.items()}) for row in rows("scanners")}
 
 
 def select(known: dict, wanted: str, kind: str) -> list[str]:

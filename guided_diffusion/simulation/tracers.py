@@ -1,10 +1,10 @@
 """Tracers: nuclide data, uptake per tissue, and the injection of one patient."""
 
-import csv
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
+
+from guided_diffusion.simulation.table_rows import rows
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Injection:
 def load_tracers() -> dict[str, Tracer]:
     """Every tracer of radiotracers.csv by name."""
     types = {name: field.type for name, field in Tracer.__dataclass_fields__.items()}
-    with resources.files(__package__).joinpath("tables", "radiotracers.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {row["name"]: Tracer(**{name: types[name](text) for name, text in row.items()}) for row in rows}
+    return {
+        row["name"]: Tracer(**{name: types[name](text) for name, text in row.items()}) for row in rows("radiotracers")
+    }
 
 
 def draw_injection(tracer: Tracer, weight_kg: float, rng: np.random.Generator) -> Injection:
@@ -58,10 +58,9 @@ def draw_uptake(tracer: str, rng: np.random.Generator) -> dict[str, float]:
     Tissues are drawn in the table's order. A tissue with SD 0 always has its mean.
     """
     uptake = {}
-    with resources.files(__package__).joinpath("tables", "uptake.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            if row["tracer"] == tracer:
-                mean, sd = float(row["suv_mean"]), float(row["suv_sd"])
-                spread = np.sqrt(np.log1p((sd / mean) ** 2)) if mean > 0 else 0.0
-                uptake[row["tissue"]] = mean * float(np.exp(spread * rng.standard_normal() - spread**2 / 2))
+    for row in rows("uptake"):
+        if row["tracer"] == tracer:
+            mean, sd = float(row["suv_mean"]), float(row["suv_sd"])
+            spread = np.sqrt(np.log1p((sd / mean) ** 2)) if mean > 0 else 0.0
+            uptake[row["tissue"]] = mean * float(np.exp(spread * rng.standard_normal() - spread**2 / 2))
     return uptake
