@@ -6,7 +6,8 @@ Images are [X, Y, Z]; regions are boolean arrays of their shape; voxel sizes in 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, find_objects
+
+from evaluation.measures.organ_depth import depth_mm
 
 LIVER_SPHERE_MM = 30.0
 """Diameter of the usual volume of interest in the liver, 14 ml (doi:10.1186/s40658-019-0264-9)."""
@@ -19,12 +20,11 @@ def deepest_point(organ: np.ndarray, voxel_mm: Sequence[float]) -> tuple[tuple[i
 
     The organ ends at the border of the volume.
     """
-    box = find_objects(organ.astype(np.uint8))
-    if not box:
+    box, depth = depth_mm(organ, voxel_mm)
+    if not depth.size:
         return (0, 0, 0), 0.0
-    depth = distance_transform_edt(np.pad(organ[box[0]], 1), sampling=voxel_mm)[1:-1, 1:-1, 1:-1]
     place = np.unravel_index(depth.argmax(), depth.shape)
-    return tuple(int(n) + side.start for n, side in zip(place, box[0], strict=True)), float(depth.max())
+    return tuple(int(n) + side.start for n, side in zip(place, box, strict=True)), float(depth.max())
 
 
 def coefficient_of_variation(image: np.ndarray, region: np.ndarray) -> float:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, find_objects
 
+from evaluation.measures.organ_depth import depth_mm
 from guided_diffusion.simulation.body_phantom import FIRST_LESION_LABEL
 
 ORGAN_DEPTH_MM = 8.0
@@ -25,12 +25,9 @@ def organ_core(organ: np.ndarray, voxel_mm: Sequence[float]) -> np.ndarray:
 
     Empty if less than 5 mL remain. The organ ends at the border of the volume.
     """
+    box, depth = depth_mm(organ, voxel_mm)
     core = np.zeros_like(organ)
-    box = find_objects(organ.astype(np.uint8))
-    if not box:
-        return core
-    padded = np.pad(organ[box[0]], 1)
-    core[box[0]] = distance_transform_edt(padded, sampling=voxel_mm)[1:-1, 1:-1, 1:-1] > ORGAN_DEPTH_MM
+    core[box] = depth > ORGAN_DEPTH_MM
     too_small = core.sum() * np.prod(voxel_mm) / 1000 < SMALLEST_ORGAN_ML
     return np.zeros_like(core) if too_small else core
 
