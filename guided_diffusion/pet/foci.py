@@ -58,7 +58,10 @@ class ContrastMap:
 
 
 def contrast_map(volume: np.ndarray, voxel_mm: Sequence[float]) -> ContrastMap:
-    """SUVpeak (mean over 1 mL) about every voxel, and its ratio to the mean of a shell of 30 to 50 mm diameter."""
+    """SUVpeak (mean over 1 mL) about every voxel, and its ratio to the mean of a shell of 30 to 50 mm diameter.
+
+    The highest within a lesion is what `suv_peak` gives.
+    """
     peak = means_everywhere(volume, sphere_kernel(PEAK_SPHERE_ML, voxel_mm))
     shell = ball(SHELL_MM[1], voxel_mm).astype(float)
     core = ball(SHELL_MM[0], voxel_mm)

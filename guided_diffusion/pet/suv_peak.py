@@ -15,6 +15,7 @@ def suv_peak(volume: np.ndarray, lesion: np.ndarray, voxel_mm: Sequence[float]) 
 
     volume: [X, Y, Z] in SUV, extended by its edge values. lesion: bool [X, Y, Z] with at least one voxel.
     """
+    # Around the lesion only: the means everywhere, which `foci.contrast_map` needs, take many times longer.
     kernel = sphere_kernel(PEAK_SPHERE_ML, voxel_mm)
     (box,) = find_objects(lesion.astype(np.uint8))
     wide = tuple(
