@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.benchmark.section import Section
+from evaluation.running import mpiexec
 from guided_diffusion.errors import InputError
 from guided_diffusion.machine.processors import core_count
 
@@ -88,15 +88,14 @@ def _run(folder: Path, model_path: str, ranks: int) -> dict[str, Any]:
         "overlap": _OVERLAP,
     }
     words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
-    _python([_mpiexec(), "-n", str(ranks)], "scripts/test.py", *words)
+    _python([_launcher(), "-n", str(ranks)], "scripts/test.py", *words)
     manifest = json.loads((out / "run.json").read_text())
     busy = sum(patch["seconds"] for patch in manifest["patches"])
     return {"seconds": manifest["seconds"], "idle_share": 1 - busy / (ranks * manifest["seconds"])}
 
 
-def _mpiexec() -> str:
-    search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    found = shutil.which("mpiexec", path=search)
+def _launcher() -> str:
+    found = mpiexec()
     if found is None:
         raise InputError("the section `ranks` needs mpiexec, which is not on the PATH: install an MPI library")
     return found
