@@ -7,7 +7,6 @@ Runs alone or under mpiexec; a run that was ended goes on where it was. OUT rece
 table.tex and plots; evaluation/README.md explains them.
 """
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
@@ -32,10 +31,10 @@ from evaluation.measuring import (
     LOW_DOSE,
     Compared,
     Comparison,
+    Row,
     check_results,
     measure_all,
     tune_filters,
-    write_rows,
 )
 from evaluation.method_results import ComparedMethod
 from evaluation.notices import print_notices
@@ -46,7 +45,7 @@ from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, open_table, writable_folder, write_text
+from guided_diffusion.files import writable_folder, write_table, write_text
 from guided_diffusion.folder_lock import one_writer
 from guided_diffusion.pet.grid import DEFAULT_VOXEL_MM
 from guided_diffusion.pet.text import number_of
@@ -221,10 +220,10 @@ def write_results(compared: Compared, tuned: Sequence[dict[str, object]], flags:
             (out / name).unlink()
     against = flags.against or comparison.methods[0].name
     summaries = with_tests(summarise(rows), against, COLUMNS)
-    write_rows(out / "numbers.csv", rows)
-    write_csv(out / "summary.csv", [as_line(one) for one in summaries])
+    write_table(out / "numbers.csv", Row._fields, rows)
+    write_lines(out / "summary.csv", [as_line(one) for one in summaries])
     if tuned:
-        write_csv(out / FILTERS_NAME, tuned)
+        write_lines(out / FILTERS_NAME, tuned)
     targets = format_targets(rows, [method.name for method in comparison.methods])
     parts = [targets, format_challenge(rows), format_markdown(summaries, against)]
     text = "\n".join(part for part in parts if part)
@@ -239,11 +238,9 @@ def write_results(compared: Compared, tuned: Sequence[dict[str, object]], flags:
         print(f"page: {out / name}")
 
 
-def write_csv(path: Path, lines: Sequence[dict[str, object]]) -> None:
-    with atomic_write(path) as temporary, open_table(temporary) as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+def write_lines(path: Path, lines: Sequence[dict[str, object]]) -> None:
+    """A table of lines with the same columns."""
+    write_table(path, lines[0], [line.values() for line in lines])
 
 
 if __name__ == "__main__":

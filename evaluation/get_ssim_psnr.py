@@ -1,6 +1,5 @@
 """SSIM and PSNR of generated volumes against their normal-dose references; evaluation/README.md explains them."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import on_root, run_main
 from guided_diffusion.errors import InputError, one_line
-from guided_diffusion.files import atomic_write, open_table, writable_folder
+from guided_diffusion.files import writable_folder, write_table
 from guided_diffusion.pet.image_quality import SSIM_WINDOW
 
 COLUMNS = {  # title, width and decimals in the printed table
@@ -141,11 +140,8 @@ def check_csv(path: Path, subjects: Sequence[SubjectFiles]) -> None:
 
 def write_csv(path: Path, table: dict[str, Numbers], columns: list[str]) -> None:
     """One row per subject, numbers in full precision; an empty cell where one is missing."""
-    with atomic_write(path) as temporary, open_table(temporary) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["subject", *columns])
-        for name, numbers in table.items():
-            writer.writerow([name, *(numbers.get(column, "") for column in columns)])
+    rows = ([name, *(numbers.get(column) for column in columns)] for name, numbers in table.items())
+    write_table(path, ["subject", *columns], rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Measures every image of every scan of a comparison over MPI ranks, reusing results of earlier runs."""
 
-import csv
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,7 @@ from evaluation.kept_results import KeptResults, key_of
 from evaluation.measures import Examination, Measurement, measure, measure_ensemble
 from evaluation.method_results import ComparedMethod, StatedPlan, digest_of_image, plan_of, scan_of
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, open_table, sha256_of_code
+from guided_diffusion.files import sha256_of_code
 from guided_diffusion.inference import running_statistics
 from guided_diffusion.inference.resume import fingerprint
 from guided_diffusion.pet.formats import volume_formats
@@ -303,14 +302,6 @@ def image_of(
     if name == LOW_DOSE:
         return examination.low_dose.data
     return FILTERS[name].apply(filter_input(examination), parameters[name])
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """The tidy table: a number per line, in full precision."""
-    with atomic_write(path) as temporary, open_table(temporary) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Row._fields)
-        writer.writerows(["" if value is None else value for value in row] for row in rows)
 
 
 def _digests(files: Sequence[Path]) -> list[str]:

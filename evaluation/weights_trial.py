@@ -14,7 +14,7 @@ from evaluation.tables import COLUMNS
 from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, open_table
+from guided_diffusion.files import write_table
 from guided_diffusion.pet.trial_manifest import read_cases
 
 # Nothing was trained or chosen on patients of the first seed. Filters are tuned on those of the other.
@@ -123,11 +123,7 @@ def _rank(name: str) -> int:
 
 def write_shown_numbers(numbers: Path, path: Path) -> None:
     """Those rows of the tidy table that the printed tables are made of: a tenth of all, small enough to be kept."""
-    with open(numbers, newline="", encoding="utf-8") as file, atomic_write(path) as temporary:
+    with open(numbers, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
-        with open_table(temporary) as shown:
-            writer = csv.DictWriter(shown, Row._fields, lineterminator="\n")
-            writer.writeheader()
-            for row in rows:
-                if (row["metric"], pooled_region(row["region"])) in COLUMNS:
-                    writer.writerow(row)
+        shown = (row.values() for row in rows if (row["metric"], pooled_region(row["region"])) in COLUMNS)
+        write_table(path, Row._fields, shown)

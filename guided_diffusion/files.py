@@ -1,5 +1,6 @@
 """Writing files so that no partial file ever has the final name, and nothing outside the folder changes."""
 
+import csv
 import errno
 import hashlib
 import os
@@ -10,7 +11,6 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 
 from guided_diffusion.errors import Failure, InputError
 
@@ -124,9 +124,18 @@ def sha256_of_code(places: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def open_table(path: Path) -> TextIO:
-    """A CSV file opened for writing in UTF-8. Bytes of file names that are not UTF-8 are written as escapes."""
-    return open(path, "w", newline="", encoding="utf-8", errors="backslashreplace")
+def write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a CSV file in UTF-8: the names of its columns, then its rows; None is an empty cell.
+
+    Bytes of file names that are not UTF-8 are written as escapes.
+    """
+    with (
+        atomic_write(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def writable_folder(path: str | os.PathLike[str], within: str | os.PathLike[str] | None = None) -> Path:
