@@ -14,7 +14,7 @@ from evaluation.measures import LESIONS, pooled_region
 from evaluation.measuring import LOW_DOSE, Row
 from evaluation.summary import EVERYONE, Summary
 from evaluation.tables import heading_of, title_of
-from guided_diffusion.files import atomic_write
+from guided_diffusion.report.picture_files import save_png
 
 AGAINST_DOSE = (("psnr_normal", "volume"), ("suv_peak_bias_normal", LESIONS), ("lesion_cnr", LESIONS))
 LIMITS = 1.96  # standard deviations: limits of agreement (Bland and Altman 1986)
@@ -37,7 +37,7 @@ def save_dose_plots(path: Path, summaries: Sequence[Summary]) -> bool:
         draw_against_dose(axes, lines, heading_of(*number))
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
-    _save(figure, path)
+    save_png(figure, path, DPI)
     return True
 
 
@@ -100,7 +100,7 @@ def save_bland_altman(path: Path, rows: Sequence[Row]) -> bool:
     figure.supylabel("difference (%)", fontsize=11)
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, title="dose fraction")
-    _save(figure, path)
+    save_png(figure, path, DPI)
     return True
 
 
@@ -140,8 +140,3 @@ def draw_bland_altman(axes: Axes, pairs: Sequence[tuple[float | None, float, flo
 def agreement(pairs: Sequence[tuple[float | None, float, float]]) -> list[tuple[float, float]]:
     """Of each (dose, value, reference): the mean of the two, and their difference in per cent of that mean."""
     return [((value + reference) / 2, 200 * (value - reference) / (value + reference)) for _, value, reference in pairs]
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write
+from guided_diffusion.report.picture_files import save_png
 from guided_diffusion.report.projections import coronal
 
 SUV_WINDOW = (0.0, 10.0)
@@ -54,6 +54,4 @@ def save_coronal_mips(
         aspect=40,
         pad=0.01,
     )
-
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)
+    save_png(figure, path, DPI)

@@ -22,7 +22,7 @@ from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write, writable_folder, write_text
+from guided_diffusion.files import writable_folder, write_text
 from guided_diffusion.gate import read_small
 from guided_diffusion.inference.earlier_results import check_same_scan
 from guided_diffusion.inference.resume import fingerprint
@@ -31,6 +31,7 @@ from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.pet.volume import load_volume, save_volume
+from guided_diffusion.report.picture_files import save_png
 from guided_diffusion.simulation.iec_phantom import SPHERES_MM, scan_phantom
 from guided_diffusion.simulation.random_acquisition import RANDOM_SCANNERS, draw_acquisition
 
@@ -228,8 +229,7 @@ def draw_contrast(path: Path, report: Report) -> None:
     for axes, title in ((recovery, "contrast recovery"), (peaks, "RCmax")):
         axes.set(xlabel="sphere (mm)", ylabel=title, ylim=(0, None))
         axes.legend(fontsize=8)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    save_png(figure, path, dpi=120)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from guided_diffusion.config import Role, flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.dist_util import run_main
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import atomic_write
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
+from guided_diffusion.report.picture_files import save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,8 +112,7 @@ def save_slices(path: Path, images: Mapping[str, Volume], place: tuple[int, int,
     bar = figure.add_axes((1 - 0.85 * bar_inches / WIDTH_INCHES, 0.25, 0.2 / WIDTH_INCHES, 0.5))
     figure.colorbar(shown, cax=bar, extend="max").set_label("SUV", fontsize=13)
     bar.tick_params(labelsize=11)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)
+    save_png(figure, path, DPI)
 
 
 def slices_of(data: np.ndarray, place: tuple[int, int, int]) -> dict[str, np.ndarray]:
