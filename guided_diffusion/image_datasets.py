@@ -27,14 +27,21 @@ from guided_diffusion.pet.hot_spots import hot_spots
 from guided_diffusion.pet.normalisation import BODY_SUV, normalise
 from guided_diffusion.pet.pair_checks import check_pair
 from guided_diffusion.pet.text import number_of_cell, printable
-from guided_diffusion.pet.trial_manifest import CLEAN_SHARE, MANIFEST, file_of, is_trial, read_manifest, share_of
+from guided_diffusion.pet.trial_manifest import (
+    CLEAN_SHARE,
+    MANIFEST,
+    SPLITS,
+    file_of,
+    is_trial,
+    read_manifest,
+    share_of,
+)
 
 # Crops are centred within cells of this many voxels a side.
 CELL = 8
 
 # Columns that a manifest must have.
 PAIR_COLUMNS = ("subject", "dose", "split", "voxel_mm", "pair")
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

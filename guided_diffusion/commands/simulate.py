@@ -14,6 +14,7 @@ from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.dist_util import communicator, on_root
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.text import number_of
+from guided_diffusion.pet.trial_manifest import SPLITS
 from guided_diffusion.simulation import trial as trials
 from guided_diffusion.simulation.acquisition import DOSES
 from guided_diffusion.simulation.random_acquisition import RANDOM_SCANNERS
@@ -62,7 +63,7 @@ class SimulationFlags:
         "auto",
         "split of all subjects; auto: of every ten, 8 train, 1 validation, 1 test",
         Role.FILES,
-        choices=("auto", *trials.SPLITS),
+        choices=("auto", *SPLITS),
     )
     out: Path = flag(MISSING, "folder of the data set; an unfinished one is continued", Role.FILES, metavar="DIR")
 

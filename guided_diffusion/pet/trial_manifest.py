@@ -13,6 +13,7 @@ from guided_diffusion.pet.text import number_of_cell, printable
 
 MANIFEST = "manifest.csv"
 SETTINGS = "trial.json"
+SPLITS = ("train", "validation", "test")
 MAX_HEADING_BYTES = 2**16
 MANIFEST_COLUMNS = (
     "subject", "seed", "tracer", "scanner", "dose", "split", "voxel_mm",

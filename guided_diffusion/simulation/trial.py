@@ -49,7 +49,6 @@ SCAN_END_MM = 1060.0
 """Depth of the middle of the thigh below the vertex in a patient of 1.70 m: where whole-body scans end."""
 
 SUBJECT = "subject.json"
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
