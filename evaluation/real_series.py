@@ -63,7 +63,7 @@ class SeriesFlags:
     thin: str = flag("1/4", "dose fraction of the noisier version that is made of the series", Role.IMAGES)
     realisations: int = flag(
         1, "2 or more, with weights that draw images: as many are drawn of the noisier version for the series itself",
-        Role.STEPS, metavar="K",
+        Role.REALISATIONS, metavar="K",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ class Role(Enum):
     PROCESS = "the diffusion process that the network is trained on; fixed by a header"
     TRAINING = "the weights that training finds"
     STEPS = "the steps of sampling; no effect on methods of a single network call"
+    REALISATIONS = "how many images are sampled; no effect on methods that have one answer only"
     REFERENCE = "which image is estimated; no effect on methods that do not estimate the noise-free one"
     DRAWING = "the images drawn about a predicted mean; no effect on methods that draw none"
     SAMPLING = "how a volume is cut into patches, given noise and computed"

@@ -175,7 +175,7 @@ class Sampling:
         1,
         "volumes to sample, each with its own noise; their mean is the result, and their voxelwise standard deviation"
         " is written beside it. Methods that draw images about a predicted mean write that mean instead",
-        Role.STEPS,
+        Role.REALISATIONS,
         metavar="K",
     )
     dose_fraction: str = flag(

@@ -37,15 +37,16 @@ from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.samplers import SAMPLERS, STARTS
 from guided_diffusion.script_util import configs_from_flags
 
-# These say how a chain of steps is walked, and how often.
+# These say how a chain of steps is walked.
 _CHAIN_FLAGS = frozenset(flags_with([Role.STEPS], PresetFlags, Sampling, DiffusionConfig))
+# How many images are sampled.
+_REALISATION_FLAGS = frozenset(flags_with([Role.REALISATIONS], Sampling))
 # These say which image a network of the noise-free one estimates.
 _REFERENCE_FLAGS = frozenset(flags_with([Role.REFERENCE], Sampling))
 # These say which image of a network that draws is written, of which it can draw several.
 _DRAWING_FLAGS = frozenset(flags_with([Role.DRAWING], Sampling))
-# How many of them; and what they have no use for: there are no steps, their noise is a field, and the images belong to
-# the answer of a single call.
-_SEVERAL = frozenset({"realisations"})
+# What such a network has no use for besides steps: its noise is a field, and the images belong to the answer of a
+# single call.
 _OF_PATCHES = frozenset({"fuse", "noise", "mirrored"})
 
 _MODEL_CONFIGS = (PresetFlags, Sampling, PreprocessingConfig, PrecisionFlags, ModelConfig, DiffusionConfig)
@@ -53,7 +54,7 @@ _MODEL_CONFIGS = (PresetFlags, Sampling, PreprocessingConfig, PrecisionFlags, Mo
 # All that decide how a checkpoint is run; the other flags of `scripts/test.py` are about files and the machine.
 MODEL_FLAGS = frozenset(
     flags_with(
-        [Role.STEPS, Role.REFERENCE, Role.DRAWING, Role.SAMPLING, Role.ARITHMETIC],
+        [Role.STEPS, Role.REALISATIONS, Role.REFERENCE, Role.DRAWING, Role.SAMPLING, Role.ARITHMETIC],
         PresetFlags,
         Sampling,
         PreprocessingConfig,
@@ -141,12 +142,12 @@ def _applicable(flags: dict[str, Any], method: str, notices: list[str]) -> dict[
     """The flags without those that have no effect on a method of a single call, or on one that draws no images."""
     chosen = method_named(method, "the header's method")
     meaningless = {
-        "answers in one call": frozenset() if chosen.sampled else _CHAIN_FLAGS,
+        "answers in one call": frozenset() if chosen.sampled else _CHAIN_FLAGS | _REALISATION_FLAGS,
         "estimates no noise-free image": frozenset() if chosen.noise_free else _REFERENCE_FLAGS,
         "draws no images about a mean": _DRAWING_FLAGS,
     }
     if chosen.noise_fields:
-        meaningless = {"answers in one call": (_CHAIN_FLAGS - _SEVERAL) | _OF_PATCHES}
+        meaningless = {"answers in one call": _CHAIN_FLAGS | _OF_PATCHES}
     for why, names in meaningless.items():
         ignored = sorted(names & set(flags))
         if ignored:
