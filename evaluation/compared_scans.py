@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.filters import blurred_truth
 from evaluation.measures import Examination
+from evaluation.measures.blurred_truth import blurred_truth
 from guided_diffusion.commands.input_flags import without_input_flags
 from guided_diffusion.errors import InputError
 from guided_diffusion.gate import open_regular

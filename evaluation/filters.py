@@ -5,18 +5,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from scipy.optimize import minimize_scalar
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
 from evaluation.measures.image_fidelity import clip_suv, psnr
 from guided_diffusion.pet.blur import gaussian_blur
-from guided_diffusion.pet.image_quality import mean_squared_error
 
 TUNING_SLICES, TUNING_VOXELS = 32, 2**20  # at the most; of the latter 18 slices on the published grid
 NLM_PATCH, NLM_DISTANCE = 3, 3  # voxels: patches of 3x3x3 within 3 voxels either way, 23 mm at 3.3 mm
 TISSUE_SUV = 0.3  # above this, noise is measured
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
-LARGEST_BLUR_MM = 10.0
 
 
 @dataclass(frozen=True)
@@ -109,23 +106,3 @@ def best_candidate(name: str, scores: Sequence[Sequence[float]]) -> tuple[float,
     means = np.mean(scores, axis=0)
     best = int(np.argmax(means))
     return FILTERS[name].candidates[best], float(means[best])
-
-
-def blurred_truth(truth: np.ndarray, normal_dose: np.ndarray, voxel_mm: Sequence[float]) -> tuple[np.ndarray, float]:
-    """The true activity at the resolution of the scan's images: (float32 [X, Y, Z] in SUV, sigma in mm).
-
-    The Gaussian is the one that brings the truth nearest to the normal-dose image. The noise of that image does not
-    affect the choice: being independent of the truth, it adds the same to every error.
-    """
-    seen = clip_suv(normal_dose)
-
-    def blurred(sigma_mm: float) -> np.ndarray:
-        return gaussian_blur(truth, sigma_mm, voxel_mm)
-
-    best = minimize_scalar(
-        lambda sigma_mm: mean_squared_error(seen, clip_suv(blurred(sigma_mm))),
-        bounds=(0.0, LARGEST_BLUR_MM),
-        method="bounded",
-        options={"xatol": 0.05},
-    )
-    return blurred(best.x), float(best.x)
