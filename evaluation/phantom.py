@@ -178,7 +178,7 @@ def _in_mm(scan: Volume, places: Places) -> list[list[float]]:
 def format_report(report: Report) -> str:
     """The report for a reader."""
     images = report["images"]
-    own, model, rival = (images[name] for name, _ in CURVES)
+    own, model, gaussian = (images[name] for name, _ in CURVES)
     lines = [
         f"Noise of the background (coefficient of variation of its voxels): {own['noise_percent']:.1f} % to"
         f" {model['noise_percent']:.1f} %, {100 * model['noise_percent'] / own['noise_percent']:.0f} % of it."
@@ -190,15 +190,15 @@ def format_report(report: Report) -> str:
     ]
     for n, diameter in enumerate(report["sphere_mm"]):
         low, high = EARL1_RCMAX.get(diameter, (None, None))
-        cells = [f"{image['contrast_recovery'][n]:.2f}" for image in (own, model, rival)]
-        cells += [f"{image['contrast_kept_percent'][n]:.0f} %" for image in (model, rival)]
+        cells = [f"{image['contrast_recovery'][n]:.2f}" for image in (own, model, gaussian)]
+        cells += [f"{image['contrast_kept_percent'][n]:.0f} %" for image in (model, gaussian)]
         cells += [f"{image['variability_percent'][n]:.1f} %" for image in (own, model)]
         cells += [f"{image['rc_max'][n]:.2f}" for image in (own, model)]
         lines.append(f"| {diameter} | {' | '.join(cells)} | {f'{low} to {high}' if low else '–'} |")
     worse = [
         str(diameter)
         for diameter, ours, theirs in zip(
-            report["sphere_mm"], model["contrast_kept_percent"], rival["contrast_kept_percent"], strict=True
+            report["sphere_mm"], model["contrast_kept_percent"], gaussian["contrast_kept_percent"], strict=True
         )
         if ours <= theirs
     ]

@@ -18,7 +18,7 @@ StateDict = dict[str, Tensor]
 
 # A parameter of every network that is told a timestep, the published one among them. The local networks have none:
 # their weights are files of this program, which are read as they are.
-_LANDMARK = "time_embed.0.weight"
+_TIME_EMBEDDING = "time_embed.0.weight"
 
 # Parts of names that wrappers put in and no network has.
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -46,7 +46,7 @@ def find_weights(plain: dict, path: str) -> tuple[StateDict, tuple[str, ...]]:
     if not found:
         return _as_they_are(plain, path), ()
     place = _chosen(list(found), path)
-    if not isinstance(found[place].get(_LANDMARK), Tensor):
+    if not isinstance(found[place].get(_TIME_EMBEDDING), Tensor):
         raise InputError(
             f"{path}: the weights are no tensors; convert NumPy arrays by torch.from_numpy, and save again"
         )
@@ -90,8 +90,10 @@ def _weights_in(entries: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[st
     if not isinstance(entries, dict) or len(place) > _DEPTH:
         return
     names = {name: _plain_name(name) for name in entries if isinstance(name, str)}
-    landmarks = [plain for plain in names.values() if plain == _LANDMARK or plain.endswith(f".{_LANDMARK}")]
-    for prefix in dict.fromkeys(plain.removesuffix(_LANDMARK) for plain in landmarks):
+    embeddings = [
+        plain for plain in names.values() if plain == _TIME_EMBEDDING or plain.endswith(f".{_TIME_EMBEDDING}")
+    ]
+    for prefix in dict.fromkeys(plain.removesuffix(_TIME_EMBEDDING) for plain in embeddings):
         weights = {
             plain.removeprefix(prefix): entries[name]
             for name, plain in names.items()
@@ -100,7 +102,7 @@ def _weights_in(entries: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[st
             and not _is_count(plain, entries[name])
         }
         yield (*place, *prefix.split(".")[:-1]), weights
-    if not landmarks:
+    if not embeddings:
         for name, value in entries.items():
             if isinstance(name, str):
                 yield from _weights_in(value, (*place, name))
@@ -123,7 +125,7 @@ def _nameless_average(plain: dict) -> str | None:
         for name, value in entries.items():
             if name == "shadow_params" and isinstance(value, list):
                 return name
-            if isinstance(name, str) and name.endswith(_LANDMARK.replace(".", "")) and isinstance(value, Tensor):
+            if isinstance(name, str) and name.endswith(_TIME_EMBEDDING.replace(".", "")) and isinstance(value, Tensor):
                 return name.partition(".")[0]
     return None
 

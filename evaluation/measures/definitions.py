@@ -56,7 +56,7 @@ _WITH_REFERENCE = {
         "as foci lost"
     ),
     "seam_index": Metric(
-        "seam index", "", 3, "target", "mean absolute axial step of the error between slices where patches hand over,"
+        "seam index", "", 3, "target", "mean absolute axial step of the error between slices where patches are blended,"
         " over that elsewhere", "ours", target=1.0
     ),
     "crps": Metric(

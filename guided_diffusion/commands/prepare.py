@@ -104,7 +104,7 @@ def prepare_image(parser: Parser, arguments: Sequence[str] | None = None) -> Non
     grid = _grid(read_flags(PreprocessingConfig, given), read_flags(GridFlags, given))
     volume = _tell(load(flags.input, grid, read_flags(InputFlags, given).series, overrides_from(parsed)))
     if flags.info:
-        print(table([*describe(volume, grid), *price(volume, grid)]))
+        print(table([*describe(volume, grid), *network_cost(volume, grid)]))
     if doses:
         _write_thinned(volume, doses, flags, grid)
     elif flags.output:
@@ -153,7 +153,7 @@ def _tell(volume: Volume) -> Volume:
     return volume
 
 
-def price(volume: Volume, grid: ModelGrid) -> list[tuple[str, str]]:
+def network_cost(volume: Volume, grid: ModelGrid) -> list[tuple[str, str]]:
     """Rows of a table: into how many patches an image is cut, and what the released network takes for them."""
     model = on_model_grid(volume, grid)
     plan = plan_axial_patches(model.data.shape[2])

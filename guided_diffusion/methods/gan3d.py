@@ -86,7 +86,7 @@ class GAN3D(UNet3DRegression):
             Objective(
                 "discriminator",
                 discriminator,
-                lambda judge, examples: discriminator_losses(judge, network, examples),
+                lambda model, examples: discriminator_losses(model, network, examples),
             ),
         )
 

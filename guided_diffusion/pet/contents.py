@@ -64,9 +64,9 @@ class _Held:
     def has_other_dicom(self) -> bool:
         return self.other_dicom or any(held.has_other_dicom() for held in self.below)
 
-    def is_ruined(self) -> bool:
+    def is_damaged_or_empty(self) -> bool:
         """Whether files here or below may have been slices, or there is no file: to be refused, not passed over."""
-        return self.damaged or self.is_empty() or any(held.damaged or held.is_ruined() for held in self.below)
+        return self.damaged or self.is_empty() or any(held.is_damaged_or_empty() for held in self.below)
 
     def is_empty(self) -> bool:
         return self.empty and all(held.is_empty() for held in self.below)
@@ -86,8 +86,8 @@ def contents_of(path: Path, excluded: Path | None = None) -> Contents:
     reader = _Reader(path)
     held = reader.look_at(folder_walk.walk(path, excluded))
     scans = reader.scans_of(held)
-    if not scans and (held.has_other_dicom() or (held.is_ruined() and not held.is_empty())):
-        scans = [path]  # whose reader says which modality it is, or names the ruined file
+    if not scans and (held.has_other_dicom() or (held.is_damaged_or_empty() and not held.is_empty())):
+        scans = [path]  # whose reader says which modality it is, or names the damaged file
     elif not scans and (only := reader.only_image()) is not None:
         notice = f"taken though {only.reason}, since nothing else here is an image: {Path(only.path).name}"
         return Contents((Path(only.path),), (*folder_walk.notices(reader.left_out, path), notice))
@@ -239,7 +239,7 @@ class _Reader:
         for below in held.below:
             if below.studies() or below.all_volumes():
                 scans += self.scans_of(below)
-            elif below.is_ruined():
+            elif below.is_damaged_or_empty():
                 scans.append(below.path)
             elif below.has_other_dicom():
                 self._leave_out([below.path], "DICOM, but no PET")

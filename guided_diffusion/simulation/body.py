@@ -11,7 +11,7 @@ import numpy as np
 from guided_diffusion.simulation.patient import Patient
 from guided_diffusion.simulation.shapes import Common, Ellipsoid, Grown, Solid, Trunk, Tube, curve, rotation
 
-Coat = tuple[Solid, str]
+Part = tuple[Solid, str]
 """A solid and the tissue that it is made of."""
 
 TRUNK_D = np.array([205, 255, 285, 312, 360, 430, 520, 600, 660, 720, 780, 840, 890, 930])
@@ -57,7 +57,7 @@ def _limbs(patient: Patient) -> list[Tube]:
     return limbs
 
 
-def outline(patient: Patient) -> Iterator[Coat]:
+def outline(patient: Patient) -> Iterator[Part]:
     """Skin, subcutaneous fat and muscle from the outside in."""
     head = Ellipsoid(patient.at(0, 0, 106), np.array([97, 77, 106]) * patient.organ_scale["brain"])
     face = Ellipsoid(patient.at(-22, 0, 165), np.array([74, 66, 80]) * patient.organ_scale["brain"], 2.4)
@@ -88,7 +88,7 @@ def outline(patient: Patient) -> Iterator[Coat]:
     yield lean, "muscle"
 
 
-def cavities(patient: Patient) -> Iterator[Coat]:
+def cavities(patient: Patient) -> Iterator[Part]:
     """Lungs, mediastinum, and the abdominal and pelvic cavity with its fat."""
     inside = Grown(lean_trunk(patient), -13.0)
     for side, organ in ((-1, "lung_right"), (1, "lung_left")):
@@ -106,7 +106,7 @@ def spine_p(d: float) -> float:
     return float(np.interp(d, [170, 250, 330, 430, 520, 620, 690, 740, 790], [12, 20, 42, 56, 52, 38, 34, 42, 58]))
 
 
-def skeleton(patient: Patient) -> Iterator[Coat]:
+def skeleton(patient: Patient) -> Iterator[Part]:
     """Spine, ribs, shoulder girdle, pelvis and thigh bones: bone outside, marrow inside."""
     scale = patient.organ_scale["skeleton"]
     yield from _spine(patient, scale)
@@ -116,7 +116,7 @@ def skeleton(patient: Patient) -> Iterator[Coat]:
         yield from _girdles(patient, side, scale)
 
 
-def _spine(patient: Patient, scale: float) -> Iterator[Coat]:
+def _spine(patient: Patient, scale: float) -> Iterator[Part]:
     centres = np.concatenate([np.linspace(178, 285, 7), np.linspace(303, 560, 12), np.linspace(590, 725, 5)])
     pitch = np.gradient(centres)
     for d, step in zip(centres, pitch, strict=True):
@@ -131,7 +131,7 @@ def _spine(patient: Patient, scale: float) -> Iterator[Coat]:
     yield Ellipsoid(patient.at(62, 0, 775), (17 * scale, 42 * scale, 44 * scale), 2.5, rotation(1, 20)), "marrow"
 
 
-def _ribs(patient: Patient) -> Iterator[Coat]:
+def _ribs(patient: Patient) -> Iterator[Part]:
     lean = lean_trunk(patient)
     for d in np.linspace(300, 530, 10):
         sink = np.interp(d, [300, 530], [35, 95])
@@ -146,7 +146,7 @@ def _ribs(patient: Patient) -> Iterator[Coat]:
             yield Tube(np.array(points), np.full(14, 4.5)), "rib"
 
 
-def _girdles(patient: Patient, side: int, scale: float) -> Iterator[Coat]:
+def _girdles(patient: Patient, side: int, scale: float) -> Iterator[Part]:
     clavicle = [patient.at(-50, 12 * side, 318), patient.at(-30, 80 * side, 308), patient.at(0, 142 * side, 312)]
     yield curve(clavicle, 5.5, 8), "bone"
     blade = Ellipsoid(patient.at(74, 98 * side, 375), (5, 38, 62), 2.0, rotation(2, -25 * side))

@@ -59,7 +59,7 @@ def make_patient(seed: int, tracer: str) -> Patient:
     return draw_patient(generator(seed, "patient"), men_only=load_tracers()[tracer].patients == "men")
 
 
-def anatomy(patient: Patient, seed: int) -> Iterator[body.Coat]:
+def anatomy(patient: Patient, seed: int) -> Iterator[body.Part]:
     """Solids and tissues of a healthy patient in painting order."""
     rng = generator(seed, "anatomy")
     yield from body.outline(patient)
@@ -78,11 +78,11 @@ def make_phantom(seed: int, tracer: str, grid: Grid, draw: DrawLesions = draw_le
     patient = make_patient(seed, tracer)
     tissues, uptake = load_tissues(), draw_uptake(tracer, generator(seed, f"uptake {tracer}"))
     canvas = Canvas(grid, generator(seed, "canvas"))
-    coats = list(anatomy(patient, seed))
-    for solid, name in coats:
+    parts = list(anatomy(patient, seed))
+    for solid, name in parts:
         tissue = tissues[name]
         canvas.paint(solid, uptake[name], tissue.mu_per_cm, tissue.label, tissue.texture)
-    lesions = draw(coats, uptake, generator(seed, f"lesions {tracer}"))
+    lesions = draw(parts, uptake, generator(seed, f"lesions {tracer}"))
     for number, lesion in enumerate(lesions):
         for solid, suv in lesion.solids:
             canvas.paint(solid, suv, lesion.mu_per_cm, FIRST_LESION_LABEL + number, lesion.texture)

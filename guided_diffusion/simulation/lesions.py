@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from guided_diffusion.simulation.body import Part
 from guided_diffusion.simulation.shapes import Ellipsoid, Solid, wavy
 
 MAX_LESIONS = 30
@@ -36,9 +37,7 @@ class Lesion:
     solids: tuple[tuple[Solid, float], ...]
 
 
-def draw_lesions(
-    coats: Sequence[tuple[Solid, str]], uptake: dict[str, float], rng: np.random.Generator
-) -> list[Lesion]:
+def draw_lesions(parts: Sequence[Part], uptake: dict[str, float], rng: np.random.Generator) -> list[Lesion]:
     """0 to 30 lesions of 4 to 60 mm and contrast 1.5 to 20, in the organs of a patient.
 
     One patient in eight has none; the others have a geometrically distributed number with a mean of about seven.
@@ -48,19 +47,17 @@ def draw_lesions(
         return []
     count = min(int(rng.geometric(1 / MEAN_LESIONS)), MAX_LESIONS)
     sites = rng.choice(list(SITES), size=count, p=list(SITES.values()))
-    return [_draw_lesion(str(site), coats, uptake, rng) for site in sites]
+    return [_draw_lesion(str(site), parts, uptake, rng) for site in sites]
 
 
-def _draw_lesion(
-    site: str, coats: Sequence[tuple[Solid, str]], uptake: dict[str, float], rng: np.random.Generator
-) -> Lesion:
+def _draw_lesion(site: str, parts: Sequence[Part], uptake: dict[str, float], rng: np.random.Generator) -> Lesion:
     diameter = float(np.clip(15 * np.exp(0.55 * rng.standard_normal()), *DIAMETER_MM))
     if site in ("node", "bone"):
         diameter = min(diameter, 35.0)
     background = uptake[BACKGROUND[site]]
     contrast = float(np.exp(rng.uniform(*np.log(CONTRAST))))
     contrast = max(CONTRAST[0], min(contrast, HOTTEST_SUV / background))
-    centre = _centre(site, diameter / 2, coats, rng)
+    centre = _centre(site, diameter / 2, parts, rng)
     semi = diameter / 2 * np.exp(rng.normal(0, 0.12, 3))
     semi *= diameter / 2 / np.cbrt(np.prod(semi))
     kind = str(rng.choice(["spherical", "irregular", "necrotic"], p=[0.4, 0.4, 0.2]))
@@ -78,7 +75,7 @@ def _draw_lesion(
 
 
 def draw_small_lesions(
-    coats: Sequence[tuple[Solid, str]],
+    parts: Sequence[Part],
     uptake: dict[str, float],
     rng: np.random.Generator,
     depth_mm: tuple[float, float],
@@ -91,7 +88,7 @@ def draw_small_lesions(
     lesions = []
     for _ in range(int(rng.integers(*SMALL_LESIONS))):
         site = str(rng.choice(list(SITES), p=list(SITES.values())))
-        centre = _centre_between(site, coats, rng, depth_mm)
+        centre = _centre_between(site, parts, rng, depth_mm)
         if centre is None:
             continue
         diameter = float(rng.uniform(*SMALL_DIAMETER_MM))
@@ -105,10 +102,10 @@ def draw_small_lesions(
 
 
 def _centre_between(
-    site: str, coats: Sequence[tuple[Solid, str]], rng: np.random.Generator, depth_mm: tuple[float, float]
+    site: str, parts: Sequence[Part], rng: np.random.Generator, depth_mm: tuple[float, float]
 ) -> np.ndarray | None:
     """A point in a random solid of the host tissue between two depths; None where 60 attempts find none."""
-    hosts = [solid for solid, tissue in coats if tissue == HOST[site]]
+    hosts = [solid for solid, tissue in parts if tissue == HOST[site]]
     for _ in range(60):
         host = hosts[int(rng.integers(len(hosts)))]
         low, high = host.bounds()
@@ -120,12 +117,12 @@ def _centre_between(
     return None
 
 
-def _centre(site: str, radius: float, coats: Sequence[tuple[Solid, str]], rng: np.random.Generator) -> np.ndarray:
+def _centre(site: str, radius: float, parts: Sequence[Part], rng: np.random.Generator) -> np.ndarray:
     """A random point in a solid of the host tissue; for a lymph node, one beside a vessel.
 
     Points closer to the host's surface than 0.7 radii are rejected in the first half of the attempts.
     """
-    hosts = [solid for solid, tissue in coats if tissue == HOST[site]]
+    hosts = [solid for solid, tissue in parts if tissue == HOST[site]]
     for attempt in range(200):
         host = hosts[int(rng.integers(len(hosts)))]
         low, high = host.bounds()

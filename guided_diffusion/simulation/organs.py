@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from guided_diffusion.simulation.body import Coat, spine_p
+from guided_diffusion.simulation.body import Part, spine_p
 from guided_diffusion.simulation.patient import Patient
 from guided_diffusion.simulation.shapes import Ellipsoid, Grown, Tube, curve, rotation, wavy
 
 
-def head(patient: Patient, rng: np.random.Generator) -> Iterator[Coat]:
+def head(patient: Patient, rng: np.random.Generator) -> Iterator[Part]:
     """Skull, brain with cortex and deep nuclei, glands, tonsils and airways of head and neck."""
     at, brain = patient.at, patient.organ_scale["brain"]
     skull = Ellipsoid(at(2, 0, 90), np.array([81, 64, 76]) * brain)
@@ -36,7 +36,7 @@ def head(patient: Patient, rng: np.random.Generator) -> Iterator[Coat]:
         yield Ellipsoid(at(-22, 17 * side, 272), patient.size("thyroid", 8, 9, 23)), "thyroid"
 
 
-def chest(patient: Patient) -> Iterator[Coat]:
+def chest(patient: Patient) -> Iterator[Part]:
     """Heart with left-ventricular wall, windpipe, aorta, caval veins, and neck and pelvic vessels."""
     at = patient.at
     yield curve([at(-10, 0, 232), at(0, 0, 320), at(12, 0, 392)], 8.0, 10), "air"
@@ -62,7 +62,7 @@ def chest(patient: Patient) -> Iterator[Coat]:
         yield curve([at(*q) for q in vessels], [9, 8, 7, 6, 5, 4.5], 32), "blood"
 
 
-def upper_abdomen(patient: Patient) -> Iterator[Coat]:
+def upper_abdomen(patient: Patient) -> Iterator[Part]:
     """Liver, gall bladder, spleen, pancreas, adrenals and kidneys with their pelves."""
     at, size = patient.at, patient.size
     yield Ellipsoid(at(4, -68, 556), size("liver", 62, 58, 67), 2.3, rotation(0, -8)), "liver"
@@ -82,7 +82,7 @@ def upper_abdomen(patient: Patient) -> Iterator[Coat]:
         yield Ellipsoid(at(40, 50 * side, low + 2), size(organ, 7, 11, 17)), "kidney_pelvis"
 
 
-def ureters(patient: Patient, rng: np.random.Generator) -> Iterator[Coat]:
+def ureters(patient: Patient, rng: np.random.Generator) -> Iterator[Part]:
     """Ureters, filled with urine over random stretches only, as peristalsis leaves them."""
     for side in (-1, 1):
         path = [(34, 42, 622), (26, 38, 680), (28, 42, 740), (30, 40, 800), (4, 20, 848)]
@@ -96,7 +96,7 @@ def ureters(patient: Patient, rng: np.random.Generator) -> Iterator[Coat]:
                     yield Tube(tube.points[part], tube.radii[part]), "ureter"
 
 
-def bowel(patient: Patient, rng: np.random.Generator) -> Iterator[Coat]:
+def bowel(patient: Patient, rng: np.random.Generator) -> Iterator[Part]:
     """Stomach, duodenum, loops of small bowel, and the colon round them."""
     at, scale = patient.at, patient.organ_scale["bowel"]
     loops = (
@@ -127,7 +127,7 @@ def bowel(patient: Patient, rng: np.random.Generator) -> Iterator[Coat]:
     yield Tube(tube.points, np.maximum(tube.radii - 7.0, 2.0)), "visceral_fat"
 
 
-def pelvis(patient: Patient) -> Iterator[Coat]:
+def pelvis(patient: Patient) -> Iterator[Part]:
     """Psoas muscles, womb or prostate and testes, and the bladder."""
     at, size = patient.at, patient.size
     for side in (-1, 1):

@@ -147,9 +147,9 @@ def _phantom(subject: VirtualSubject, preset: str) -> Phantom:
         return make_phantom(subject.seed, subject.tracer, grid)
     depth = (grid.top_mm, grid.top_mm + shape[2] * FINE_MM)
 
-    def draw(coats, uptake, rng):
-        ordinary = draw_lesions(coats, uptake, rng)[:MOST_ORDINARY_LESIONS]
-        return (ordinary + draw_small_lesions(coats, uptake, rng, depth))[:MAX_LESIONS]
+    def draw(parts, uptake, rng):
+        ordinary = draw_lesions(parts, uptake, rng)[:MOST_ORDINARY_LESIONS]
+        return (ordinary + draw_small_lesions(parts, uptake, rng, depth))[:MAX_LESIONS]
 
     return make_phantom(subject.seed, subject.tracer, grid, draw)
 

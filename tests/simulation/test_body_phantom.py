@@ -140,8 +140,8 @@ def test_random_field_has_its_length_at_any_voxel_size():
 
 def test_lesions_keep_to_their_ranges():
     patient = draw_patient(np.random.default_rng(0))
-    coats, uptake = list(anatomy(patient, 0)), draw_uptake("fdg", np.random.default_rng(0))
-    drawn = [draw_lesions(coats, uptake, np.random.default_rng(seed)) for seed in range(60)]
+    parts, uptake = list(anatomy(patient, 0)), draw_uptake("fdg", np.random.default_rng(0))
+    drawn = [draw_lesions(parts, uptake, np.random.default_rng(seed)) for seed in range(60)]
     assert min(len(lesions) for lesions in drawn) == 0
     assert max(len(lesions) for lesions in drawn) <= MAX_LESIONS
     every = [lesion for lesions in drawn for lesion in lesions]

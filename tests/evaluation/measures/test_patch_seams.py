@@ -6,7 +6,7 @@ from evaluation.measures.patch_seams import seam_index
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.patches import plan_axial_patches
 
-PLAN = plan_axial_patches(40, 16, 4)  # starts 0, 12 and 24: hands over in slices 12 to 15 and 24 to 27
+PLAN = plan_axial_patches(40, 16, 4)  # starts 0, 12 and 24: blended in slices 12 to 15 and 24 to 27
 
 
 def test_seam_index_by_hand():

@@ -58,7 +58,7 @@ def test_gzipped_slices_are_read(tmp_path, stored):
 @pytest.mark.parametrize("content", [b"", b"not an image", b"DICM"])
 @pytest.mark.parametrize("pattern", ["IM{}", "1.2.840.99.{}", "{:016x}"])
 def test_a_ruined_slice_without_a_suffix_is_no_stray_file(tmp_path, stored, content, pattern):
-    """The last slice is ruined: without a word the series would just be shorter."""
+    """The last slice is damaged: without a word the series would just be shorter."""
     paths = write_series(tmp_path / "s", stored)
     names = [pattern.format(200 + 37 * k) for k in range(len(paths))]
     for path, name in zip(paths, names, strict=True):
