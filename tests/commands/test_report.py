@@ -44,7 +44,7 @@ def test_the_page_shows_what_was_written(small, tmp_path):
         assert near(turned(path)[:, :, :30], stored)  # slices of 3 mm, ten are cut off
     assert np.allclose(np.diag(layout["affine"])[2], 3)
     assert "standard deviation of 2 volumes" in text
-    assert "The interval is the mean of the realisations" in text
+    assert "The interval holds the SUVpeak of one more realisation" in text
     assert "report.html" in json.loads((tmp_path / "run.json").read_text())["files"]
 
 
