@@ -80,7 +80,7 @@ class Result:
 
     def _back(self, samples: np.ndarray) -> Volume:
         """A normalised image on the model's grid as SUV on the input's."""
-        denoised = Volume(denormalise(np.maximum(samples, 0), self._suv_max), self.model_input.affine, "SUV")
+        denoised = Volume(self._in_suv(samples), self.model_input.affine, "SUV")
         return back_to_input_grid(
             denoised,
             self.model_input,
@@ -89,6 +89,13 @@ class Result:
             suv_max=self._suv_max,
             instead=self._linear,
         )
+
+    def _in_suv(self, samples: np.ndarray) -> np.ndarray:
+        """A normalised image in SUV, without negative values unless they are part of what is carried back.
+
+        Those between the peaks of strong noise are cut off on the input's grid only: here that would raise the mean.
+        """
+        return denormalise(samples if self._linear else np.maximum(samples, 0), self._suv_max)
 
     def _varying(self) -> tuple[RunningStatistics, RunningStatistics]:
         """What the error bar is the standard deviation of: statistics on the model's grid, and on the input's."""
@@ -163,8 +170,7 @@ class DrawnResult(Result):
 
         Both by their mean absolute values in the body on the two grids. back: the image on the input's.
         """
-        in_suv = [denormalise(np.maximum(values, 0), self._suv_max) for values in (mean, image)]
-        on_model_grid = self.model_input.data, *in_suv
+        on_model_grid = self.model_input.data, self._in_suv(mean), self._in_suv(image)
         on_input_grid = self._volume.data, self._mean_on_input_grid, back.data
         removed, drawn = [], []
         for scan, answer, one in (on_model_grid, on_input_grid):

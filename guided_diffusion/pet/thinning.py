@@ -18,11 +18,14 @@ from guided_diffusion.pet.text import number_of, printable
 from guided_diffusion.pet.uniform_tissue import SPHERE_MM, most_uniform_spheres, sphere_statistics
 
 LOCAL_MEAN_MM = 10.0  # sigma of the activity that the added noise follows
+CALIBRATIONS = 4
 
 
 @dataclass(frozen=True)
 class ScanNoise:
-    """Of a scan's uniform tissue: median coefficient of variation, and sigma in voxels per axis of its correlation."""
+    """Of a scan's tissue: coefficient of variation, and sigma in voxels per axis of the Gaussian that gives white noise
+    its correlation.
+    """
 
     cov: float
     sigmas: tuple[float, ...]
@@ -42,7 +45,24 @@ def fraction_of(flag: str, text: str) -> float:
 
 
 def measure_noise(scan: Volume, name: object) -> ScanNoise:
-    """The noise of a scan. Raises InputError, with the scan's `name`, where there is no uniform tissue."""
+    """The noise of a scan. Raises InputError, with the scan's `name`, where there is no uniform tissue.
+
+    The most uniform spheres of a scan show too little noise, and of too short a correlation, because they are chosen.
+    So noise of which all is known, over the scan's local means, is measured in the same way, and what is found in the
+    scan is corrected by what that shows of it, `CALIBRATIONS` times.
+    """
+    found = noise = _apparent_noise(scan, name)
+    activity = _local_activity(scan.data, scan.voxel_mm)
+    for seed in range(CALIBRATIONS):
+        known = activity * (1 + noise.cov * _unit_field(activity.shape, noise.sigmas, seed))
+        shown = _apparent_noise(replace(scan, data=known.astype(np.float32)), name)
+        sigmas = np.array(noise.sigmas) * found.sigmas / np.array(shown.sigmas)
+        noise = ScanNoise(noise.cov * found.cov / shown.cov, tuple(sigmas.tolist()))
+    return noise
+
+
+def _apparent_noise(scan: Volume, name: object) -> ScanNoise:
+    """What the most uniform spheres show: the median of their coefficients of variation, and their correlation."""
     mean, deviation = sphere_statistics(scan.data, scan.voxel_mm)
     centres = most_uniform_spheres(mean, deviation, scan.voxel_mm)
     if not len(centres):
@@ -65,7 +85,8 @@ def noise_sigmas(volume: np.ndarray, centres: np.ndarray, voxel_mm: Sequence[flo
     It is computed from squared differences of voxels at distance d along the axis. Noise filtered with sigma has the
     correlation q^(d^2) with q = exp(-1 / (4 sigma^2)), so the squared differences for d = 2 and d = 1 have the ratio (1
     - q^4) / (1 - q) = 1 + q + q^2 + q^3. Unlike the correlation itself, this needs no mean, which a sphere of few
-    correlated voxels does not give well. In spheres selected for their uniformity, sigma is underestimated by a fifth.
+    correlated voxels does not give well. In spheres selected for their uniformity, sigma is underestimated by a fifth:
+    see `measure_noise`.
     """
     sphere = ball(SPHERE_MM, voxel_mm)
     half = np.array(sphere.shape) // 2
@@ -97,8 +118,15 @@ def thin_by_noise(
     standard deviation of its own noise is taken as `cov` x the local activity (a Gaussian mean with sigma 10 mm), its
     correlation as that of white noise filtered with a Gaussian of `sigmas` (voxels).
     """
-    field = gaussian_filter(np.random.default_rng(seed).standard_normal(volume.shape), sigmas, mode="wrap")
-    field /= field.std()
-    activity = gaussian_blur(volume, LOCAL_MEAN_MM, voxel_mm, mode="reflect")
-    noisy = volume + np.sqrt(1 / dose - 1) * cov * activity * field
-    return np.maximum(noisy, 0).astype(np.float32)
+    added = cov * _local_activity(volume, voxel_mm) * _unit_field(volume.shape, sigmas, seed)
+    return np.maximum(volume + np.sqrt(1 / dose - 1) * added, 0).astype(np.float32)
+
+
+def _local_activity(volume: np.ndarray, voxel_mm: Sequence[float]) -> np.ndarray:
+    return gaussian_blur(volume, LOCAL_MEAN_MM, voxel_mm, mode="reflect")
+
+
+def _unit_field(shape: Sequence[int], sigmas: Sequence[float], seed: int) -> np.ndarray:
+    """White noise filtered with a Gaussian of `sigmas` (voxels), of standard deviation 1."""
+    field = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), sigmas, mode="wrap")
+    return field / field.std()
