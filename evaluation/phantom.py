@@ -31,6 +31,7 @@ from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.pet.volume import load_volume, save_volume
+from guided_diffusion.ranks.stalls import watching
 from guided_diffusion.report.picture_files import save_png
 from guided_diffusion.simulation.iec_phantom import SPHERES_MM, scan_phantom
 from guided_diffusion.simulation.random_acquisition import RANDOM_SCANNERS, draw_acquisition
@@ -72,11 +73,12 @@ class PhantomFlags:
 def main() -> None:
     flags = communicator().bcast(on_root(read_command_line))
     scan = flags.scan or flags.out / "scan.nii.gz"
-    on_root(write_simulated, flags, scan)
-    on_root(check_scan, flags, scan)
     arguments = ["--base_samples", scan, "--model_path", flags.model_path, "--save_dir", flags.out / "denoised"]
-    denoise_subjects(denoise_flags.create_parser(""), [*map(str, arguments), "--resume", "True"])
-    on_root(write_report, flags, scan)
+    with watching(None):  # which encloses the report too
+        on_root(write_simulated, flags, scan)
+        on_root(check_scan, flags, scan)
+        denoise_subjects(denoise_flags.create_parser(""), [*map(str, arguments), "--resume", "True"])
+        on_root(write_report, flags, scan)
 
 
 def create_parser() -> Parser:

@@ -35,6 +35,7 @@ from guided_diffusion.pet.thinning import fraction_of, measure_noise
 from guided_diffusion.pet.thinning import thinned as thinned_scan
 from guided_diffusion.pet.uniform_tissue import most_uniform_spheres, sphere_statistics
 from guided_diffusion.pet.volume import load_volume, save_volume
+from guided_diffusion.ranks.stalls import watching
 from guided_diffusion.report.findings import find
 from guided_diffusion.report.images import position_mm, slices_of_head
 
@@ -82,10 +83,11 @@ class SeriesFlags:
 def main() -> None:
     flags, of_thinned = communicator().bcast(on_root(read_command_line))
     thinned = flags.out / "thinned.nii.gz"
-    on_root(write_thinned, flags.series, flags.dose, thinned)
-    denoise(flags, flags.series, "denoised")
-    denoise(flags, thinned, "denoised_thinned", *of_thinned)
-    on_root(write_report, flags)
+    with watching(None):  # which encloses both of the denoisings, and the report
+        on_root(write_thinned, flags.series, flags.dose, thinned)
+        denoise(flags, flags.series, "denoised")
+        denoise(flags, thinned, "denoised_thinned", *of_thinned)
+        on_root(write_report, flags)
 
 
 def read_command_line() -> tuple[SeriesFlags, tuple[object, ...]]:

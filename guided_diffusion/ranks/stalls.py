@@ -181,18 +181,22 @@ def stated_seconds(arguments: Sequence[str] | None = None) -> float | None:
 def watching(seconds: float | None) -> Iterator[None]:
     """Start MPI and, within the block, end the job if a rank makes no progress for `seconds`.
 
-    All ranks call this together. It encloses all work of a command: afterwards, a rank has LEAST_SECONDS to end.
+    All ranks call this together. It encloses all work of a command: afterwards, a rank has LEAST_SECONDS to end. Within
+    another such block nothing changes: that one goes on.
 
     seconds: 0 for never; None for a limit that follows from the longest step so far, and is at least LEAST_SECONDS.
     Raises SharedError for a negative or infinite number, and for NaN.
     """
+    global _current
     if seconds is not None and not 0 <= seconds < inf:
         raise SharedError(f"--stall_seconds {seconds:g}: must be 0 or more; 0 means never")
+    if _current is not None:
+        yield
+        return
     watch = None if seconds == 0 else _start(seconds)
     if watch is None:
         yield
         return
-    global _current
     _current = watch
     try:
         yield

@@ -38,6 +38,27 @@ run_main(main)
 """
 
 
+FOLLOWED = """
+import time
+from guided_diffusion.dist_util import communicator, meet, on_root, run_main
+from guided_diffusion.ranks import stalls
+
+stalls.LEAST_SECONDS = 1.0
+
+def main():
+    with stalls.watching(None):
+        for _ in range(2):
+            with stalls.watching(None), stalls.working("a denoising"):
+                stalls.sign_of_life()
+        on_root(time.sleep, 5)
+        stalls.LEAST_SECONDS = 60.0  # to end on a busy machine
+    if communicator().rank == 0:
+        print("done")
+
+run_main(main)
+"""
+
+
 STOPPING = """
 import os, signal, sys, time
 from guided_diffusion.dist_util import meet, run_main
@@ -104,6 +125,17 @@ def assert_ended(process, rank, within, began):
     assert f"rank {rank} on {os.uname().nodename} stands still (no sign of life for" in told[0]
     assert "Traceback" not in err
     return told[0]
+
+
+@needs_mpiexec
+def test_work_after_an_inner_watch_is_not_ended(tmp_path):
+    """As the second denoising and the report of a command that denoises twice."""
+    script = tmp_path / "followed.py"
+    script.write_text(FOLLOWED)
+    with start(script, ranks=2) as process:
+        out, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    assert out == "done\n"
 
 
 @needs_mpiexec
