@@ -9,7 +9,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import LeaseCompromise, OwnerRecord, SoftFileLease, Timeout
@@ -17,7 +17,7 @@ from filelock import LeaseCompromise, OwnerRecord, SoftFileLease, Timeout
 from guided_diffusion import logger
 from guided_diffusion.dist_util import abort, on_root
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import sweep
+from guided_diffusion.files import sweep, temporary_beside
 
 LOCK_NAME = ".lock"
 LEASE_SECONDS = 60.0
@@ -50,11 +50,11 @@ class FolderLock:
         except Timeout:
             holder = self._lease.owner or self._wait_for_a_name()
             if holder is None:
-                self._take_over()
+                self._take_over(holder)
             elif holder.hostname != os.uname().nodename:
                 self._wait_for_a_sign_of_life()
             elif _is_zombie(holder.pid):
-                self._take_over()
+                self._take_over(holder)
             else:
                 raise self._refusal() from None
 
@@ -65,9 +65,18 @@ class FolderLock:
             time.sleep(0.05)
         return self._lease.owner
 
-    def _take_over(self) -> None:
-        """Take over the lock of a process that has ended, which neither its number nor the lock shows."""
-        (self.folder / LOCK_NAME).unlink(missing_ok=True)
+    def _take_over(self, ended: OwnerRecord | None) -> None:
+        """Take over the lock of a process that has ended, which neither its number nor the lock shows.
+
+        Of several runs that do so only one can move that lock aside; a lock that another has made since is put back.
+        """
+        path, aside = self.folder / LOCK_NAME, temporary_beside(self.folder / LOCK_NAME)
+        with suppress(FileNotFoundError):
+            path.rename(aside)
+            if SoftFileLease(aside, lease_duration=LEASE_SECONDS).owner == ended or path.exists():
+                aside.unlink()
+            else:
+                aside.rename(path)
         try:
             self._lease.acquire(timeout=0)
         except Timeout:

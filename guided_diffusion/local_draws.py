@@ -156,7 +156,7 @@ class LocalDraws(nn.Module):
 
     def deviations(self, prepared: Prepared, noise: Tensor) -> Tensor:
         """Of white noise [N, FIELDS, Z, X, Y]: deviations of the noise-free image, and noise as the scan's, in SUV."""
-        whole = _repeated(noise, MULTIPLE)
+        whole = _repeated(noise, max(MULTIPLE, 2 ** len(self.config.multipliers)))
         parts = torch.cat([sub_images(field) for field in whole.split(1, dim=1)], dim=1)
         output = self.leave(self._levels(prepared, parts)).float()
         z, x, y = prepared.scale.shape[2:]

@@ -87,6 +87,26 @@ def test_a_lock_without_a_name_is_taken_over(tmp_path, monkeypatch, content):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_two_runs_that_take_over_a_lock_only_one_gets_it(tmp_path, monkeypatch):
+    """As where the other one was faster, after both had found the lock of a run that has ended."""
+    monkeypatch.setattr(folder_lock, "_SPARE_SECONDS", 0.2)
+    (tmp_path / LOCK_NAME).write_bytes(b"")
+    wait, faster = FolderLock._wait_for_a_name, []
+
+    def wait_while_another_takes_it(_lock):
+        monkeypatch.setattr(FolderLock, "_wait_for_a_name", wait)
+        faster.append(FolderLock(tmp_path))
+
+    monkeypatch.setattr(FolderLock, "_wait_for_a_name", wait_while_another_takes_it)
+    with pytest.raises(InputError, match=f"process {os.getpid()} on"):
+        FolderLock(tmp_path)
+    named = (tmp_path / LOCK_NAME).read_text()
+    assert f"host={os.uname().nodename}" in named
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+    faster[-1].release()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_silent_holder_on_another_host_is_followed_after_its_lease(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_lock, "LEASE_SECONDS", 1.0)
     elsewhere(tmp_path)

@@ -12,6 +12,7 @@ from guided_diffusion.config.parser import read_flags
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.inference.result_files import load_results, write_manifest
+from guided_diffusion.inference.resume import fingerprint
 from guided_diffusion.inference.subjects import REPORT_NAME, Subject
 from guided_diffusion.pet.formats import volume_formats
 from guided_diffusion.pet.formats.declaration import Request
@@ -21,6 +22,8 @@ from guided_diffusion.pet.volume import load_volume
 from guided_diffusion.report.findings import foci_of, peaks_near
 from guided_diffusion.report.images import Image, upright, without_head
 from guided_diffusion.report.run_page import RunImages, write_run_page
+
+REFERENCE = "sha256_of_reference"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +35,19 @@ class PlannedReport:
     neck_mm: float
     foci: Sequence[tuple[int, int, int]]
 
+    @property
+    def reference_digest(self) -> str | None:
+        """The `fingerprint` of the reference, which another image of the same name does not have."""
+        return None if self.reference is None else fingerprint(self.reference)
+
     def peaks(self, realisation: Volume) -> np.ndarray:
         """SUVpeak of a realisation near each focus of the scan."""
         (image,) = upright([Image("realisation", realisation)])
         return peaks_near(image.volume.data, self.foci, image.volume.voxel_mm)
 
-    def write(self, subject: Subject, denoised: Denoised, manifest: Mapping[str, Any]) -> Path:
-        """Write the page into the subject's folder and return its path."""
+    def write(self, subject: Subject, denoised: Denoised, manifest: dict[str, Any]) -> Path:
+        """Write the page into the subject's folder, note its reference in the manifest, and return the page's path."""
+        manifest[REFERENCE] = self.reference_digest
         peaks = np.array(denoised.measured) if len(denoised.measured) > 1 else None
         images = RunImages(self.scan, denoised.volume, denoised.volume_sd, self.reference)
         return self._write(subject, images, manifest, peaks)
@@ -50,10 +59,11 @@ class PlannedReport:
         """
         manifest = subject.read_manifest()
         wanted = asdict(read_flags(ReportFlags, flags))
-        if wanted.items() <= manifest["flags"].items():
+        if wanted.items() <= manifest["flags"].items() and manifest.get(REFERENCE) == self.reference_digest:
             return None
         denoised, deviation = load_results(subject, self.scan, manifest)
         manifest["flags"] |= wanted
+        manifest[REFERENCE] = self.reference_digest
         page = self._write(subject, RunImages(self.scan, denoised, deviation, self.reference), manifest, None)
         names = dict.fromkeys([*manifest["files"], page.name])
         write_manifest(subject, manifest, [subject.folder / name for name in names])

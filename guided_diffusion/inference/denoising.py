@@ -68,6 +68,7 @@ def denoise_volume(
             timings = blending.join() if work is None else blending.lead(work.padded, plan, work.batches, work.assembly)
             return on_root(_described, work, plan, timings)
         except PatchesTooLarge:
+            work = None  # whose volumes would stay in memory while the next ones are made
             plan = on_root(planning.shorter_plan, plan, loaded, expected_patches)
 
 

@@ -43,6 +43,8 @@ def run_key(voxels: str, weights: str, settings: dict[str, Any], flags: dict[str
     rounding and, for `--noise per_patch`, in the noise.
     """
     versions = [torch.__version__, code_of_results()]
+    # What the user is told, as of a GPU that this machine has, decides nothing.
+    settings = {name: value for name, value in settings.items() if name != "notices"}
     deciding = [voxels, weights, _of_result(settings), _of_result(flags), device_type, *versions]
     return hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()
 

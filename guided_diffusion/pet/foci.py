@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from scipy.ndimage import maximum_filter
 
-from guided_diffusion.pet.spheres import ball, means_everywhere, sphere_kernel
+from guided_diffusion.pet.spheres import ball, means_everywhere, sphere_kernel, steps_within
 from guided_diffusion.pet.suv_peak import PEAK_SPHERE_ML
 
 SHELL_MM = (30.0, 50.0)  # inner and outer diameter of the surroundings
@@ -46,7 +46,7 @@ class ContrastMap:
     @cached_property
     def places(self) -> tuple[tuple[int, int, int], ...]:
         """The voxels of the foci, hottest first: see `foci`. Found once, however many volumes are compared with."""
-        reach = [int(APART_MM / size) for size in self.voxel_mm]
+        reach = steps_within(APART_MM, self.voxel_mm)
         is_focus = (self.peak >= SMALLEST_PEAK_SUV) & (self.contrast >= CONTRAST)
         is_focus &= self.peak == maximum_filter(self.peak, [2 * n + 1 for n in reach])
         maxima = [tuple(map(int, voxel)) for voxel in np.argwhere(is_focus)]

@@ -24,7 +24,7 @@ from guided_diffusion.pet.grid import (
 )
 from guided_diffusion.pet.normalisation import BODY_SUV, DEFAULT_SUV_MAX
 from guided_diffusion.pet.operators import Samples, apply_separable, back_operator, there_operator
-from guided_diffusion.pet.sheared import sample, upright_grid
+from guided_diffusion.pet.sheared import sample, smoothed_for, upright_grid
 
 # Spacings as close as this to the model's are taken as they are: interpolating would blur more than it would correct.
 SAME_SPACING = 0.01
@@ -77,7 +77,11 @@ def to_model_grid(
     if _shear(volume.affine) > RIGHT_ANGLE:
         affine, shape = upright_grid(volume.affine, box, sizes, axis_codes)
         check_size(shape, "the image on the model's grid")
-        return replace(volume, data=sample(volume.data, np.linalg.inv(volume.affine) @ affine, shape), affine=affine)
+        index_map = np.linalg.inv(volume.affine) @ affine
+        data = sample(smoothed_for(volume.data, index_map), index_map, shape)
+        if not linear:
+            np.maximum(data, min(0.0, float(volume.data.min())), out=data)
+        return replace(volume, data=data, affine=affine)
     permutation, signs = _axes_towards(volume.affine, axis_codes)
     samples = [
         _model_samples(box[p], size / volume.voxel_mm[p], sign)

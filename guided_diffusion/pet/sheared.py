@@ -1,4 +1,4 @@
-"""Volumes whose axes are not perpendicular (tilted gantry): trilinear resampling across their axes."""
+"""Volumes whose axes are not perpendicular (tilted gantry): resampling across their axes by cubic splines."""
 
 import nibabel as nib
 import numpy as np
@@ -36,17 +36,25 @@ def upright_grid(
 
 
 def sample(data: np.ndarray, index_map: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """float32 [a, b, c] -> float32 of `shape`, zero outside the old grid, smoothed first along axes that go coarser.
+    """float32 [a, b, c] -> float32 of `shape`, zero outside the old grid. Splines fall below zero beside sharp edges.
+
+    There and back between voxels of 4 and 2.5 mm a hot spot of 8 mm loses 1 % of its peak.
 
     Args:
         index_map: 4x4, index on the new grid -> index on the old one.
     """
+    # grid-constant, not constant: what lies within a voxel of the border fades out instead of being cut off.
+    return ndimage.affine_transform(
+        data, index_map[:3, :3], index_map[:3, 3], output_shape=shape, order=3, mode="grid-constant", output=np.float32
+    )
+
+
+def smoothed_for(data: np.ndarray, index_map: np.ndarray) -> np.ndarray:
+    """A volume that is smoothed along axes on which it is to be sampled more coarsely, else as it is.
+
+    Not for the way back: what came from coarser voxels would be smoothed twice.
+    """
     ratios = np.linalg.norm(index_map[:3, :3], axis=1)
     # A Gaussian as wide at half height as the new voxel suppresses what the new grid cannot hold.
     sigmas = np.sqrt(np.maximum(ratios**2 - 1, 0)) / FWHM_PER_SIGMA
-    if sigmas.max() > 0.1:
-        data = ndimage.gaussian_filter(data, sigmas, mode="nearest")
-    # grid-constant, not constant: what lies within a voxel of the border fades out instead of being cut off.
-    return ndimage.affine_transform(
-        data, index_map[:3, :3], index_map[:3, 3], output_shape=shape, order=1, mode="grid-constant", output=np.float32
-    )
+    return ndimage.gaussian_filter(data, sigmas, mode="nearest") if sigmas.max() > 0.1 else data

@@ -9,17 +9,24 @@ import numpy as np
 from scipy.signal import fftconvolve
 
 SUBDIVISIONS = 5
+# Of voxel sizes, which files store with 24 bits: the last must not decide whether a voxel on the surface belongs to it.
+_ROUNDING = 1e-5
 
 
 def sphere(shape: Sequence[int], voxel_mm: Sequence[float], centre: Sequence[int], diameter_mm: float) -> np.ndarray:
     """Voxels of a volume of this shape whose centres lie within a sphere about the voxel `centre`."""
     x, y, z = ((np.arange(n) - c) * size for n, c, size in zip(shape, centre, voxel_mm, strict=True))
-    return np.hypot(np.hypot(x[:, None, None], y[:, None]), z) <= diameter_mm / 2
+    return np.hypot(np.hypot(x[:, None, None], y[:, None]), z) <= diameter_mm / 2 * (1 + _ROUNDING)
+
+
+def steps_within(length_mm: float, voxel_mm: Sequence[float]) -> list[int]:
+    """How many voxels of each axis a length reaches from a voxel's centre."""
+    return [int(length_mm / size + _ROUNDING) for size in voxel_mm]
 
 
 def ball(diameter_mm: float, voxel_mm: Sequence[float]) -> np.ndarray:
     """A sphere about the middle voxel of the smallest array that holds it, which has odd sizes."""
-    reach = [int(diameter_mm / 2 / size) for size in voxel_mm]
+    reach = steps_within(diameter_mm / 2, voxel_mm)
     return sphere([2 * n + 1 for n in reach], voxel_mm, reach, diameter_mm)
 
 

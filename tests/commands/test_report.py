@@ -102,6 +102,19 @@ def test_a_reference_whose_axes_are_stored_in_another_order(small, tmp_path):
     np.testing.assert_array_equal(plan_report(scan, flags, 1).reference.data, scan.data)
 
 
+def test_another_image_under_the_references_name_is_noticed(small, tmp_path):
+    image = nib.load(small / "scan.nii.gz")
+    reference = tmp_path / "reference.nii.gz"
+    flags = ("--resume", True, "--report", True, "--reference", reference)
+    pages = []
+    for factor in (1, 1, 2):
+        nib.save(nib.Nifti1Image(factor * image.get_fdata(dtype=np.float32), image.affine), reference)
+        denoise(small / "scan.nii.gz", small / "small.pt", tmp_path, *flags)
+        pages.append(page_of(tmp_path)[2]["Reference"])
+    assert np.array_equal(pages[0], pages[1])
+    assert near(2 * turned(small / "scan.nii.gz")[:, :, : pages[2].shape[2]], pages[2])
+
+
 def test_a_reference_elsewhere_or_of_several_scans_is_refused(small, tmp_path):
     image = nib.load(small / "scan.nii.gz")
     moved = tmp_path / "moved.nii.gz"

@@ -153,6 +153,14 @@ def test_runs_share_a_key_unless_they_differ_in_what_decides_their_results(decla
     assert (key(**changed) == key()) == (declared.role in WITHOUT_RESULT)
 
 
+def test_what_users_are_told_is_no_part_of_the_key():
+    """As of a GPU that another machine does not have."""
+    settings = inference_settings({"preset": "fast"}, None, False)
+    told = replace(settings, notices=("a GPU that PyTorch cannot use",))
+    one, other = (run_key("voxels", "weights", s.as_dict(), {}, "cpu") for s in (settings, told))
+    assert one == other
+
+
 def trained_with(**flags):
     return training_settings({"data_dir": "data"} | flags)
 

@@ -1,5 +1,7 @@
 """A network that draws of noise: its score, what draws depend on, what follows for doses, its training."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,13 @@ def test_any_size_is_taken(size):
     output = network()(torch.randn(1, FIELDS, *size), torch.zeros(1), low_res=scan(*size))
     assert output.shape == (1, 1 + FIELDS, *size)
     assert output.isfinite().all()
+
+
+@torch.no_grad()
+def test_a_network_of_more_levels_is_taken():
+    model = LocalDraws(replace(MODEL, channel_mult="1,1,1,1")).eval()
+    output = model(torch.randn(1, FIELDS, 20, 20, 20), torch.zeros(1), low_res=scan(20, 20, 20))
+    assert output.shape == (1, 1 + FIELDS, 20, 20, 20)
 
 
 @torch.no_grad()

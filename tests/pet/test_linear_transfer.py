@@ -81,6 +81,21 @@ def test_above_the_cap_uptake_stays_and_noise_goes(shear):
     np.testing.assert_allclose(back[spike], 1.0, atol=1e-3)
 
 
+@pytest.mark.parametrize("degrees", [3, 15])
+def test_a_hot_spot_of_a_tilted_scan_stays_as_hot_as_the_answer(degrees):
+    size = np.array([4.07, 4.07, 3.0])
+    affine = np.diag([*-size[:2], size[2], 1.0])
+    affine[1, 2] = size[2] * np.tan(np.radians(degrees))
+    places = np.einsum(
+        "ij,jabc->iabc", affine[:3, :3], np.indices((31, 31, 41)) - np.reshape((15, 15, 20), (3, 1, 1, 1))
+    )
+    spot = 0.5 + 5 * np.exp(-4 * np.log(2) * (places**2).sum(axis=0) / 8**2)
+    scan = Volume(spot.astype(np.float32), affine)
+    model = to_model_grid(scan, voxel_mm=2.5, linear=True)
+    back = back_to_input_grid(model, model, scan, suv_max=64.0, instead=True).data
+    assert back.max() == pytest.approx(scan.data.max(), rel=0.03)
+
+
 def test_a_sheared_scan_gets_the_answer_too():
     scan = spiky((3.0, 3.0, 3.0), shape=(30, 32, 24))
     affine = scan.affine.copy()

@@ -173,6 +173,14 @@ def _write_slices(
             os.fsync(stream.fileno())
 
 
+def _drop_overlays_in_pixels(dataset: Dataset) -> None:
+    """Removes overlays that old headers keep in unused bits of the pixels, which the new pixels use (PS3.3, C.9.2)."""
+    for group in range(0x6000, 0x6020, 2):
+        if (group, 0x0102) in dataset and dataset[group, 0x0102].value:
+            for tag in [tag for tag in dataset.keys() if tag.group == group]:  # noqa: SIM118
+                del dataset[tag]
+
+
 def _complete_frame(dataset: Dataset, index: int, count: int) -> None:
     """Adds what a classic PET slice must say of its series (PS3.3, C.8.9), and a frame does not. index: from 1."""
     required = {
@@ -213,6 +221,7 @@ def _describe(dataset: Dataset, series_uid: str, model: str, overrides: SUVOverr
     for keyword in DROPPED:
         if keyword in dataset:
             delattr(dataset, keyword)
+    _drop_overlays_in_pixels(dataset)
     _set_overrides(dataset, overrides or SUVOverrides())
     syntax = dataset.file_meta.TransferSyntaxUID
     little = syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)

@@ -32,7 +32,7 @@ class PrivateElement:
 
 PHILIPS_SUV_FACTOR = PrivateElement(0x7053, 0x00, "PHILIPS PET")
 PHILIPS_BQML_FACTOR = PrivateElement(0x7053, 0x09, "PHILIPS PET")
-GE_SCAN_DATE_TIME = PrivateElement(0x0009, 0x0D, "GEMS")
+GE_SCAN_DATE_TIME = PrivateElement(0x0009, 0x0D, "GEMS_PETD")
 SIEMENS_DECAY_DATE_TIME = PrivateElement(0x0071, 0x22, "SIEMENS MED PT")
 _ALL = (PHILIPS_SUV_FACTOR, PHILIPS_BQML_FACTOR, GE_SCAN_DATE_TIME, SIEMENS_DECAY_DATE_TIME)
 # What reading a header needs to find them.

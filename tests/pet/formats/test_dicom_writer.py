@@ -105,6 +105,10 @@ def test_what_describes_the_originals_pixels_is_not_copied(tmp_path):
     for path in write_series(tmp_path / "s", np.full((4, 4, 3), 1000, np.int16)):
         dataset = pydicom.dcmread(path)
         dataset.RealWorldValueMappingSequence, dataset.IconImageSequence = Sequence([mapping]), Sequence([icon])
+        dataset.BitsStored, dataset.HighBit = 12, 11
+        dataset.add_new((0x6000, 0x0010), "US", 4)  # an overlay of its own, and one in the 16th bit of the pixels
+        for tag, value in ((0x0010, 4), (0x0100, 16), (0x0102, 15)):
+            dataset.add_new((0x6002, tag), "US", value)
         dataset.add_new("SmallestPixelValueInSeries", "SS", 0)
         dataset.add_new("LargestPixelValueInSeries", "SS", 1000)
         dataset.compress(RLELossless, encapsulate_ext=True, generate_instance_uid=False)
@@ -115,6 +119,7 @@ def test_what_describes_the_originals_pixels_is_not_copied(tmp_path):
     for header in _by_position(tmp_path / "out"):
         assert (0x0040, 0x9096) not in header
         assert (0x0088, 0x0200) not in header
+        assert {tag.group for tag in header.keys() if tag.group >= 0x6000} == {0x6000, 0x7FE0}  # noqa: SIM118
         for keyword in ("SmallestPixelValueInSeries", "LargestPixelValueInSeries", "ExtendedOffsetTable"):
             assert keyword not in header
 

@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from guided_diffusion.pet.suv import SUVError, SUVOverrides, suv_conversion, suvbw_factors
+from guided_diffusion.pet.suv import SUVError, SUVOverrides, private_tags, suv_conversion, suvbw_factors
 from guided_diffusion.pet.suv_bases import body_surface_m2, lean_body_mass_kg, ratios_to_suvbw
 from tests.dicom_series import HALF_LIFE_S, ISOTOPE_TAGS, pet_header
 
@@ -47,6 +47,13 @@ def philips(dataset, suv=None, bqml=None):
 def ge(dataset, moment):
     dataset.private_block(0x0009, "GEMS_PETD_01", create=True).add_new(0x0D, "DT", moment)
     return dataset
+
+
+def test_the_block_of_a_vendors_other_elements_is_not_that_of_pet():
+    dataset = Dataset()
+    dataset.private_block(0x0009, "GEMS_IDEN_01", create=True).add_new(0x01, "LO", "GE_PT")
+    assert private_tags.text(ge(dataset, "20240110120000"), private_tags.GE_SCAN_DATE_TIME) == "20240110120000"
+    assert private_tags.tag_of(dataset, private_tags.GE_SCAN_DATE_TIME) == (0x0009, 0x110D)
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
