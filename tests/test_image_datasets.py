@@ -228,6 +228,14 @@ class TestDataSets:
         assert [pair.path for pair in find_pairs(tmp_path, "train", (3.3,) * 3)] == [tmp_path / "a.npz"]
         assert caplog.messages == ["notice: left out (no .npz): manifest.csv"]
 
+    def test_the_records_of_prepare_beside_pairs_are_not_left_out(self, tmp_path, caplog):
+        caplog.set_level(logging.INFO, "guided_diffusion")
+        write_pair(tmp_path / "a.npz", numbered())
+        for name in ("a.npz.json", "b.npz.json"):
+            (tmp_path / name).write_text("{}")
+        assert [pair.path for pair in find_pairs(tmp_path, "train", (3.3,) * 3)] == [tmp_path / "a.npz"]
+        assert caplog.messages == ["notice: left out (no .npz): b.npz.json"]
+
     def test_nothing_there(self, tmp_path):
         with pytest.raises(InputError, match="no such folder"):
             find_pairs(tmp_path / "missing", "train", (3.3,) * 3)

@@ -121,7 +121,7 @@ def arrays_below(folder: Path) -> tuple[list[Path], list[str]]:
         for path in below.files:
             if volume_formats.suffix_of(path.name) == ".npz":
                 paths.append(path)
-            else:
+            elif path.suffix != ".json" or path.with_suffix("") not in below.files:  # the record of scripts/prepare.py
                 left_out.append(LeftOut(str(path), "no .npz"))
     return sorted(paths), folder_walk.notices(left_out, folder)
 
