@@ -21,7 +21,7 @@ def lesions_over(labels: np.ndarray, voxel_mm: Sequence[float], diameter_mm: flo
 
 
 def organ_core(organ: np.ndarray, voxel_mm: Sequence[float]) -> np.ndarray:
-    """Voxels of an organ (bool [X, Y, Z]) deeper than 8 mm below its surface, largely free of spill-in.
+    """Voxels of an organ (bool [X, Y, Z]) more than 8 mm from the centre of any outside, largely free of spill-in.
 
     Empty if less than 5 mL remain. The organ ends at the border of the volume.
     """
