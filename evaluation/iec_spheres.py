@@ -21,6 +21,9 @@ BACKGROUND_SPOTS = 12
 FROM_EDGE_MM = 8.0
 LEAST_CONTRAST = 1.3
 BODY_SHARE = 0.4
+SAME_SHARE = 0.6  # where two neighbours have changed places, one has half of it or less
+ROUND_SPHERES_MM = 20.0  # into this much more than a sphere's diameter its activity is blurred
+PLACES_TRIED = 24  # a line source of 700 mm has up to 19
 _SIMPLEX_MM = np.concatenate([np.zeros((1, 4)), 2.0 * np.eye(4)])
 
 
@@ -50,28 +53,77 @@ class Numbers:
 
 
 def find_places(image: np.ndarray, voxel_mm: Sequence[float]) -> Places:
-    """Finds spheres and background. Raises InputError if the image shows no six hot spheres on a ring.
+    """Finds spheres and background. Raises InputError if the image shows no six hot spheres on a ring, whole and in
+    order of their size.
 
-    The largest sphere is where a sphere of its size has the highest mean; the others are placed on a ring in its plane,
-    with the centre and direction that give them the highest means.
+    The largest sphere is where a sphere of its size has a high mean; the others are placed on a ring in its plane, with
+    the centre and direction that give them the highest means. The hottest such place may be something else, such as the
+    line source of the scatter phantom behind: the next ones are tried until the ring fits.
     """
     smooth = gaussian_blur(image, LOCALISING_SIGMA_MM, voxel_mm)
+    body = gaussian_blur(image, 2 * LOCALISING_SIGMA_MM, voxel_mm)
+    tissue = np.median(body[body > np.percentile(body, 99.5) / 10])
+    for largest in _hottest_places(smooth, voxel_mm):
+        centres = _refined(smooth, _best_ring(smooth, largest, voxel_mm), voxel_mm)
+        if not _are_spheres(smooth, centres, voxel_mm, LEAST_CONTRAST * tissue):
+            continue
+        _check_spheres(image, centres, voxel_mm, tissue)
+        return Places(centres, _spots(body > BODY_SHARE * tissue, centres, voxel_mm))
+    raise InputError("no six hot spheres on a ring of 114 mm: is this a NEMA IEC phantom?")
+
+
+def _hottest_places(smooth: np.ndarray, voxel_mm: Sequence[float]) -> Iterator[np.ndarray]:
+    """Voxels [3] about which a ball as the largest sphere has the highest means, a ball apart, the hottest first."""
     kernel = ball(SPHERES_MM[-1], voxel_mm).astype(float)
     means = means_everywhere(smooth, kernel / kernel.sum())
-    largest = np.array(np.unravel_index(np.argmax(means), means.shape), float)
-    best, centres = -np.inf, None
-    for ring in _rings(largest, voxel_mm):
-        # Weighted by their areas: a mean over the middle of a large sphere would pass for a small one.
-        score = sum(d**2 * _ball_mean(smooth, c, voxel_mm, d) for c, d in zip(ring, SPHERES_MM, strict=True))
-        if score > best:
-            best, centres = score, ring
-    centres = _refined(smooth, centres, voxel_mm)
-    body = gaussian_blur(image, 2 * LOCALISING_SIGMA_MM, voxel_mm)
-    tissue = np.median(body[body > body.max() / 20])
-    inside = np.all((centres >= 0) & (centres <= np.array(image.shape) - 1))
-    if not (inside and all(_ball_mean(smooth, c, voxel_mm, 8.0) > LEAST_CONTRAST * tissue for c in centres[2:])):
-        raise InputError("no six hot spheres on a ring of 114 mm: is this a NEMA IEC phantom?")
-    return Places(centres, _spots(body > BODY_SHARE * tissue, centres, voxel_mm))
+    reach = [round(SPHERES_MM[-1] / size) for size in voxel_mm]
+    for _ in range(PLACES_TRIED):
+        place = np.array(np.unravel_index(np.argmax(means), means.shape))
+        yield place.astype(float)
+        box = (slice(max(n - r, 0), n + r + 1) for n, r in zip(place, reach, strict=True))
+        means[tuple(box)] = -np.inf
+
+
+def _best_ring(smooth: np.ndarray, largest: np.ndarray, voxel_mm: Sequence[float]) -> np.ndarray:
+    """The centres [6, 3] with the highest means among the candidates whose largest sphere is about a place."""
+    rings = np.array(list(_rings(largest, voxel_mm)))
+    # Weighted by their areas: a mean over the middle of a large sphere would pass for a small one.
+    score = sum(d**2 * _ball_mean(smooth, rings[:, n], voxel_mm, d) for n, d in enumerate(SPHERES_MM))
+    return rings[np.argmax(score)]
+
+
+def _are_spheres(smooth: np.ndarray, centres: np.ndarray, voxel_mm: Sequence[float], least: float) -> bool:
+    """Whether the four largest are hotter than `least`, and than the gaps on either side: else they lie elsewhere."""
+    if not np.all((centres >= 0) & (centres <= np.array(smooth.shape) - 1)):
+        return False
+    after = np.roll(centres, -1, axis=0)
+    hub = centres.mean(axis=0)
+    gaps = hub + ((centres + after) / 2 - hub) / np.cos(np.pi / 6)  # on the ring
+    means, between = (_ball_mean(smooth, places, voxel_mm, 8.0) for places in (centres, gaps))
+    beside = np.maximum(between, np.roll(between, 1))
+    return bool(np.all((means > least) & (means > beside), where=np.arange(6) >= 2))
+
+
+def _check_spheres(image: np.ndarray, centres: np.ndarray, voxel_mm: Sequence[float], tissue: float) -> None:
+    """Raises InputError for spheres that the image shows in part, and where the four largest do not hold as much as
+    their sizes say: some are cold, or they stand in another order. How much they hold does not depend on resolution.
+    """
+    reach = np.outer(SPHERES_MM, 0.5 / np.asarray(voxel_mm))
+    if np.any((centres - reach < -0.5) | (centres + reach > np.array(image.shape) - 0.5)):
+        raise InputError("the image ends within the spheres; give one that shows all of them whole")
+    held = []
+    for centre, diameter in zip(centres, SPHERES_MM, strict=True):
+        box, share = _sphere_weights(image.shape, centre, voxel_mm, diameter + ROUND_SPHERES_MM)
+        volume = np.pi / 6 * diameter**3 / np.prod(voxel_mm)
+        held.append(float(((image[box] - tissue) * share).sum()) / volume)  # the contrast, if all lay in the sphere
+    box, share = _sphere_weights(image.shape, centres[-1], voxel_mm, SPHERES_MM[-1] / 2)
+    contrast = float(((image[box] - tissue) * share).sum() / share.sum())
+    expected = np.array(held[2:]) / held[-1]
+    if held[-1] < SAME_SHARE * contrast or np.any((expected < SAME_SHARE) | (expected * SAME_SHARE > 1)):
+        raise InputError(
+            "the spheres on the ring do not hold as much as spheres of 10 to 37 mm in this order would; fill all six"
+            " with the same activity, higher than the background's"
+        )
 
 
 def _rings(largest: np.ndarray, voxel_mm: Sequence[float]) -> Iterator[np.ndarray]:
@@ -105,12 +157,15 @@ def _refined(smooth: np.ndarray, centres: np.ndarray, voxel_mm: Sequence[float])
     return moved(minimize(loss, np.zeros(4), method="Nelder-Mead", options={"initial_simplex": _SIMPLEX_MM}).x)
 
 
-def _ball_mean(image: np.ndarray, centre: np.ndarray, voxel_mm: Sequence[float], diameter_mm: float) -> float:
-    """Mean over a few points of a sphere about any place: its centre and fourteen directions at half its radius."""
+def _ball_mean(image: np.ndarray, centres: np.ndarray, voxel_mm: Sequence[float], diameter_mm: float) -> np.ndarray:
+    """Means [...] over a few points of spheres about any places [..., 3]: their centre and fourteen directions at half
+    their radius.
+    """
     axes = np.concatenate([np.eye(3), -np.eye(3)])
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / np.sqrt(3)
     points = np.concatenate([np.zeros((1, 3)), axes, corners]) * diameter_mm / 4 / np.asarray(voxel_mm)
-    return float(map_coordinates(image, (centre + points).T, order=1, mode="nearest").mean())
+    places = np.moveaxis(centres[..., None, :] + points, -1, 0)
+    return map_coordinates(image, places, order=1, mode="nearest").mean(axis=-1)
 
 
 def _spots(body: np.ndarray, centres: np.ndarray, voxel_mm: Sequence[float]) -> np.ndarray:

@@ -17,6 +17,7 @@ from guided_diffusion.pet.volume import load_volume, save_volume
 from guided_diffusion.simulation.iec_phantom import SHAPE, SPHERES_MM, iec_phantom, scan_phantom, sphere_centres
 from guided_diffusion.simulation.native_scan import overlap_weights
 from guided_diffusion.simulation.random_acquisition import draw_acquisition
+from guided_diffusion.simulation.shapes import Ellipsoid
 
 RATIO = 6.0
 VOXEL_MM = (4.0, 4.0, 3.0)
@@ -25,8 +26,12 @@ EFFECT = {"noise_percent", "variability_percent", "contrast_recovery", "contrast
 
 @pytest.fixture(scope="module")
 def true_image():
-    """The phantom without noise on voxels of 4 x 4 x 3 mm, slightly blurred."""
-    image = iec_phantom(SHAPE, 2.0, RATIO).activity
+    return image_of(iec_phantom(SHAPE, 2.0, RATIO))
+
+
+def image_of(canvas):
+    """A canvas of 2 mm without noise on voxels of 4 x 4 x 3 mm, slightly blurred."""
+    image = canvas.activity
     for axis, size in enumerate(VOXEL_MM):
         weights = overlap_weights(image.shape[axis], 2.0, int(image.shape[axis] * 2.0 / size), size)
         image = np.moveaxis(np.tensordot(weights.T, image, axes=(1, axis)), 0, axis)
@@ -55,6 +60,46 @@ def test_spheres_are_found_whichever_way_round(true_image, level, turned):
     np.testing.assert_allclose(centres_mm(places, VOXEL_MM), expected, atol=2.0)
     assert len(places.spots) == 60
     assert true_image[tuple(places.spots[0])] == pytest.approx(1, abs=0.02) or turned
+
+
+def test_something_hotter_beside_the_phantom_is_no_sphere(true_image):
+    # The line source of NEMA's scatter phantom, which lies behind this one.
+    image = np.concatenate([true_image, np.zeros_like(true_image)], axis=2)
+    image[32, 40, true_image.shape[2] :] = 2000
+    places = find_places(noisy(gaussian_blur(image, 2.0, VOXEL_MM), 0.1), VOXEL_MM)
+    np.testing.assert_allclose(centres_mm(places, VOXEL_MM), sphere_centres(), atol=2.0)
+    assert places.spots[:, 2].max() * VOXEL_MM[2] < 100
+
+
+@pytest.mark.parametrize(
+    "filled",
+    [
+        [RATIO] * 4 + [0.0] * 2,  # as NEMA NU 2 had it until 2012
+        [RATIO] * 2 + [0.0] + [RATIO] * 3,
+    ],
+)
+def test_cold_spheres_are_refused(filled):
+    canvas = iec_phantom(SHAPE, 2.0, RATIO)
+    for centre, diameter, activity in zip(sphere_centres(), SPHERES_MM, filled, strict=True):
+        canvas.paint(Ellipsoid(centre, (diameter / 2,) * 3), activity, 0.096, 1)
+    with pytest.raises(InputError, match=r"no six hot spheres|fill all six with the same activity"):
+        find_places(noisy(image_of(canvas), 0.1), VOXEL_MM)
+
+
+def test_spheres_in_another_order_are_refused():
+    canvas = iec_phantom(SHAPE, 2.0, 1.0)
+    for centre, diameter in zip(sphere_centres(), (10, 13, 17, 28, 22, 37), strict=True):
+        canvas.paint(Ellipsoid(centre, (diameter / 2,) * 3), RATIO, 0.096, 1)
+    with pytest.raises(InputError, match="do not hold as much as spheres of 10 to 37 mm in this order"):
+        find_places(noisy(image_of(canvas), 0.1), VOXEL_MM)
+
+
+def test_spheres_that_the_image_cuts_are_refused(true_image):
+    middle = true_image.shape[2] // 2
+    with pytest.raises(InputError, match="the image ends within the spheres"):
+        find_places(noisy(true_image[:, :, middle - 3 :], 0.1), VOXEL_MM)
+    whole = find_places(noisy(true_image[:, :, middle - 7 :], 0.1), VOXEL_MM)
+    np.testing.assert_allclose(centres_mm(whole, VOXEL_MM), sphere_centres(), atol=2.0)
 
 
 def test_contrasts_and_variability_are_the_objects(true_image):
