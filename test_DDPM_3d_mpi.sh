@@ -37,6 +37,11 @@ MODEL_FLAGS="--attention_resolutions 1000 --large_size 96 --small_size 96 --num_
 export OMPI_MCA_hwloc_base_binding_policy=${OMPI_MCA_hwloc_base_binding_policy:-none}
 export PRTE_MCA_hwloc_default_binding_policy=${PRTE_MCA_hwloc_default_binding_policy:-none}
 export PATH="$HERE/.venv/bin:$PATH"
+LAUNCHER=(mpiexec -n "$RANKS")
+if ! command -v mpiexec >/dev/null; then
+  echo "notice: there is no mpiexec: a single rank does all the work (pip install mpich, or load a module of MPI)" >&2
+  LAUNCHER=()
+fi
 # shellcheck disable=SC2086
-exec mpiexec -n "$RANKS" python "$HERE/scripts/test.py" $MODEL_FLAGS --batch_size 1 \
+exec "${LAUNCHER[@]}" python "$HERE/scripts/test.py" $MODEL_FLAGS --batch_size 1 \
   --base_samples "$BASE_SAMPLES" --model_path "$MODEL_PATH" --save_dir "$SAVE_DIR" "$@"

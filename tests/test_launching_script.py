@@ -59,6 +59,23 @@ def test_the_repository_is_found_from_a_link_and_a_batch_system_s_copy(shell, sc
     assert f"python {place}/scripts/test.py" in told.stdout
 
 
+def test_without_mpiexec_a_single_rank_does_the_work(tmp_path):
+    place, commands = repository(tmp_path), tmp_path / "commands"
+    (place / ".venv" / "bin" / "mpiexec").unlink()
+    commands.mkdir()
+    for name in ("bash", "readlink", "dirname", "grep", "awk", "seq"):  # and no launcher of this machine
+        (commands / name).symlink_to(shutil.which(name))
+    (commands / "python").write_text('#!/bin/sh\necho started "$@"\n')
+    (commands / "python").chmod(0o755)
+    told = subprocess.run(
+        [commands / "bash", place / SCRIPT, "--save_dir", "a b"],
+        env={"PATH": str(commands), "MODEL_PATH": "m.pt"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout.startswith(f"started {place}/scripts/test.py --attention_resolutions 1000")
+    assert told.stdout.endswith("--save_dir a b\n")
+    assert told.stderr.startswith("notice: there is no mpiexec: a single rank does all the work")
+
+
 def test_a_copy_that_cannot_find_the_repository_gets_one_line(tmp_path):
     shutil.copy(ROOT / SCRIPT, tmp_path / "slurm_script")
     told = subprocess.run(["bash", tmp_path / "slurm_script"], capture_output=True, text=True, check=False)
