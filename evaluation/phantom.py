@@ -18,8 +18,10 @@ from evaluation.equal_noise import gaussian_of_equal_noise
 from evaluation.iec_spheres import Numbers, Places, find_places, measure_phantom
 from guided_diffusion.commands import denoise_flags
 from guided_diffusion.commands.denoise import denoise_subjects
+from guided_diffusion.commands.input_flags import add_input_flags, overrides_from, words_of
 from guided_diffusion.config import Role, flag
-from guided_diffusion.config.parser import Parser, add_flags
+from guided_diffusion.config.inference_flags import TagFlags
+from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import writable_folder, write_text
@@ -30,6 +32,7 @@ from guided_diffusion.inference.subjects import DENOISED_NAME, Subject, digest_o
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
+from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.volume import load_volume, save_volume
 from guided_diffusion.ranks.stalls import watching
 from guided_diffusion.report.picture_files import save_png
@@ -71,27 +74,32 @@ class PhantomFlags:
 
 
 def main() -> None:
-    flags = communicator().bcast(on_root(read_command_line))
+    flags, overrides = communicator().bcast(on_root(read_command_line))
     scan = flags.scan or flags.out / "scan.nii.gz"
     arguments = ["--base_samples", scan, "--model_path", flags.model_path, "--save_dir", flags.out / "denoised"]
+    arguments += ["--resume", "True", *words_of(overrides)]
     with watching(None):  # which encloses the report too
         on_root(write_simulated, flags, scan)
-        on_root(check_scan, flags, scan)
-        denoise_subjects(denoise_flags.create_parser(""), [*map(str, arguments), "--resume", "True"])
-        on_root(write_report, flags, scan)
+        on_root(check_scan, flags, scan, overrides)
+        denoise_subjects(denoise_flags.create_parser(""), [*map(str, arguments)])
+        on_root(write_report, flags, scan, overrides)
 
 
 def create_parser() -> Parser:
     parser = Parser(__doc__)
     add_flags(parser, PhantomFlags)
+    add_input_flags(parser, TagFlags)
     return parser
 
 
-def read_command_line() -> PhantomFlags:
-    """The flags, once the folder of results can be written."""
-    flags = PhantomFlags(**vars(create_parser().parse_args()))
+def read_command_line() -> tuple[PhantomFlags, SUVOverrides | None]:
+    """The flags, once the folder of results can be written, and replacements of the scan's tags."""
+    parsed = create_parser().parse_args()
+    flags, overrides = read_flags(PhantomFlags, vars(parsed)), overrides_from(parsed)
+    if flags.simulate is not None and overrides is not None:
+        raise InputError(f"{words_of(overrides)[0].partition('=')[0]} is for a --scan")
     writable_folder(flags.out)
-    return flags
+    return flags, overrides
 
 
 def write_simulated(flags: PhantomFlags, path: Path) -> None:
@@ -118,9 +126,9 @@ def write_simulated(flags: PhantomFlags, path: Path) -> None:
     write_text(record, json.dumps(deciding | {"sha256": digest_of(path)}, indent=1) + "\n")
 
 
-def check_scan(flags: PhantomFlags, path: Path) -> None:
+def check_scan(flags: PhantomFlags, path: Path, overrides: SUVOverrides | None) -> None:
     """Raises InputError, before the work, for a scan of no phantom and for a folder with results of another scan."""
-    scan = load_volume(path)
+    scan = load_volume(path, overrides=overrides)
     check_same_scan(Subject(str(path), flags.out / "denoised"), fingerprint(scan), flag="--out")
     upright = turned(scan)
     find_places(upright.data, upright.voxel_mm)
@@ -132,9 +140,10 @@ def background_noise(image: Volume) -> float:
     return measure_phantom(upright.data, find_places(upright.data, upright.voxel_mm), upright.voxel_mm).noise
 
 
-def write_report(flags: PhantomFlags, scan: Path) -> None:
+def write_report(flags: PhantomFlags, scan: Path, overrides: SUVOverrides | None) -> None:
     """report.json, report.md and contrast.png from the scan and its denoised image."""
-    before, after = (turned(load_volume(path)) for path in (scan, flags.out / "denoised" / DENOISED_NAME))
+    before = turned(load_volume(scan, overrides=overrides))
+    after = turned(load_volume(flags.out / "denoised" / DENOISED_NAME))
     report = compare(before, after, flags.ratio)
     write_text(flags.out / "report.json", json.dumps(report, indent=1) + "\n")
     text = format_report(report)

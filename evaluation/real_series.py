@@ -21,8 +21,10 @@ from evaluation.mip_pictures import save_coronal_mips
 from evaluation.weights_method import method_of
 from guided_diffusion.commands import denoise_flags
 from guided_diffusion.commands.denoise import denoise_subjects
+from guided_diffusion.commands.input_flags import add_input_flags, overrides_from, words_of
 from guided_diffusion.config import Role, flag
-from guided_diffusion.config.parser import Parser, add_flags
+from guided_diffusion.config.inference_flags import TagFlags
+from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import writable_folder, write_text
@@ -31,6 +33,7 @@ from guided_diffusion.inference.resume import fingerprint
 from guided_diffusion.inference.subjects import DENOISED_NAME, UNCERTAINTY_NAME, Subject
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
+from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.thinning import fraction_of, measure_noise
 from guided_diffusion.pet.thinning import thinned as thinned_scan
 from guided_diffusion.pet.uniform_tissue import most_uniform_spheres, sphere_statistics
@@ -81,27 +84,28 @@ class SeriesFlags:
 
 
 def main() -> None:
-    flags, of_thinned = communicator().bcast(on_root(read_command_line))
+    flags, overrides, of_thinned = communicator().bcast(on_root(read_command_line))
     thinned = flags.out / "thinned.nii.gz"
     with watching(None):  # which encloses both of the denoisings, and the report
-        on_root(write_thinned, flags.series, flags.dose, thinned)
-        denoise(flags, flags.series, "denoised")
+        on_root(write_thinned, flags.series, flags.dose, thinned, overrides)
+        denoise(flags, flags.series, "denoised", *words_of(overrides))
         denoise(flags, thinned, "denoised_thinned", *of_thinned)
-        on_root(write_report, flags)
+        on_root(write_report, flags, overrides)
 
 
-def read_command_line() -> tuple[SeriesFlags, tuple[object, ...]]:
-    """The flags, and those of `scripts/test.py` that the noisier version is denoised with besides.
+def read_command_line() -> tuple[SeriesFlags, SUVOverrides | None, tuple[object, ...]]:
+    """The flags, replacements of the series' tags, and the flags of `scripts/test.py` for the noisier version only.
 
     Raises InputError for weights that cannot do what they ask for.
     """
-    flags = SeriesFlags(**vars(create_parser().parse_args()))
+    parsed = create_parser().parse_args()
+    flags = read_flags(SeriesFlags, vars(parsed))
     method = method_of(flags.model_path)
     if flags.realisations > 1 and not method.noise_fields:
         raise InputError(f"--realisations {flags.realisations}: {flags.model_path} draws no images of a stated dose")
     of_series = ("--dose_fraction", flags.thin) if method.noise_free else ()
     drawn = ("--realisations", flags.realisations) if flags.realisations > 1 else ()
-    return flags, (*of_series, *drawn)
+    return flags, overrides_from(parsed), (*of_series, *drawn)
 
 
 def denoise(flags: SeriesFlags, scan: Path, folder: str, *further: object) -> None:
@@ -113,28 +117,29 @@ def denoise(flags: SeriesFlags, scan: Path, folder: str, *further: object) -> No
 def create_parser() -> Parser:
     parser = Parser(__doc__)
     add_flags(parser, SeriesFlags)
+    add_input_flags(parser, TagFlags)
     return parser
 
 
-def write_thinned(series: Path, dose: float, path: Path) -> None:
+def write_thinned(series: Path, dose: float, path: Path, overrides: SUVOverrides | None) -> None:
     """The series as if at a fraction of its dose: its own noise is measured in uniform tissue, and more is added.
 
     Raises InputError where the folder has results of another series, before anything there is replaced.
     """
     out = writable_folder(path.parent)
-    loaded = load_volume(series)
+    loaded = load_volume(series, overrides=overrides)
     check_same_scan(Subject(str(series), out / "denoised"), fingerprint(loaded), flag="--out")
     scan = turned(loaded)
     noisy = thinned_scan(scan, measure_noise(scan, series), dose, NOISE_SEED)
     save_volume(Volume(noisy.data, scan.affine), path)
 
 
-def write_report(flags: SeriesFlags) -> None:
+def write_report(flags: SeriesFlags, overrides: SUVOverrides | None) -> None:
     """report.json, report.md and the picture from the series and the volumes in `out`."""
     out = flags.out
-    of_thinned = (out / "thinned.nii.gz", out / "denoised_thinned" / DENOISED_NAME)
-    paths = (flags.series, out / "denoised" / DENOISED_NAME, *of_thinned)
-    scan, denoised, thinned, restored = (turned(load_volume(path)) for path in paths)
+    scan = turned(load_volume(flags.series, overrides=overrides))
+    paths = (out / "denoised" / DENOISED_NAME, out / "thinned.nii.gz", out / "denoised_thinned" / DENOISED_NAME)
+    denoised, thinned, restored = (turned(load_volume(path)) for path in paths)
     report = measure(scan, denoised)
     report |= {"thinned_to": flags.thin, "thinned_psnr": compare_thinned(scan, thinned, restored)}
     if flags.realisations > 1:

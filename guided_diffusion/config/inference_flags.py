@@ -79,18 +79,24 @@ class ReportFlags:
 
 
 @dataclass(frozen=True)
-class InputFlags:
-    """Choice of the series of an input, and replacements of its missing or wrong DICOM tags."""
+class TagFlags:
+    """Replacements of an input's missing or wrong DICOM tags."""
 
-    series: str | None = flag(
-        None, "SeriesInstanceUID or SeriesNumber to read, if a folder holds several PET series", Role.IMAGES
-    )
     weight_kg: float | None = flag(None, "body weight in kg", Role.IMAGES)
     dose_bq: float | None = flag(None, "injected activity in Bq at the injection time", Role.IMAGES)
     injection_time: str | None = flag(None, "as HHMMSS, HH:MM:SS, or YYYYMMDDHHMMSS with the date", Role.IMAGES)
     half_life_s: float | None = flag(None, "half-life of the radionuclide in s", Role.IMAGES)
     scan_start: str | None = flag(
         None, "start of the scan, to which the image is decay-corrected; in the format of --injection_time", Role.IMAGES
+    )
+
+
+@dataclass(frozen=True)
+class InputFlags(TagFlags):
+    """The same, and the choice of an input's series."""
+
+    series: str | None = flag(
+        None, "SeriesInstanceUID or SeriesNumber to read, if a folder holds several PET series", Role.IMAGES
     )
 
 

@@ -30,6 +30,7 @@ from guided_diffusion.config.inference_flags import (
     PresetFlags,
     ReportFlags,
     Sampling,
+    TagFlags,
 )
 from guided_diffusion.config.parser import Parser, add_flags, as_word, read_flags
 from guided_diffusion.config.training_flags import TRAINING_GROUPS, TrainingPresetFlag
@@ -106,7 +107,7 @@ def test_every_field_says_what_it_is_for(config):
         (benchmark.create_parser, (benchmark.BenchmarkFlags,)),
         (lambda _: compare.create_parser(), (compare.TrialFlags, compare.OwnFlags, compare.MethodFlags)),
         (lambda _: get_ssim_psnr.create_parser(), METRICS),
-        (lambda _: real_series.create_parser(), (real_series.SeriesFlags,)),
+        (lambda _: real_series.create_parser(), (real_series.SeriesFlags, TagFlags)),
     ],
 )
 def test_every_flag_of_a_command_line_is_declared(create_parser, configs):

@@ -4,6 +4,7 @@ import json
 import sys
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -245,3 +246,19 @@ def test_the_command(true_image, command, tmp_path, capsys):
     assert report["images"]["input"]["contrast_kept_percent"] == pytest.approx([100] * 6)
     assert (tmp_path / "out" / "report.md").read_text() in capsys.readouterr().out
     assert (tmp_path / "out" / "contrast.png").stat().st_size > 10_000
+
+
+def test_a_scan_in_bq_per_ml_needs_weight_and_dose(true_image, command, tmp_path):
+    affine = centred_affine(true_image.shape, VOXEL_MM, "PLS")
+    activity = nib.Nifti1Image(1000 * noisy(true_image, 0.2), affine)
+    nib.save(activity, tmp_path / "scan.nii.gz")
+    with pytest.raises(InputError, match="convert them to SUV"):
+        command(scan=tmp_path / "scan.nii.gz", ratio=RATIO)
+    report = command(scan=tmp_path / "scan.nii.gz", ratio=RATIO, weight_kg=70, dose_bq=7e7)
+    image = noisy(true_image, 0.2)
+    own = measure_phantom(image, find_places(image, VOXEL_MM), VOXEL_MM)
+    assert report["images"]["input"]["contrast_recovery"] == pytest.approx(own.contrast() / (RATIO - 1), rel=0.02)
+    run = json.loads((tmp_path / "out" / "denoised" / "run.json").read_text())
+    assert (run["flags"]["weight_kg"], run["flags"]["dose_bq"]) == (70, 7e7)
+    with pytest.raises(InputError, match="--weight_kg is for a --scan"):
+        command(simulate="random", weight_kg=70)

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -205,3 +206,21 @@ def test_another_series_is_refused_before_anything_is_replaced(small, tmp_path, 
     with pytest.raises(InputError, match=r"out/denoised: holds the results of .*/scan.nii.gz; choose another --out$"):
         main()
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
+def test_weight_and_dose_make_suv_of_a_series(small, tmp_path, monkeypatch):
+    scan = nib.load(small / "scan.nii.gz")
+    nib.save(nib.Nifti1Image(1000 * scan.get_fdata(), scan.affine), tmp_path / "activity.nii.gz")
+    reports = []
+    for series, flags in (
+        (small / "scan.nii.gz", []),
+        (tmp_path / "activity.nii.gz", ["--weight_kg", 70, "--dose_bq", 7e7]),
+    ):
+        out = tmp_path / f"out {series.name}"
+        arguments = ["--series", series, "--model_path", small / "small.pt", "--out", out, *flags]
+        monkeypatch.setattr(sys, "argv", ["real_series.py", *map(str, arguments)])
+        main()
+        reports.append(json.loads((out / "report.json").read_text()))
+    suv, activity = reports
+    assert activity["thinned_psnr"] == pytest.approx(suv["thinned_psnr"], rel=1e-3)
+    assert [one["mm"] for one in activity["uniform_spheres"]] == [one["mm"] for one in suv["uniform_spheres"]]
