@@ -207,9 +207,12 @@ def save_checkpoint(path: Path, state_dict: StateDict, header: Header) -> None:
 
 
 def save_plain(path: Path, content: dict) -> None:
-    """Write a dictionary of tensors and plain values, atomically."""
-    with atomic_write(path) as temporary:
-        torch.save(content, temporary)
+    """Write a dictionary of tensors and plain values, atomically. Raises as `files.atomic_write`."""
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:  # torch refuses names without a suffix
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # of ending a file that could not be written
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def load_weights(model: nn.Module, state_dict: StateDict, path: str) -> None:

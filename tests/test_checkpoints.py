@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import pickle
+import resource
 import zipfile
 
 import pytest
@@ -20,7 +21,7 @@ from guided_diffusion.config import (
     Header,
     SamplerConfig,
 )
-from guided_diffusion.errors import InputError
+from guided_diffusion.errors import Failure, InputError
 from guided_diffusion.script_util import create_model
 from tests.golden_weights import LAYOUTS
 from tests.mpi import ROOT, needs_mpiexec, succeed
@@ -185,6 +186,25 @@ def test_a_damaged_file_of_the_older_format_is_refused(tmp_path):
         (tmp_path / "model.pt").write_bytes(whole[:place] + b"7" + whole[place + 1 :])
         with contextlib.suppress(InputError):  # bytes of a weight, for instance, may have any value
             load_checkpoint(str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize("name", ["weights", ".weights", "größe", "a.b.pt"])
+def test_weights_are_written_under_any_name(name, tmp_path):
+    save_plain(tmp_path / name, {"w": torch.ones(2)})
+    save_plain(tmp_path / "other.pt", {"w": torch.ones(2)})
+    assert load_checkpoint(str(tmp_path / name)).state_dict["w"].tolist() == [1, 1]
+    assert (tmp_path / name).read_bytes() == (tmp_path / "other.pt").read_bytes()
+
+
+def test_a_full_disk_gets_one_line(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
+    try:
+        with pytest.raises(Failure, match=r"cannot write .*model.pt: File too large .*; make room or check the disk"):
+            save_plain(tmp_path / "model.pt", {"w": torch.ones(2**17)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_save_leaves_the_old_file_and_no_litter(tmp_path):
