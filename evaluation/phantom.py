@@ -209,7 +209,7 @@ def format_report(report: Report) -> str:
     worse = [
         str(diameter)
         for diameter, ours, theirs in zip(
-            report["sphere_mm"], model["contrast_kept_percent"], gaussian["contrast_kept_percent"], strict=True
+            report["sphere_mm"], model["contrast_recovery"], gaussian["contrast_recovery"], strict=True
         )
         if ours <= theirs
     ]

@@ -139,6 +139,18 @@ def test_the_report_tells_which_keeps_more_contrast(true_image):
     assert text.count("\n| ") == 7
 
 
+def test_the_better_is_told_where_noise_makes_the_input_s_contrast_negative():
+    def image(recovery):
+        kept = 100 * recovery / -0.1
+        return dict.fromkeys(EFFECT, [10.0] * 6) | {
+            "noise_percent": 10.0, "contrast_recovery": [recovery] * 6, "contrast_kept_percent": [kept] * 6
+        }  # fmt: skip
+
+    images = {"input": image(-0.1), "denoised": image(0.2), "gaussian": image(0.1)}
+    report = {"sphere_mm": list(SPHERES_MM), "gaussian_mm": 4.0, "images": images}
+    assert "Every sphere keeps more contrast than with the Gaussian." in format_report(report)
+
+
 def test_what_is_no_phantom_is_refused():
     with pytest.raises(InputError, match="is this a NEMA IEC phantom"):
         find_places(noisy(np.ones((60, 70, 40), np.float32), 0.1), VOXEL_MM)
