@@ -43,5 +43,5 @@ if ! command -v mpiexec >/dev/null; then
   LAUNCHER=()
 fi
 # shellcheck disable=SC2086
-exec "${LAUNCHER[@]}" python "$HERE/scripts/test.py" $MODEL_FLAGS --batch_size 1 \
+exec ${LAUNCHER[@]+"${LAUNCHER[@]}"} python "$HERE/scripts/test.py" $MODEL_FLAGS --batch_size 1 \
   --base_samples "$BASE_SAMPLES" --model_path "$MODEL_PATH" --save_dir "$SAVE_DIR" "$@"
