@@ -27,12 +27,13 @@ from guided_diffusion.config.inference_flags import TagFlags
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
-from guided_diffusion.files import writable_folder, write_text
+from guided_diffusion.files import write_text
 from guided_diffusion.inference.earlier_results import check_same_scan
 from guided_diffusion.inference.resume import fingerprint
 from guided_diffusion.inference.subjects import DENOISED_NAME, UNCERTAINTY_NAME, Subject
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
+from guided_diffusion.pet.preparation import check_output
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.thinning import fraction_of, measure_noise
 from guided_diffusion.pet.thinning import thinned as thinned_scan
@@ -126,7 +127,8 @@ def write_thinned(series: Path, dose: float, path: Path, overrides: SUVOverrides
 
     Raises InputError where the folder has results of another series, before anything there is replaced.
     """
-    out = writable_folder(path.parent)
+    check_output(str(path), [str(series)])
+    out = path.parent
     loaded = load_volume(series, overrides=overrides)
     check_same_scan(Subject(str(series), out / "denoised"), fingerprint(loaded), flag="--out")
     scan = turned(loaded)

@@ -166,7 +166,7 @@ class CropSource:
 
     crop_size: [X, Y, Z] in voxels. A smaller volume is centred in air. negative: keep values below 0. shares: of crops
     that are drawn in a special way. with_noise: whether crops include noise, which takes longer to draw than a crop to
-    cut.
+    cut. left_right: the axis of pairs that leads from one side of the patient to the other, 0 for X.
 
     Every pair is drawn equally often. A crop is centred on a point of the body, since most of a scan's grid is air:
     half of the centres are drawn uniformly from the body, half in proportion to uptake, which favours organs and
@@ -184,6 +184,7 @@ class CropSource:
         negative: bool = False,
         shares: CropShares = CropShares(),
         with_noise: bool = True,
+        left_right: int = 1,
     ):
         if not pairs:
             raise InputError("there are no pairs to take crops from")
@@ -194,6 +195,7 @@ class CropSource:
         self.negative = negative
         self.shares = shares
         self.with_noise = with_noise
+        self.left_right = left_right
         self.seed = seed
         self._arrays = functools.cache(self._open)
         self._centres = functools.cache(self._find_centres)
@@ -287,7 +289,8 @@ class CropSource:
         lacking = [size - length for size, length in zip(self.crop_size, part.shape[1:], strict=True)]
         around = [(gap // 2, gap - gap // 2) for gap in lacking]
         if mirrored:
-            part, around[1] = part[:, :, ::-1], around[1][::-1]
+            side = self.left_right
+            part, around[side] = np.flip(part, 1 + side), around[side][::-1]
         # Converted and brought into the order of tensors in one pass over the file's voxels.
         voxels = np.array(part.transpose(0, 3, 1, 2), dtype=np.float32, order="C")
         if not np.isfinite(voxels).all():

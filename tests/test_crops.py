@@ -58,6 +58,17 @@ class TestCrops:
             np.testing.assert_array_equal(np.concatenate([crop.low_dose, crop.normal_dose]), right)
         assert 3 < mirrored < 17
 
+    @pytest.mark.parametrize("side", [0, 1, 2])
+    def test_crops_are_mirrored_from_one_side_of_the_patient_to_the_other(self, tmp_path, side):
+        array = numbered((8, 8, 8))
+        pair = Pair(write_pair(tmp_path / "pair.npz", array), "one")
+        source = CropSource([pair], (8, 8, 8), SUV_MAX, 0, left_right=side)
+        crops = [source.crop(step, 0).normal_dose[0].transpose(1, 2, 0) * SUV_MAX for step in range(20)]
+        mirrored = [crop for crop in crops if not np.allclose(crop, array[1])]
+        assert 3 < len(mirrored) < 17
+        for crop in mirrored:
+            np.testing.assert_allclose(crop, np.flip(array[1], side), rtol=1e-6)
+
     def test_without_noise_the_images_are_the_same(self, tmp_path):
         path = write_pair(tmp_path / "pair.npz", numbered())
         crop = source_of(path, (8, 12, 4)).crop(3, 1)

@@ -1,7 +1,7 @@
 """The implementation of `scripts/prepare.py`: resamples an image to the model's grid, or describes it."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from guided_diffusion.config import (
 from guided_diffusion.config.inference_flags import InputFlags, suv_basis_flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags
 from guided_diffusion.errors import InputError
+from guided_diffusion.inference.resume import fingerprint
 from guided_diffusion.pet.formats.arrays import load_npz
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.pair_checks import doubts_of_origins, doubts_of_pair
@@ -99,17 +100,19 @@ def prepare_image(parser: Parser, arguments: Sequence[str] | None = None) -> Non
     if not (flags.info or flags.output):
         raise InputError("nothing to do: give --output or --info")
     doses = _doses(flags)
-    if flags.output:
-        check_output(flags.output, [flags.input, flags.normal_dose])
+    for output in _thinned_names(flags, doses) if doses else filter(None, [flags.output]):
+        check_output(output, [flags.input, flags.normal_dose])
     grid = _grid(read_flags(PreprocessingConfig, given), read_flags(GridFlags, given))
-    volume = _tell(load(flags.input, grid, read_flags(InputFlags, given).series, overrides_from(parsed)))
+    # Of a pair the normal dose is thinned, and the low dose prepared.
+    channel = 1 if doses else 0
+    volume = _tell(load(flags.input, grid, read_flags(InputFlags, given).series, overrides_from(parsed), channel))
     if flags.info:
         print(table([*describe(volume, grid), *network_cost(volume, grid)]))
     if doses:
         _write_thinned(volume, doses, flags, grid)
     elif flags.output:
         with without_input_flags("flags of the image apply to --input only, not to --normal_dose"):
-            normal_dose = _tell(load(flags.normal_dose, grid)) if flags.normal_dose else None
+            normal_dose = _tell(load(flags.normal_dose, grid, channel=1)) if flags.normal_dose else None
         prepare(volume, flags.output, grid, normal_dose=normal_dose, suv_basis=flags.suv_basis)
         if normal_dose is not None:
             _tell_of_pair(volume, normal_dose, Path(flags.output))
@@ -128,14 +131,20 @@ def _doses(flags: PreparationFlags) -> dict[str, float]:
     return {text.strip(): fraction_of("--thin", text) for text in flags.thin.split(",")}
 
 
+def _thinned_names(flags: PreparationFlags, doses: Iterable[str]) -> list[str]:
+    """The files of the doses: for OUT.npz, OUT_1-4.npz and so on."""
+    return [f"{flags.output.removesuffix('.npz')}_{text.replace('/', '-')}.npz" for text in doses]
+
+
 def _write_thinned(volume: Volume, doses: dict[str, float], flags: PreparationFlags, grid: ModelGrid) -> None:
-    """A pair per dose beside each other: OUT.npz becomes OUT_1-4.npz and so on."""
+    """A pair per dose beside each other, each with noise of its own: scans and doses that had one field in common would
+    be one example at several strengths.
+    """
     noise = measure_noise(volume, flags.input)
     print(f"own noise: {100 * noise.cov:.1f} % of the uptake in uniform tissue")
-    for number, (text, dose) in enumerate(doses.items()):
-        output = f"{flags.output.removesuffix('.npz')}_{text.replace('/', '-')}.npz"
-        # Every dose has noise of its own: with one field for all, they would be one example at several strengths.
-        low_dose = thinned(volume, noise, dose, flags.thin_seed + number)
+    scan = int(fingerprint(volume)[:16], 16)
+    for output, dose in zip(_thinned_names(flags, doses), doses.values(), strict=True):
+        low_dose = thinned(volume, noise, dose, (flags.thin_seed, scan, round(1e9 * dose)))
         prepare(low_dose, output, grid, normal_dose=volume, dose=dose, suv_basis=flags.suv_basis)
         print(f"wrote {output}")
 

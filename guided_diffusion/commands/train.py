@@ -236,6 +236,7 @@ def _crops(pairs: list[Pair], settings: TrainSettings, **options: Any) -> CropSo
         settings.preprocessing.suv_max,
         settings.optimisation.seed,
         negative=settings.preprocessing.linear_transfer,
+        left_right=next(n for n, code in enumerate(settings.preprocessing.axis_codes) if code in "LR"),
         **options,
     )
 
@@ -263,6 +264,7 @@ def make_validator(settings: TrainSettings, pairs: list[Pair]) -> Validator | No
         process,
         settings.sampler,
         margin=method.margin(settings.model),
+        least=-1.0 if settings.preprocessing.linear_transfer else 0.0,
         noise_free=method.noise_free,
     )
 

@@ -118,10 +118,11 @@ def arrays_below(folder: Path) -> tuple[list[Path], list[str]]:
     paths, left_out = [], []
     for below in folder_walk.walk(folder).walk():
         left_out += below.left_out
+        files = set(below.files)
         for path in below.files:
             if volume_formats.suffix_of(path.name) == ".npz":
                 paths.append(path)
-            elif path.suffix != ".json" or path.with_suffix("") not in below.files:  # the record of scripts/prepare.py
+            elif path.suffix != ".json" or path.with_suffix("") not in files:  # the record of scripts/prepare.py
                 left_out.append(LeftOut(str(path), "no .npz"))
     return sorted(paths), folder_walk.notices(left_out, folder)
 

@@ -38,7 +38,9 @@ class ModelGrid:
     linear: bool = False
 
 
-def load(path: str, grid: ModelGrid, series: str | None = None, overrides: SUVOverrides | None = None) -> Volume:
+def load(
+    path: str, grid: ModelGrid, series: str | None = None, overrides: SUVOverrides | None = None, channel: int = 0
+) -> Volume:
     """The image in SUV, as `load_volume`, with bare arrays placed as `grid` says."""
     return load_volume(
         path,
@@ -46,6 +48,7 @@ def load(path: str, grid: ModelGrid, series: str | None = None, overrides: SUVOv
         bare_axis_codes=grid.axis_codes,
         series=series,
         overrides=overrides,
+        channel=channel,
     )
 
 

@@ -73,8 +73,8 @@ def _apparent_noise(scan: Volume, name: object) -> ScanNoise:
     )
 
 
-def thinned(scan: Volume, noise: ScanNoise, dose: float, seed: int) -> Volume:
-    """A scan as if it had a share `dose` of its counts, see `thin_by_noise`."""
+def thinned(scan: Volume, noise: ScanNoise, dose: float, seed: int | Sequence[int]) -> Volume:
+    """A scan as if it had a share `dose` of its counts, see `thin_by_noise`. seed: names the noise."""
     data = thin_by_noise(scan.data, dose, noise.cov, noise.sigmas, scan.voxel_mm, seed)
     return replace(scan, data=data)
 
@@ -110,7 +110,12 @@ def _squared_difference(blocks: Sequence[np.ndarray], sphere: np.ndarray, axis: 
 
 
 def thin_by_noise(
-    volume: np.ndarray, dose: float, cov: float, sigmas: Sequence[float], voxel_mm: Sequence[float], seed: int
+    volume: np.ndarray,
+    dose: float,
+    cov: float,
+    sigmas: Sequence[float],
+    voxel_mm: Sequence[float],
+    seed: int | Sequence[int],
 ) -> np.ndarray:
     """A volume [X, Y, Z] as if acquired at a lower dose: adds correlated noise and sets negative values to 0; float32.
 
@@ -126,7 +131,7 @@ def _local_activity(volume: np.ndarray, voxel_mm: Sequence[float]) -> np.ndarray
     return gaussian_blur(volume, LOCAL_MEAN_MM, voxel_mm, mode="reflect")
 
 
-def _unit_field(shape: Sequence[int], sigmas: Sequence[float], seed: int) -> np.ndarray:
+def _unit_field(shape: Sequence[int], sigmas: Sequence[float], seed: int | Sequence[int]) -> np.ndarray:
     """White noise filtered with a Gaussian of `sigmas` (voxels), of standard deviation 1."""
     field = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), sigmas, mode="wrap")
     return field / field.std()

@@ -25,6 +25,7 @@ def load_volume(
     bare_axis_codes: str = DEFAULT_AXIS_CODES,
     series: str | None = None,
     overrides: SUVOverrides | None = None,
+    channel: int = 0,
 ) -> Volume:
     """Loads a PET image in SUV: `.npz`, `.mat`, NIfTI and whatever else nibabel reads, a DICOM folder or `.zip`, or
     a DICOM file of many frames.
@@ -36,6 +37,7 @@ def load_volume(
         series: SeriesInstanceUID or SeriesNumber where a DICOM folder holds several PET series.
         overrides: replace missing or wrong DICOM tags in the SUV factor; weight and dose also turn NIfTI in Bq/mL,
             decay-corrected to the injection, into SUV.
+        channel: of a pair (`.npz`), 0 for the low dose and 1 for the normal dose.
 
     Raises:
         InputError: the file is missing, damaged, no PET image, or its values cannot be SUV; or `overrides` say what
@@ -49,7 +51,7 @@ def load_volume(
         check_opened(scan)
         if scan.is_dir() or (volume_formats.format_of(scan) is None and holds_series(scan)):
             return _checked(dicom.load_suv(scan, series=series, overrides=overrides), str(path))
-        stored = volume_formats.read(scan, Request(overrides=overrides))
+        stored = volume_formats.read(scan, Request(channel=channel, overrides=overrides))
     doubts = tuple(f"{path}: {doubt}" for doubt in _doubts_of_unit(stored))
     return _checked(_placed(stored, bare_voxel_mm, bare_axis_codes), str(path), found.notices + doubts)
 

@@ -76,7 +76,8 @@ class TrainingRun:
         self.averages = MovingAverages(model, settings.ema_rates if self._is_root else ())
         self.step = 0
         self.minutes_before = 0.0
-        self.best = -math.inf
+        # The best score, and the low dose's on the crops that it was measured on, by which these are known.
+        self.best, self._best_low_dose = -math.inf, None
         self._last_score: Score | None = None
         self._began_from = start.began_from if start else ""
         self._start_step: int | None = None
@@ -98,7 +99,7 @@ class TrainingRun:
         self.trainer.load_state_dict(state)
         self.step = self._start_step = state["step"]
         self.minutes_before = state["minutes"]
-        self.best = state["best"]
+        self.best, self._best_low_dose = state["best"], state.get("best_low_dose")
         # Sets that were saved before there were several ranks do not hold their number.
         saved, now = state.get("ranks"), communicator().size
         if saved not in (None, now):
@@ -141,11 +142,12 @@ class TrainingRun:
                 if self.step % run.log_interval == 0:
                     on_root(self._report, interval.row(), bar)
                     interval = ProgressInterval()
-                if run.validation_interval and self.step % run.validation_interval == 0:
-                    on_root(self._validate)
-                if self.step % run.save_interval == 0:
-                    on_root(self._save)
-                    saved_at = self.step
+                with interval.paused():
+                    if run.validation_interval and self.step % run.validation_interval == 0:
+                        on_root(self._validate)
+                    if self.step % run.save_interval == 0:
+                        on_root(self._save)
+                        saved_at = self.step
             # Within the block, so that a signal that comes again does not end the process while it saves.
             if saved_at != self.step:
                 on_root(self._save)
@@ -192,6 +194,10 @@ class TrainingRun:
         score = self._last_score = self._score(average)
         about = {"step": self.step, "minutes": self.minutes, "ema_rate": rate}
         self._validations.add(about | {name: value for name, value in vars(score).items() if name != "example"})
+        if score.psnr_low_dose != self._best_low_dose:
+            if self.best > -math.inf:
+                logger.log("notice: other validation crops than before: which average is the best is found anew")
+            self.best, self._best_low_dose = -math.inf, score.psnr_low_dose
         better = score.psnr_denoised > self.best
         logger.log(
             f"step {self.step}: validation PSNR {score.psnr_denoised:.2f} dB, SSIM {score.ssim_denoised:.4f};"
@@ -252,6 +258,7 @@ class TrainingRun:
             "step": self.step,
             "minutes": self.minutes,
             "best": self.best,
+            "best_low_dose": self._best_low_dose,
             "ranks": communicator().size,
             "began_from": self._began_from,
         }

@@ -36,6 +36,13 @@ class ProgressInterval:
         for name, value in report.items():
             self._values[name].append(value)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within the block, time does not count: for validation and saving."""
+        began = time.monotonic()
+        yield
+        self._began += time.monotonic() - began
+
     def row(self) -> dict[str, float]:
         """Means over the steps, voxels per second, and the fraction of the time that was spent waiting for data."""
         seconds = time.monotonic() - self._began

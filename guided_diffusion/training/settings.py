@@ -27,6 +27,8 @@ from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.script_util import configs_from_flags
 
 MOST_LOADER_THREADS = 1024
+# Binary logarithm of what the loss scale grows by in a step; the published default is 0.001.
+MOST_SCALE_GROWTH = 10.0
 """More than any machine has cores; a system that can start no more threads ends the process."""
 
 _ONE_CALL = SamplerConfig(bfloat16=True)
@@ -132,6 +134,10 @@ def _check(settings: TrainSettings) -> None:
             value = getattr(group, item.name)
             if item.name != "microbatch" and isinstance(value, int | float) and not value >= 0:  # NaN included
                 raise InputError(f"--{item.name} {value}: must be 0 or more")
+    if not 0 < settings.optimisation.fp16_scale_growth <= MOST_SCALE_GROWTH:
+        raise InputError(
+            f"--fp16_scale_growth {settings.optimisation.fp16_scale_growth}: above 0, at most {MOST_SCALE_GROWTH:g}"
+        )
     if settings.optimisation.seed >= 2**63:
         raise InputError(f"--seed {settings.optimisation.seed}: from 0 to below 2^63")
     if settings.run.loader_threads > MOST_LOADER_THREADS:

@@ -19,8 +19,8 @@ from guided_diffusion.references import Reference
 class Score:
     """Similarity of the low dose and the denoised images to the normal dose, on the validation crops.
 
-    psnr_*: in dB, peak suv_max, over all voxels of the crops. ssim_*: mean over the crops. example: the middle axial
-    slice of the first crop: low dose, denoised and normal dose, normalised float32 [3, X, Y].
+    Means over the crops, so that all doses count alike. psnr_*: in dB, peak suv_max. example: the middle axial slice of
+    the first crop: low dose, denoised and normal dose, normalised float32 [3, X, Y].
     """
 
     psnr_low_dose: float
@@ -28,6 +28,12 @@ class Score:
     ssim_low_dose: float
     ssim_denoised: float
     example: np.ndarray
+
+
+def mean_psnr(truth: Tensor, images: Tensor) -> float:
+    """Mean over the crops of the PSNR in dB of normalised images [N, 1, Z, X, Y], peak 1."""
+    pairs = zip(truth.numpy(), images.numpy(), strict=True)
+    return float(np.mean([psnr(reference, image, peak=1.0) for reference, image in pairs]))
 
 
 def mean_ssim(truth: Tensor, images: Tensor) -> float:
@@ -45,7 +51,8 @@ class Validator:
     """Denoises `count` fixed crops of a source with the sampler that the checkpoint will recommend.
 
     process: shortened to the sampler's steps. margin: slices at both ends of a crop that are only context for the
-    network. noise_free: the network estimates the noise-free image; what is compared is what follows for the reference.
+    network. least: below this, denoised values are cut off: 0, or -1 for a network that is given negative values.
+    noise_free: the network estimates the noise-free image; what is compared is what follows for the reference.
     """
 
     def __init__(
@@ -56,6 +63,7 @@ class Validator:
         sampler: SamplerConfig,
         *,
         margin: int = 0,
+        least: float = 0.0,
         noise_free: bool = False,
     ):
         crops = [source.crop(0, item) for item in range(count)]
@@ -69,6 +77,7 @@ class Validator:
             without_margin(images, margin) for images in (self._shown, normal_dose, noise)
         )
         self._seed = source.seed
+        self._least = least
         self._process = process
         self._sampler = sampler
 
@@ -77,18 +86,20 @@ class Validator:
         """Denoise all crops one by one with a model in evaluation mode on any device."""
         device = next(model.parameters()).device
         images = torch.cat([self._denoise(model, item, device) for item in range(len(self._noise))])
-        denoised = images if self._reference is None else self._reference.expected(images, self._low_dose).clamp(0, 1)
+        denoised = images
+        if self._reference is not None:
+            denoised = self._reference.expected(images, self._low_dose).clamp(self._least, 1)
         middle = self._normal_dose.shape[2] // 2
         return Score(
-            psnr_low_dose=psnr(self._normal_dose.numpy(), self._low_dose.numpy(), peak=1.0),
-            psnr_denoised=psnr(self._normal_dose.numpy(), denoised.numpy(), peak=1.0),
+            psnr_low_dose=mean_psnr(self._normal_dose, self._low_dose),
+            psnr_denoised=mean_psnr(self._normal_dose, denoised),
             ssim_low_dose=mean_ssim(self._normal_dose, self._low_dose),
             ssim_denoised=mean_ssim(self._normal_dose, denoised),
             example=torch.cat([self._low_dose[0], denoised[0], self._normal_dose[0]])[:, middle].numpy(),
         )
 
     def _denoise(self, model: nn.Module, item: int, device: torch.device) -> Tensor:
-        """One crop [1, 1, Z, X, Y], clipped to [0, 1]."""
+        """One crop [1, 1, Z, X, Y], clipped to the values that the network is given."""
         low_dose, shown = (images[item : item + 1].to(device) for images in (self._low_dose, self._shown))
         predict = samplers.Predictor(self._process, model, {"low_res": shown}, clip_denoised=True)
         noise = self._noise[item : item + 1].to(device)
@@ -99,4 +110,4 @@ class Validator:
             return torch.from_numpy(rng.standard_normal(start.shape, dtype=np.float32)).to(device)
 
         walk = samplers.SAMPLERS[self._sampler.sampler]
-        return walk(predict, start, noise_at=noise_at).clamp(0, 1).cpu()
+        return walk(predict, start, noise_at=noise_at).clamp(self._least, 1).cpu()

@@ -1,5 +1,7 @@
 """Low-dose partners of a normal dose: prepare.py --thin and what it adds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -9,7 +11,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import find_pairs
 from guided_diffusion.pet.grid import Volume, centred_affine
 from guided_diffusion.pet.thinning import measure_noise, thinned
-from guided_diffusion.pet.volume import save_volume
+from guided_diffusion.pet.volume import save_pair, save_volume
 
 VOXEL_MM = (4.0, 4.0, 4.0)
 COV = 0.1
@@ -80,6 +82,39 @@ def test_pairs_on_the_models_grid(tmp_path, capsys):
     shape = tuple(min(a, b) for a, b in zip(errors[0].shape, errors[1].shape, strict=True))
     cut = tuple(slice(n) for n in shape)
     assert abs(np.corrcoef(errors[0][cut].ravel(), errors[1][cut].ravel())[0, 1]) < 0.2
+
+
+def test_scans_and_doses_have_noise_of_their_own(tmp_path):
+    """Else a training on them would see one field of noise at several strengths."""
+    added = []
+    for seed in (0, 1):
+        save_volume(body(seed), tmp_path / f"{seed}.nii.gz")
+        flags = ("--voxel_mm", 4, 4, 4, "--output", tmp_path / f"{seed}.npz")
+        for dose in ("1/4", "1/20") if seed else ("1/4",):
+            run("--input", tmp_path / f"{seed}.nii.gz", "--thin", dose, *flags)
+            with np.load(tmp_path / f"{seed}_{dose.replace('/', '-')}.npz") as pair:
+                low, normal = pair["arr_0"]
+            middle = tuple(slice(n // 2 - 12, n // 2 + 12) for n in low.shape)
+            added.append((low - normal)[middle].ravel())
+    correlations = np.corrcoef(added)
+    assert np.abs(correlations[np.triu_indices(3, 1)]).max() < 0.1
+
+
+def test_no_dose_replaces_the_input_and_a_pairs_normal_dose_is_thinned(tmp_path):
+    scan = body()
+    save_pair(replace(scan, data=0.5 * scan.data), scan, tmp_path / "scan_1-4.npz")
+    before = (tmp_path / "scan_1-4.npz").read_bytes()
+    with pytest.raises(InputError, match=r"scan_1-4\.npz: it would replace the input"):
+        run("--input", tmp_path / "scan_1-4.npz", "--thin", "1/4", "--output", tmp_path / "scan.npz")
+    assert (tmp_path / "scan_1-4.npz").read_bytes() == before
+    for flags, name in ((("--thin", "1/4"), "thin_1-4"), (("--normal_dose", tmp_path / "scan_1-4.npz"), "thin")):
+        run(
+            "--input", tmp_path / "scan_1-4.npz", *flags, "--voxel_mm", 4, 4, 4, "--axis_codes", "PLS", "--output",
+            tmp_path / "thin.npz",
+        )  # fmt: skip
+        with np.load(tmp_path / f"{name}.npz") as pair:
+            middle = tuple(slice(n // 3, 2 * n // 3) for n in pair["arr_0"].shape[1:])
+            assert pair["arr_0"][1][middle].mean() == pytest.approx(2, rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from guided_diffusion.checkpoints import load_checkpoint
+from guided_diffusion.checkpoints import load_checkpoint, read_plain
 from guided_diffusion.config import DiffusionConfig, ModelConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import sha256_of
@@ -66,12 +66,27 @@ class TestFiles:
         header = load_checkpoint(str(tmp_path / "ema_0.9_best.pt")).header
         assert header.training["validation_psnr"] == pytest.approx(scores[best], abs=1e-3)
 
+    def test_other_validation_crops_begin_anew(self, data_dir, tmp_path, caplog):
+        caplog.set_level("INFO", "guided_diffusion")
+        flags = {"validation_interval": 1, "lr": 1e-9}
+        notice = "notice: other validation crops than before"
+        run(data_dir, tmp_path, max_steps=1, validation_crops=3, **flags)
+        state = read_plain(str(tmp_path / "opt000001.pt"))
+        run(data_dir, tmp_path, max_steps=2, validation_crops=3, **flags)
+        assert notice not in caplog.text
+        run(data_dir, tmp_path, max_steps=3, validation_crops=1, **flags)
+        assert notice in caplog.text
+        first, _, third = (float(row["psnr_denoised"]) for row in rows(tmp_path / "validation.csv"))
+        assert state["best"] == pytest.approx(first, abs=1e-3)
+        assert read_plain(str(tmp_path / "opt000003.pt"))["best"] == pytest.approx(third, abs=1e-3)
+        assert load_checkpoint(str(tmp_path / "ema_0.9_best.pt")).header.training["step"] == 3
+
     def test_validation_of_the_low_dose_is_plain_psnr_and_ssim(self, data_dir, tmp_path):
         run(data_dir, tmp_path, max_steps=1, validation_interval=1, validation_crops=3)
         source = CropSource(find_pairs(data_dir, "validation", (3.3,) * 3), (8, 8, 4), 16.0, seed=0)
         crops = [source.crop(0, item) for item in range(3)]
         errors = [np.mean((16.0 * (crop.low_dose - crop.normal_dose)) ** 2) for crop in crops]
-        expected = 10 * np.log10(16.0**2 / np.mean(errors))
+        expected = np.mean(10 * np.log10(16.0**2 / np.array(errors)))  # not of the mean error: it is the lowest dose's
         (score,) = rows(tmp_path / "validation.csv")
         assert float(score["psnr_low_dose"]) == pytest.approx(expected, abs=1e-3)
         similar = [  # crops of four slices have room for a window of three

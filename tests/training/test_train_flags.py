@@ -79,6 +79,8 @@ class TestFlags:
                 {"preset": "local", "crop_size": "24,24,21"},
                 "--crop_size 24,24,21: all three must be multiples of 8 for --method local3d",
             ),
+            ({"fp16_scale_growth": 0.0}, "--fp16_scale_growth 0.0: above 0, at most 10"),
+            ({"fp16_scale_growth": 2000.0}, "--fp16_scale_growth 2000.0: above 0, at most 10"),
             ({"crop_size": "20,16,16"}, "--crop_size 20,16,16: X and Y must be multiples of 8"),
             ({"voxel_mm": "3.3"}, "--voxel_mm '3.3' is not"),
             ({"batch_size": 0}, "--batch_size 0: must be positive"),

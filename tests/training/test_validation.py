@@ -47,6 +47,20 @@ def test_an_estimate_of_the_noise_free_image_is_compared_by_what_follows_for_the
     assert score(dose, noise, kept, noise_free=True) > 120
 
 
+def test_values_below_zero_count_for_networks_that_are_given_them():
+    crop = Crop(SCAN, CLEAN - 0.5, np.zeros_like(SCAN), np.array([math.nan, 1], np.float32))
+    source = SimpleNamespace(crop=lambda step, item: crop, seed=0)  # noqa: ARG005
+    process = METHODS["local3d"].create_process(DiffusionConfig())
+    cut, whole = (Validator(source, 1, process, SamplerConfig(), least=least) for least in (0.0, -1.0))
+
+    class Lower(Clean):
+        def forward(self, *given, **named):
+            return super().forward(*given, **named) - 0.5
+
+    assert whole.score(Lower()).psnr_denoised > 120
+    assert cut.score(Lower()).psnr_denoised < 20
+
+
 def test_other_estimates_are_compared_as_they_are():
     expected = 10 * np.log10(1 / np.mean((0.25 * (SCAN - CLEAN)) ** 2))
     assert score(0.25, 1, 0.25, noise_free=False) == pytest.approx(expected, abs=0.01)

@@ -48,7 +48,11 @@ def to_suv(
             " its own that says so, or another place"
         )
     if basis is not None:
-        return _already_suv(path, basis, f"{where} says {stated_units.quoted(unit)}: SUV already", overrides)
+        said = f"says {stated_units.quoted(unit)}: SUV already"
+        _refuse_flags(path, tuple(overrides.given()), overrides, f"has no use: {where} {said}")
+        # Without the sidecar's name, which may be the patient's: records and pages show this.
+        source = f"the sidecar's {stated[0]}" if stated else where
+        return 1.0, basis, {"stored_units": basis, "suv": f"{source} {said}", "unit_stated": True}
     scale = stated_units.concentration_bqml(str(unit))
     if scale is None:
         raise InputError(
@@ -80,11 +84,6 @@ def _header_unit(image: nib.spatialimages.SpatialImage) -> str | None:
     if isinstance(image, nib.Nifti1Pair):
         return stated_units.described_unit(bytes(image.header["descrip"]).decode("ascii", "replace").rstrip("\0"))
     return None
-
-
-def _already_suv(path: Path, basis: str, how: str, overrides: SUVOverrides) -> tuple[float, str, dict[str, object]]:
-    _refuse_flags(path, tuple(overrides.given()), overrides, f"has no use: {how}")
-    return 1.0, basis, {"stored_units": basis, "suv": how, "unit_stated": True}
 
 
 def _by_the_user(

@@ -224,6 +224,12 @@ def test_an_image_that_is_corrected_to_the_scans_start_takes_the_injections_time
     assert volume.source["notices"] == []
 
 
+def test_the_record_does_not_name_the_sidecar(tmp_path, suv):
+    """Files are called by patients, and the record is on the page of a report."""
+    volume = load_volume(saved(tmp_path / "Doe_Jane_1961.nii.gz", suv, {"Units": "SUV"}))
+    assert volume.source["suv"] == "the sidecar's Units says 'SUV': SUV already"
+
+
 def test_bqml_without_a_unit_takes_weight_and_dose_and_records_them(tmp_path, suv):
     said = {"weight_kg": 70.0, "dose_bq": 350e6}
     volume = load_volume(saved(tmp_path / "pet.nii.gz", suv / AT_INJECTION), overrides=SUVOverrides(**said))
