@@ -231,7 +231,7 @@ def write_results(compared: Compared, tuned: Sequence[dict[str, object]], flags:
     write_text(out / "table.tex", format_latex(summaries, against))
     print(text, end="")
     save_dose_plots(out / DOSES_NAME, summaries)
-    save_bland_altman(out / BLAND_ALTMAN_NAME, rows)
+    save_bland_altman(out / BLAND_ALTMAN_NAME, [own.rows for own in compared.by_scan])
     shown = shown_scans(comparison.scans, flags.report)
     for scan, name in zip(shown, page_names(shown), strict=True):
         write_case_page(out / name, scan, compared)

@@ -77,13 +77,13 @@ def _length(mean: float, limit: float) -> float:
     return 0.0 if math.isnan(limit) else abs(limit - mean)
 
 
-def save_bland_altman(path: Path, rows: Sequence[Row]) -> bool:
+def save_bland_altman(path: Path, by_scan: Sequence[Sequence[Row]]) -> bool:
     """Write a panel per method: the difference of a lesion's SUVpeak from the normal dose's over the mean of the two.
 
-    Lines are the mean difference and the limits of agreement over all lesions and doses. Returns whether there was
-    anything to show.
+    by_scan: the rows of each scan. Lines are the mean difference and the limits of agreement over all lesions and
+    doses. Returns whether there was anything to show.
     """
-    pairs = peak_pairs(rows)
+    pairs = peak_pairs(by_scan)
     if not pairs:
         return False
     lines = math.ceil(len(pairs) / COLUMNS)
@@ -104,14 +104,21 @@ def save_bland_altman(path: Path, rows: Sequence[Row]) -> bool:
     return True
 
 
-def peak_pairs(rows: Sequence[Row]) -> dict[str, list[tuple[float | None, float, float]]]:
-    """Per method each lesion's dose, SUVpeak and SUVpeak in the normal dose."""
-    peaks = {(*row[:5], row.region): row.value for row in rows if row.metric == "suv_peak"}
+def peak_pairs(by_scan: Sequence[Sequence[Row]]) -> dict[str, list[tuple[float | None, float, float]]]:
+    """Per method each lesion's dose, SUVpeak and SUVpeak in the normal dose, from the rows of each scan.
+
+    Left out are pairs without a place on the plot's logarithmic axis: of a normal dose, or of a mean, that is not
+    above 0.
+    """
     pairs: dict[str, list[tuple[float | None, float, float]]] = {}
-    for row in rows:
-        if row.metric == "suv_peak_bias_normal" and pooled_region(row.region) == LESIONS:
-            peak = peaks[(*row[:5], row.region)]
-            pairs.setdefault(row.method, []).append((row.dose, peak, peak / (1 + row.value / 100)))
+    for rows in by_scan:  # rows do not name their scan, of which a subject may have several at one dose
+        peaks = {(row.method, row.region): row.value for row in rows if row.metric == "suv_peak"}
+        for row in rows:
+            if row.metric == "suv_peak_bias_normal" and pooled_region(row.region) == LESIONS and row.value != -100:
+                peak = peaks[row.method, row.region]
+                reference = peak / (1 + row.value / 100)
+                if reference > 0 and peak + reference > 0:
+                    pairs.setdefault(row.method, []).append((row.dose, peak, reference))
     if set(pairs) == {LOW_DOSE}:
         return {}
     return pairs

@@ -132,20 +132,33 @@ def peak(subject, value, bias, method, dose):
 
 
 def test_plots(tmp_path):
-    rows = [*peak("a", 5.0, 25.0, "ours", 0.05), *peak("b", 8.0, -20.0, "ours", 0.25)]
-    pairs = peak_pairs(rows)
+    by_scan = [peak("a", 5.0, 25.0, "ours", 0.05), peak("b", 8.0, -20.0, "ours", 0.25)]
+    rows = [row for own in by_scan for row in own]
+    pairs = peak_pairs(by_scan)
     assert pairs == {"ours": [(0.05, 5.0, 4.0), (0.25, 8.0, 10.0)]}
     means, differences = zip(*agreement(pairs["ours"]), strict=True)
     assert means == (4.5, 9)
     assert differences == pytest.approx((100 / 4.5, -200 / 9))
-    assert save_bland_altman(tmp_path / "pairs.png", rows)
+    assert save_bland_altman(tmp_path / "pairs.png", by_scan)
     assert save_dose_plots(tmp_path / "doses.png", summarise(rows))
     for name in ("pairs.png", "doses.png"):
         assert matplotlib.image.imread(tmp_path / name).std() > 0.05
-    assert not save_bland_altman(tmp_path / "none.png", [row("a", 0.05, 40.0)])
+    assert not save_bland_altman(tmp_path / "none.png", [[row("a", 0.05, 40.0)]])
     assert not save_dose_plots(tmp_path / "none.png", summarise([row("a", None, 40.0)]))
     assert not (tmp_path / "none.png").exists()
     assert math.isnan(summarise([row("a", 0.05, 40.0)])[0].interval.low)
+
+
+def test_scans_of_one_subject_at_one_dose_are_points_of_their_own():
+    by_scan = [peak("a", 10.0, 25.0, "ours", 0.05), peak("a", 2.0, 0.0, "ours", 0.05)]
+    assert peak_pairs(by_scan) == {"ours": [(0.05, 10.0, 8.0), (0.05, 2.0, 2.0)]}
+
+
+def test_lesions_without_a_mean_above_zero_are_left_out(tmp_path):
+    """A bias of -100 % does not tell the normal dose's SUVpeak; a mean of 0 has no place on the logarithmic axis."""
+    odd = [peak("a", 0.0, -100.0, "ours", 0.05), peak("b", -4.0, -200.0, "ours", 0.05)]
+    assert peak_pairs([*odd, peak("c", 5.0, 25.0, "ours", 0.05)]) == {"ours": [(0.05, 5.0, 4.0)]}
+    assert not save_bland_altman(tmp_path / "none.png", odd)
 
 
 def test_the_table_of_the_challenges_score():
