@@ -104,7 +104,7 @@ def scans_of_folders(folders: UserFolders) -> tuple[list[ComparedScan], list[Com
     Without a table each scan is a subject of its own, all are compared, and normal doses have the same names. With one,
     each scan must have a row: `scan` (its name below the folder), and as far as known `subject`, `tracer`, `scanner`,
     `dose`, `normal_dose` (its name below that folder) and `split` (test, or validation for tuning; scans of another
-    split are left out). Raises InputError if a scan or a normal dose is missing.
+    split are left out). Raises InputError if a scan or a normal dose is missing, or if a subject is in both splits.
     """
     low_doses, notices = _named_scans(folders.low_dose)
     normal_doses, others = ({}, ()) if folders.normal_dose is None else _named_scans(folders.normal_dose)
@@ -134,6 +134,13 @@ def scans_of_folders(folders: UserFolders) -> tuple[list[ComparedScan], list[Com
     unused += [LeftOut(str(path), f"a row of {folders.subjects}, but no such scan") for path in absent]
     if not by_split["test"]:
         raise InputError(f"{folders.low_dose}: holds no scan to compare, of the split test")
+    tuned = {scan.subject for scan in by_split["validation"]}
+    both = next((scan.subject for scan in by_split["test"] if scan.subject in tuned), None)
+    if both is not None:
+        raise InputError(
+            f"{folders.subjects}: the subject '{printable(both)}' is in the splits test and validation, so that filters"
+            " would be tuned on whom they are compared on; give all scans of a subject one split"
+        )
     return by_split["test"], by_split["validation"], (*notices, *others, *left_out(unused, folders.low_dose))
 
 

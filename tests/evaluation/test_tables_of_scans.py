@@ -104,3 +104,11 @@ def test_two_rows_that_contradict_each_other_are_refused(three_scans, tmp_path):
     table.write_text("scan,dose\nanna,1/4\nbert,1/4\ncarl,1/4\nanna,1/20\n")
     with pytest.raises(InputError, match=r"table\.csv: two rows about the scan 'anna' differ"):
         scans_of_folders(UserFolders(three_scans, subjects=table))
+
+
+def test_a_subject_whose_scans_are_in_both_splits_is_refused(three_scans, tmp_path):
+    """Filters would be tuned on a patient on whom they are compared."""
+    table = tmp_path / "table.csv"
+    table.write_text("scan,subject,split\nanna,A,\nbert,B,test\ncarl,B,validation\n")
+    with pytest.raises(InputError, match=r"table\.csv: the subject 'B' is in the splits test and validation"):
+        scans_of_folders(UserFolders(three_scans, subjects=table))
