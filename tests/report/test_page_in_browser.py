@@ -260,6 +260,33 @@ def test_the_keyboard_alone_suffices(page):
     assert page.script(visible) == [True] * 4
 
 
+def test_keys_work_where_the_slice_with_the_focus_is_hidden(page):
+    """The same plane of the volume that is shown gets the focus, flicker by flicker."""
+    focus = "return [document.activeElement.dataset.plane, document.activeElement.dataset.volume]"
+    page.script("arguments[0].focus()", page.canvas("axial", volume=0))
+    for volume in ("1", "2", "3", "0"):
+        page.keys("f")
+        page.settle()
+        assert page.script(focus) == ["axial", volume]
+    i, j, k = page.cross
+    page.keys(webdriver.Keys.PAGE_DOWN)
+    assert page.cross == (i, j, k + 1)
+    page.keys("s", "s")
+    page.settle()
+    assert page.script(focus) == ["axial", "0"]
+
+
+def test_capital_letters_are_the_keys_that_the_page_shows(page):
+    page.script("arguments[0].focus()", page.canvas("axial", volume=1))
+    difference = "return document.querySelector('[data-difference]').checked"
+    page.keys("D")
+    page.settle()
+    assert page.script(difference)
+    page.keys("S")
+    page.settle()
+    assert page.script("return document.querySelectorAll('[data-panel][hidden]').length") == 3
+
+
 def test_projections_turn(page):
     section = page.browser.find_element("id", "rotation")
     image = section.find_element("css selector", "img")

@@ -3,7 +3,7 @@
 const TAP_PIXELS = 8;
 const SWIPE_PIXELS_PER_SLICE = 6;
 const WINDOW_SUV_PER_PIXEL = 0.02;
-const ARROWS = { ArrowLeft: ["across", -1], ArrowRight: ["across", 1], ArrowUp: ["down", -1], ArrowDown: ["down", 1] };
+const ARROWS = { arrowleft: ["across", -1], arrowright: ["across", 1], arrowup: ["down", -1], arrowdown: ["down", 1] };
 
 /** Mouse and touch on the slices. */
 function connectPointers(viewer) {
@@ -61,13 +61,13 @@ function connectKeys(viewer) {
     if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input[type=number], select")) return;
     const plane = event.target.dataset.plane;
     const by = event.shiftKey ? 10 : 1;
-    const { key } = event;
+    const key = event.key.toLowerCase(); // the page shows capital letters, and Caps Lock writes them
     if (plane && key in ARROWS) {
       const [name, direction] = ARROWS[key];
       const { turned } = PLANES[plane];
       viewer.step(PLANES[plane][name], direction * by * (name === "down" && turned ? -1 : 1));
-    } else if (plane && (key === "PageUp" || key === "PageDown")) {
-      viewer.step(PLANES[plane].through, (key === "PageUp" ? -1 : 1) * by);
+    } else if (plane && (key === "pageup" || key === "pagedown")) {
+      viewer.step(PLANES[plane].through, (key === "pageup" ? -1 : 1) * by);
     } else if (key === "+" || key === "=") {
       viewer.setWindow(viewer.window[0], viewer.window[1] + 0.5);
     } else if (key === "-") {

@@ -71,9 +71,7 @@ class Viewer {
   }
 
   draw() {
-    this.panels.forEach((panel, number) => {
-      panel.hidden = this.single && number !== this.current;
-    });
+    this.hidePanels();
     this.root.classList.toggle("single", this.single);
     for (const canvas of this.canvases) {
       if (canvas.clientWidth) this.drawSlice(canvas);
@@ -81,6 +79,18 @@ class Viewer {
     this.root.dataset.cross = this.cross.join(",");
     this.root.dataset.window = this.window.join(",");
     this.root.dispatchEvent(new CustomEvent("viewerchange"));
+  }
+
+  /** Hides all panels but the current one if it is shown alone. A slice that had the focus hands it to its plane there:
+   * without a focus in the viewer its keys would do nothing. */
+  hidePanels() {
+    const focused = this.canvases.find((canvas) => canvas === document.activeElement);
+    this.panels.forEach((panel, number) => {
+      panel.hidden = this.single && number !== this.current;
+    });
+    if (!focused || !this.panels[Number(focused.dataset.volume)].hidden) return;
+    const shown = this.panels[this.current].querySelector(`canvas[data-plane=${focused.dataset.plane}]`);
+    shown.focus({ preventScroll: true });
   }
 
   drawSlice(canvas) {
