@@ -49,5 +49,6 @@ format: .venv/.installed
 	ruff check --fix .
 	ruff format .
 
+# What make has built; not results/, where scripts/test.py writes by default.
 clean:
-	rm -rf .venv build results *.egg-info
+	rm -rf .venv build *.egg-info

@@ -29,6 +29,13 @@ def test_environment_has_the_pins_of_the_lock_and_the_mpich_of_the_makefile():
     assert "torch==2.13.0" in lock_pins()
 
 
+def test_cleaning_keeps_results():
+    """`results/` is where scripts/test.py writes by default: hours of work of the user."""
+    rule = (ROOT / "Makefile").read_text().partition("\nclean:\n")[2]
+    assert rule.startswith("\trm -rf ")
+    assert "results" not in rule
+
+
 def test_every_pin_is_exact():
     for pin in conda_pins():
         assert re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*", pin), pin
