@@ -48,13 +48,17 @@ def export(parser: Parser, arguments: Sequence[str] | None = None) -> None:
 
 
 def export_half(checkpoints: Sequence[str], out: Path, recommended: str | None = None) -> float:
-    """Write the mean weights of checkpoints of this program, of one network, as float16 with the last one's header.
+    """Write the mean weights of checkpoints of this program, of one network, as float16, see `_header_of_mean`.
 
     The mean of runs that began with the same weights is often better on unfamiliar images than each of them (Wortsman
     et al., Model soups, ICML 2022). recommended: a preset whose patches and sampler the new header recommends, instead
     of those stated when the run began. Returns the largest rounding of a weight, relative to the largest weight of its
-    tensor. Raises InputError for weights without a header, of different networks, or outside the range of float16.
+    tensor. Raises InputError for weights without a header, of different networks, or outside the range of float16, and
+    where a checkpoint would be replaced.
     """
+    for path in checkpoints:
+        if Path(path).exists() and out.exists() and out.samefile(path):
+            raise InputError(f"--out {out}: would replace this checkpoint of training; choose another name")
     header, weights = _mean_of(checkpoints)
     halves = {name: value.to(torch.float16) for name, value in weights.items()}
     beyond = [name for name, value in halves.items() if not value.isfinite().all()]
@@ -68,14 +72,32 @@ def export_half(checkpoints: Sequence[str], out: Path, recommended: str | None =
 
 
 def _mean_of(checkpoints: Sequence[str]) -> tuple[Header, dict[str, Tensor]]:
-    """The last checkpoint's header, and the mean of all weights in float32."""
+    """The header of the mean, and the mean of all weights in float32."""
     loaded = [load_checkpoint(path) for path in checkpoints]
     for path, one in zip(checkpoints, loaded, strict=True):
         if one.header is None:
             raise InputError(f"{path}: has no header, so nobody could use the exported weights; give an ema_*.pt")
         _check_same_network(path, one, checkpoints[0], loaded[0])
     mean = {name: sum(one.state_dict[name].float() for one in loaded) / len(loaded) for name in loaded[0].state_dict}
-    return loaded[-1].header, mean
+    header = loaded[0].header if len(loaded) == 1 else _header_of_mean(checkpoints, loaded)
+    return header, mean
+
+
+def _header_of_mean(checkpoints: Sequence[str], loaded: Sequence[Checkpoint]) -> Header:
+    """The last checkpoint's header, with the files of the mean by name and SHA-256.
+
+    Of its provenance only what is true of every run stays, and nothing of how far a run was and how well it did then.
+    """
+    last, others = loaded[-1].header, [one.header.training for one in loaded[:-1]]
+    shared = {
+        name: value
+        for name, value in last.training.items()
+        if name not in ("step", "history")
+        and not name.startswith("validation_")
+        and all(name in training and training[name] == value for training in others)
+    }
+    files = [{"file": Path(path).name, "sha256": one.sha256} for path, one in zip(checkpoints, loaded, strict=True)]
+    return replace(last, training=shared | {"mean_of": files})
 
 
 def _check_same_network(path: str, one: Checkpoint, first_path: str, first: Checkpoint) -> None:

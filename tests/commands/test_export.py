@@ -20,6 +20,7 @@ from guided_diffusion.config import (
     SamplerConfig,
 )
 from guided_diffusion.errors import InputError
+from guided_diffusion.files import sha256_of
 from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.training.settings import training_settings
 
@@ -38,18 +39,34 @@ def test_weights_are_rounded_and_the_header_stays(tmp_path):
     assert (tmp_path / "half.pt").stat().st_size < (tmp_path / "full.pt").stat().st_size
 
 
-def test_the_mean_of_several_has_the_last_ones_header(tmp_path):
+def test_the_mean_of_several_names_them_and_says_nothing_of_one_run(tmp_path):
     parts = [{"a": torch.randn(50, 7), "b": torch.randn(9)} for _ in range(3)]
+    files = [tmp_path / f"{number}.pt" for number in range(3)]
     flags = []
-    for number, weights in enumerate(parts):
-        save_checkpoint(tmp_path / f"{number}.pt", weights, replace(HEADER, training={"step": number}))
-        flags += ["--checkpoint", str(tmp_path / f"{number}.pt")]
+    for number, (path, weights) in enumerate(zip(files, parts, strict=True)):
+        of_run = {"step": 9, "validation_psnr": 40.0, "history": [], "seed": number, "ema_rate": "0.99"}
+        save_checkpoint(path, weights, replace(HEADER, training=of_run))
+        flags += ["--checkpoint", str(path)]
     export(create_parser("test"), [*flags, "--out", str(tmp_path / "mean.pt")])
     exported = load_checkpoint(str(tmp_path / "mean.pt"))
-    assert exported.header.training == {"step": 2}
+    named = [{"file": path.name, "sha256": sha256_of(path)} for path in files]
+    assert exported.header == replace(HEADER, training={"ema_rate": "0.99", "mean_of": named})
     for name in "ab":
         mean = torch.stack([weights[name] for weights in parts]).mean(dim=0)
         torch.testing.assert_close(exported.state_dict[name].float(), mean, rtol=2**-10, atol=1e-7)
+
+
+def test_no_checkpoint_of_training_is_replaced(tmp_path):
+    """Its float16 would no longer be the weights of which its set knows the digest."""
+    files = [tmp_path / "one.pt", tmp_path / "other.pt"]
+    for path in files:
+        save_checkpoint(path, {"a": torch.ones(3)}, HEADER)
+    before = [sha256_of(path) for path in files]
+    (tmp_path / "link.pt").symlink_to(files[1])
+    for out in (*files, tmp_path / "link.pt"):
+        with pytest.raises(InputError, match=f"{out.name}: would replace this checkpoint of training"):
+            export_half([str(path) for path in files], out)
+    assert [sha256_of(path) for path in files] == before
 
 
 @pytest.mark.parametrize(
@@ -92,7 +109,8 @@ def test_patches_and_samplers_may_differ_in_a_mean(tmp_path):
     save_checkpoint(tmp_path / "one.pt", {"a": torch.ones(3)}, HEADER)
     save_checkpoint(tmp_path / "other.pt", {"a": torch.ones(3)}, other)
     export_half([str(tmp_path / "one.pt"), str(tmp_path / "other.pt")], tmp_path / "mean.pt")
-    assert load_checkpoint(str(tmp_path / "mean.pt")).header == other
+    header = load_checkpoint(str(tmp_path / "mean.pt")).header
+    assert (header.preprocessing, header.sampler) == (other.preprocessing, other.sampler)
 
 
 def test_weights_beyond_float16(tmp_path):
