@@ -41,8 +41,8 @@ from evaluation.notices import print_notices
 from evaluation.summary import as_line, summarise, with_tests
 from evaluation.tables import COLUMNS, format_latex, format_markdown
 from evaluation.targets import format_targets
-from guided_diffusion.config import Role, flag
-from guided_diffusion.config.parser import Parser, add_flags, read_flags
+from guided_diffusion.config import Role, flag, flags_of
+from guided_diffusion.config.parser import Parser, add_flags, read_flags, refuse_without_effect
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import writable_folder, write_table, write_text
@@ -131,14 +131,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def create_parser() -> Parser:
     parser = Parser(__doc__)
-    add_flags(parser.add_argument_group("a virtual trial"), TrialFlags)
-    add_flags(parser.add_argument_group("your own scans"), OwnFlags)
+    add_flags(parser.add_argument_group("a virtual trial"), TrialFlags, given_only=True)
+    add_flags(parser.add_argument_group("your own scans"), OwnFlags, given_only=True)
     add_flags(parser.add_argument_group("methods and output"), MethodFlags)
     return parser
 
 
 def parse_flags(arguments: Sequence[str] | None) -> Flags:
     given = vars(create_parser().parse_args(arguments))
+    if "low_dose" not in given:
+        refuse_without_effect(given, flags_of(OwnFlags), "is for own scans (--low_dose); a trial says it itself")
     return Flags(*(read_flags(kind, given) for kind in (TrialFlags, OwnFlags, MethodFlags)))
 
 

@@ -21,7 +21,7 @@ from guided_diffusion.commands.denoise import denoise_subjects
 from guided_diffusion.commands.input_flags import add_input_flags, overrides_from, words_of
 from guided_diffusion.config import Role, flag
 from guided_diffusion.config.inference_flags import TagFlags
-from guided_diffusion.config.parser import Parser, add_flags, read_flags
+from guided_diffusion.config.parser import Parser, add_flags, read_flags, refuse_without_effect
 from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import writable_folder, write_text
@@ -87,7 +87,7 @@ def main() -> None:
 
 def create_parser() -> Parser:
     parser = Parser(__doc__)
-    add_flags(parser, PhantomFlags)
+    add_flags(parser, PhantomFlags, given_only=True)
     add_input_flags(parser, TagFlags)
     return parser
 
@@ -96,6 +96,8 @@ def read_command_line() -> tuple[PhantomFlags, SUVOverrides | None]:
     """The flags, once the folder of results can be written, and replacements of the scan's tags."""
     parsed = create_parser().parse_args()
     flags, overrides = read_flags(PhantomFlags, vars(parsed)), overrides_from(parsed)
+    if flags.simulate is None:
+        refuse_without_effect(vars(parsed), ("noise", "seed"), "is for a phantom that is simulated (--simulate)")
     if flags.simulate is not None and overrides is not None:
         raise InputError(f"{words_of(overrides)[0].partition('=')[0]} is for a --scan")
     writable_folder(flags.out)

@@ -14,7 +14,7 @@ from guided_diffusion.config import (
     flag,
 )
 from guided_diffusion.config.inference_flags import InputFlags, suv_basis_flag
-from guided_diffusion.config.parser import Parser, add_flags, read_flags
+from guided_diffusion.config.parser import Parser, add_flags, read_flags, refuse_without_effect
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.resume import fingerprint
 from guided_diffusion.pet.formats.arrays import load_npz
@@ -81,7 +81,7 @@ class GridFlags:
 def create_parser(description: str) -> Parser:
     """All flags of preparation."""
     parser = Parser(description)
-    add_flags(parser, PreparationFlags)
+    add_flags(parser, PreparationFlags, given_only=True)
     grid = parser.add_argument_group("the model's grid")
     add_flags(grid, PreprocessingConfig, roles=[Role.NETWORK])
     add_flags(grid, GridFlags)
@@ -99,6 +99,10 @@ def prepare_image(parser: Parser, arguments: Sequence[str] | None = None) -> Non
     flags = read_flags(PreparationFlags, given)
     if not (flags.info or flags.output):
         raise InputError("nothing to do: give --output or --info")
+    if not flags.output:
+        refuse_without_effect(given, ("normal_dose", "suv_basis"), "is for what is written: give --output")
+    if flags.thin is None:
+        refuse_without_effect(given, ("thin_seed",), "is of the noise that --thin adds: give --thin")
     doses = _doses(flags)
     for output in _thinned_names(flags, doses) if doses else filter(None, [flags.output]):
         check_output(output, [flags.input, flags.normal_dose])

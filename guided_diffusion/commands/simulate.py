@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from guided_diffusion import logger
 from guided_diffusion.config import Role, flag
-from guided_diffusion.config.parser import Parser, add_flags, read_flags
+from guided_diffusion.config.parser import Parser, add_flags, read_flags, refuse_without_effect
 from guided_diffusion.dist_util import communicator, on_root
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet.text import number_of
@@ -22,6 +22,9 @@ from guided_diffusion.simulation.random_trial import RandomTrial, random_manifes
 from guided_diffusion.simulation.scanner import load_scanners, select
 from guided_diffusion.simulation.tracers import load_tracers
 from guided_diffusion.tasks import share_tasks
+
+OF_DRAWN_SCANNERS = ("pair_voxel_mm", "reconstructions", "native", "clean_share")
+"""Flags without effect on the other scanners."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,7 @@ class SimulationFlags:
 def create_parser(description: str) -> Parser:
     """All flags of a virtual trial."""
     parser = Parser(description)
-    add_flags(parser, SimulationFlags)
+    add_flags(parser, SimulationFlags, given_only=True)
     return parser
 
 
@@ -133,7 +136,8 @@ def _dose_names(text: str) -> list[str]:
 
 def _open_trial(parser: Parser, arguments: Sequence[str] | None) -> tuple[SimulationFlags, trials.Trial]:
     """The trial that the command line describes, its folder opened."""
-    flags = read_flags(SimulationFlags, vars(parser.parse_args(arguments)))
+    given = vars(parser.parse_args(arguments))
+    flags = read_flags(SimulationFlags, given)
     tracers, doses = select(load_tracers(), flags.tracers, "tracer"), _dose_names(flags.doses)
     if any(name in RANDOM_SCANNERS for name in flags.scanners.split(",")):
         trial = RandomTrial(
@@ -142,6 +146,8 @@ def _open_trial(parser: Parser, arguments: Sequence[str] | None) -> tuple[Simula
             native=flags.native, clean_share=_shares(flags.clean_share),
         )  # fmt: skip
     else:
+        drawn = ", ".join(RANDOM_SCANNERS)
+        refuse_without_effect(given, OF_DRAWN_SCANNERS, f"is for drawn scanners only: --scanners {drawn}")
         scanners = select(load_scanners(), flags.scanners, "scanner")
         trial = trials.Trial(flags.preset, flags.seed, tracers, scanners, doses, flags.split)
     trials.open_trial(trial, flags.out)

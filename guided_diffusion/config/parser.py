@@ -80,6 +80,16 @@ def read_flags(config: type[T], given: Mapping[str, Any]) -> T:
     return config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
+def refuse_without_effect(given: Mapping[str, Any], names: Iterable[str], why: str) -> None:
+    """Raises InputError, with the reason, for the first of these flags that is given.
+
+    given: parsed arguments of flags added as `given_only`, or they would all count as given.
+    """
+    for name in names:
+        if name in given:
+            raise InputError(f"--{name} {why}")
+
+
 def values_of(given: Mapping[str, Any], *configs: type) -> dict[str, Any]:
     """Flags that Python code gives, as the command line reads their texts: 0.05 for a text, "False" for a boolean.
 

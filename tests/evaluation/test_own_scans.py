@@ -267,6 +267,14 @@ def test_both_kinds_of_scans_are_not_mixed(tmp_path):
         compare(tmp_path, "--method=a=b", "--doses=1/4", low_dose=tmp_path)
 
 
+@pytest.mark.parametrize(
+    "flag", ["--normal_dose=a", "--subjects=a.csv", "--array_units=suv", "--voxel_mm=2,2,2"], ids=lambda flag: flag[2:]
+)
+def test_what_a_trial_says_itself_is_not_given(tmp_path, flag):
+    with pytest.raises(InputError, match=rf"{flag.partition('=')[0]} is for own scans \(--low_dose\)"):
+        compare(tmp_path, "--method=a=b", flag, trial=tmp_path)
+
+
 def test_without_a_method(tmp_path):
     save_nifti(tmp_path / "low.nii.gz", np.full(SHAPE, 2, np.float32))
     with pytest.raises(InputError, match="no method: give --method NAME=DIR"):

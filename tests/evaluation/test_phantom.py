@@ -193,6 +193,12 @@ def command(small, tmp_path, monkeypatch):
     return command
 
 
+@pytest.mark.parametrize("flag", [{"noise": 0.3}, {"seed": 1}], ids=str)
+def test_flags_of_the_simulation_are_refused_for_a_scan(command, flag):
+    with pytest.raises(InputError, match="is for a phantom that is simulated"):
+        command(scan="no-such-file", **flag)
+
+
 @pytest.fixture
 def simulated(true_image, monkeypatch):
     """The seeds of the phantoms that are simulated, quickly: white noise of the wanted size on the true image."""

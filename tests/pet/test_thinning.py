@@ -128,6 +128,9 @@ def test_no_dose_replaces_the_input_and_a_pairs_normal_dose_is_thinned(tmp_path)
         (["--thin", "1/0", "--output", "a.npz"], "--thin '1/0': give a fraction between 0 and 1, such as 1/4"),
         (["--thin", "1/4", "--thin_seed", "-1", "--output", "a.npz"], "--thin_seed -1: must be 0 or more"),
         (["--thin", "1/4", "--normal_dose", "b", "--output", "a.npz"], "leave out --normal_dose"),
+        (["--thin_seed", "1"], "--thin_seed is of the noise that --thin adds: give --thin"),
+        (["--normal_dose", "b"], "--normal_dose is for what is written: give --output"),
+        (["--suv_basis", "lbm"], "--suv_basis is for what is written: give --output"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_read(flags, message):

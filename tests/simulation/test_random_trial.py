@@ -149,6 +149,14 @@ def test_settings_that_make_no_trial_are_refused(changes, message):
         random_trial("random", **changes)
 
 
+@pytest.mark.parametrize("flag", ["--native", "--clean_share=1", "--pair_voxel_mm=3", "--reconstructions=4"])
+def test_flags_of_drawn_scanners_are_refused_for_others(tmp_path, flag):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=f"{flag.partition('=')[0]} is for drawn scanners only: --scanners random,"):
+        simulate_trial(create_parser(""), ["--out", str(out), "--scanners", "quadra", flag])
+    assert not out.exists()
+
+
 def test_the_manifest_leaves_out_what_is_not_kept():
     trial = random_trial("random", native=False)
     rows = random_manifest_rows(trial, trials.plan_subject(trial, 0))
