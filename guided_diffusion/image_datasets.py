@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from guided_diffusion import logger
+from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.machine.open_files import allow_open_files
 from guided_diffusion.noise import Stream, generator
@@ -164,9 +165,9 @@ class CropShares:
 class CropSource:
     """Random crops of a list of pairs. Several threads may take crops at the same time.
 
-    crop_size: [X, Y, Z] in voxels. A smaller volume is centred in air. negative: keep values below 0. shares: of crops
-    that are drawn in a special way. with_noise: whether crops include noise, which takes longer to draw than a crop to
-    cut. left_right: the axis of pairs that leads from one side of the patient to the other, 0 for X.
+    crop_size: [X, Y, Z] in voxels. A smaller volume is centred in air. grid: that of the pairs, with the scale and
+    whether values below 0 are kept. shares: of crops that are drawn in a special way. with_noise: whether crops include
+    noise, which takes longer to draw than a crop to cut.
 
     Every pair is drawn equally often. A crop is centred on a point of the body, since most of a scan's grid is air:
     half of the centres are drawn uniformly from the body, half in proportion to uptake, which favours organs and
@@ -178,24 +179,21 @@ class CropSource:
         self,
         pairs: Sequence[Pair],
         crop_size: Sequence[int],
-        suv_max: float,
+        grid: PreprocessingConfig,
         seed: int,
         *,
-        negative: bool = False,
         shares: CropShares = CropShares(),
         with_noise: bool = True,
-        left_right: int = 1,
     ):
         if not pairs:
             raise InputError("there are no pairs to take crops from")
         allow_open_files(len(pairs))  # each stays mapped
         self.pairs = list(pairs)
         self.crop_size = tuple(crop_size)
-        self.suv_max = suv_max
-        self.negative = negative
+        self.grid = grid
         self.shares = shares
         self.with_noise = with_noise
-        self.left_right = left_right
+        self._left_right = next(axis for axis, code in enumerate(grid.axis_codes) if code in "LR")
         self.seed = seed
         self._arrays = functools.cache(self._open)
         self._centres = functools.cache(self._find_centres)
@@ -268,7 +266,7 @@ class CropSource:
         normal_dose = self._arrays(number)[1]
         middles = tuple(slice(min(CELL, length) // 2, None, CELL) for length in normal_dose.shape)
         sample = np.asarray(normal_dose[middles])
-        uptake = sample.astype(np.float64).clip(0.0, self.suv_max)
+        uptake = sample.astype(np.float64).clip(0.0, self.grid.suv_max)
         cells = np.argwhere(uptake > BODY_SUV)
         if len(cells) == 0:
             cells = np.argwhere(np.ones(uptake.shape, dtype=bool))
@@ -289,11 +287,11 @@ class CropSource:
         lacking = [size - length for size, length in zip(self.crop_size, part.shape[1:], strict=True)]
         around = [(gap // 2, gap - gap // 2) for gap in lacking]
         if mirrored:
-            side = self.left_right
+            side = self._left_right
             part, around[side] = np.flip(part, 1 + side), around[side][::-1]
         # Converted and brought into the order of tensors in one pass over the file's voxels.
         voxels = np.array(part.transpose(0, 3, 1, 2), dtype=np.float32, order="C")
         if not np.isfinite(voxels).all():
             raise InputError(f"{self.pairs[number].path}: has voxels that are not finite numbers")
-        voxels = normalise(voxels, self.suv_max, negative=self.negative)
+        voxels = normalise(voxels, self.grid.suv_max, negative=self.grid.linear_transfer)
         return np.pad(voxels, [(0, 0), around[2], *around[:2]]) if any(lacking) else voxels

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.image_datasets import CropShares, CropSource, Pair
 
 SUV_MAX = 16.0
@@ -19,4 +20,6 @@ def write_pair(path, array, **options):
 
 
 def source_of(path, crop_size, seed=0, **shares):
-    return CropSource([Pair(path, "one")], crop_size, SUV_MAX, seed, shares=CropShares(**shares))
+    return CropSource(
+        [Pair(path, "one")], crop_size, PreprocessingConfig(suv_max=SUV_MAX), seed, shares=CropShares(**shares)
+    )

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import CropSource, Pair
 from tests.crop_sources import SUV_MAX, numbered, source_of, write_pair
@@ -58,11 +59,11 @@ class TestCrops:
             np.testing.assert_array_equal(np.concatenate([crop.low_dose, crop.normal_dose]), right)
         assert 3 < mirrored < 17
 
-    @pytest.mark.parametrize("side", [0, 1, 2])
-    def test_crops_are_mirrored_from_one_side_of_the_patient_to_the_other(self, tmp_path, side):
+    @pytest.mark.parametrize(("codes", "side"), [("PLS", 1), ("RAS", 0), ("SPR", 2)])
+    def test_crops_are_mirrored_from_one_side_of_the_patient_to_the_other(self, tmp_path, codes, side):
         array = numbered((8, 8, 8))
         pair = Pair(write_pair(tmp_path / "pair.npz", array), "one")
-        source = CropSource([pair], (8, 8, 8), SUV_MAX, 0, left_right=side)
+        source = CropSource([pair], (8, 8, 8), PreprocessingConfig(axis_codes=codes), 0)
         crops = [source.crop(step, 0).normal_dose[0].transpose(1, 2, 0) * SUV_MAX for step in range(20)]
         mirrored = [crop for crop in crops if not np.allclose(crop, array[1])]
         assert 3 < len(mirrored) < 17
@@ -72,7 +73,7 @@ class TestCrops:
     def test_without_noise_the_images_are_the_same(self, tmp_path):
         path = write_pair(tmp_path / "pair.npz", numbered())
         crop = source_of(path, (8, 12, 4)).crop(3, 1)
-        bare = CropSource([Pair(path, "one")], (8, 12, 4), SUV_MAX, 0, with_noise=False).crop(3, 1)
+        bare = CropSource([Pair(path, "one")], (8, 12, 4), PreprocessingConfig(), 0, with_noise=False).crop(3, 1)
         assert bare.noise is None
         for field in ("low_dose", "normal_dose", "reference"):
             np.testing.assert_array_equal(getattr(bare, field), getattr(crop, field))

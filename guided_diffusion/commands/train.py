@@ -233,10 +233,8 @@ def _crops(pairs: list[Pair], settings: TrainSettings, **options: Any) -> CropSo
     return CropSource(
         pairs,
         settings.crop_size,
-        settings.preprocessing.suv_max,
+        settings.preprocessing,
         settings.optimisation.seed,
-        negative=settings.preprocessing.linear_transfer,
-        left_right=next(n for n, code in enumerate(settings.preprocessing.axis_codes) if code in "LR"),
         **options,
     )
 

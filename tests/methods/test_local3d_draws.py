@@ -10,33 +10,14 @@ from hypothesis import strategies as st
 from torch.nn.functional import avg_pool3d
 
 from evaluation.measures.ensembles import fair_crps
-from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
-from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
-from guided_diffusion.errors import InputError
+from guided_diffusion.config import DiffusionConfig
 from guided_diffusion.interfaces import Examples
 from guided_diffusion.local_draws import FIELDS, LEAST_RESIDUAL, LocalDraws, patterns, predictive_draws
 from guided_diffusion.local_unet import local_scale, sub_images
 from guided_diffusion.methods import local3d_draws
 from guided_diffusion.methods.local3d_draws import FAIRNESS, METHOD, almost_fair_crps, draws_losses
 from guided_diffusion.references import Reference
-from tests.training_runs import run
-
-MODEL = ModelConfig(num_channels=32, num_res_blocks=1, channel_mult="1,2", low_res_scale=16.0)
-HEADER = Header("local3d", MODEL, DiffusionConfig(), PreprocessingConfig((3.3,) * 3), SamplerConfig(), {})
-TRAINED = {
-    "method": "local3d_draws", "crop_size": "8,8,8", "channel_mult": "1,2", "low_res_scale": 16.0,
-    "resblock_updown": False, "attention_resolutions": "16,8", "add_low_res": False, "predict_xstart": False,
-}  # fmt: skip
-
-
-def network(seed: int = 0) -> LocalDraws:
-    """With random weights in the layers that begin at zero too."""
-    torch.manual_seed(seed)
-    model = LocalDraws(MODEL).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-    return model
+from tests.methods.drawing import MODEL, network
 
 
 def scan(*size: int, seed: int = 1) -> torch.Tensor:
@@ -298,59 +279,3 @@ def test_the_process_gives_the_regressions_answer():
         )
         expected = model.regression(low_dose, torch.zeros(1), low_res=low_dose)
     assert torch.equal(output["pred_xstart"], expected.clamp(-1, 1))
-
-
-def regression(folder):
-    """A file of weights to begin with."""
-    path = folder / "local3d.pt"
-    save_checkpoint(path, network().regression.state_dict(), HEADER)
-    return path
-
-
-def test_training_begins_with_a_regression_leaves_it_alone_and_goes_on_with_the_same_bits(data_dir, tmp_path):
-    begun = regression(tmp_path)
-    for folder, steps in (("parts", 2), ("parts", 4), ("whole", 4)):
-        run(data_dir, tmp_path / folder, **TRAINED, max_steps=steps, resume_checkpoint=str(begun))
-    before, after, whole = (
-        load_checkpoint(str(path)).state_dict
-        for path in (begun, tmp_path / "parts" / "model000004.pt", tmp_path / "whole" / "model000004.pt")
-    )
-    for name, value in before.items():
-        assert torch.equal(after[f"regression.{name}"], value)
-    assert after["down.0.second.weight"].abs().max() > 0
-    assert all(torch.equal(after[name], value) for name, value in whole.items())
-
-
-def test_training_begins_with_the_regression_of_a_run_and_says_so(data_dir, tmp_path, caplog):
-    caplog.set_level("INFO", "guided_diffusion")
-    local = TRAINED | {"method": "local3d"}
-    run(data_dir, tmp_path / "regression", **local, max_steps=1, ema_rate="0.5")
-    begun = tmp_path / "regression" / "model000001.pt"
-    assert (tmp_path / "regression" / "opt000001.pt").exists()
-    for steps in (1, 2):
-        caplog.clear()
-        run(data_dir, tmp_path / "draws", **TRAINED, max_steps=steps, resume_checkpoint=str(begun))
-        assert (f"beginning with {begun}" in caplog.text) == (steps == 1)
-    before, after = (load_checkpoint(str(path)) for path in (begun, tmp_path / "draws" / "model000002.pt"))
-    for name, value in before.state_dict.items():
-        assert torch.equal(after.state_dict[f"regression.{name}"], value)
-    with pytest.raises(InputError, match="trained as local3d, but --method is local3d_draws; give the same"):
-        run(data_dir, tmp_path / "regression", **TRAINED, max_steps=2, ema_rate="0.5")
-
-
-def test_a_mean_that_is_not_trained_is_not_validated(data_dir, tmp_path, caplog):
-    caplog.set_level("INFO", "guided_diffusion")
-    begun = regression(tmp_path)
-    run(data_dir, tmp_path / "run", **TRAINED, max_steps=1, resume_checkpoint=str(begun), validation_interval=1)
-    assert "its mean is not trained, so no scores" in caplog.text
-    assert not list((tmp_path / "run").glob("ema_*_best.pt"))
-
-
-def test_what_training_lacks_is_said_before_it_begins(data_dir, tmp_path):
-    with pytest.raises(InputError, match="begins with trained weights: name them by --resume_checkpoint"):
-        run(data_dir, tmp_path / "run", **TRAINED, max_steps=1)
-    pairs = tmp_path / "pairs"
-    pairs.mkdir()
-    np.savez(pairs / "a.npz", arr_0=np.ones((2, 8, 8, 8), dtype=np.float32))
-    with pytest.raises(InputError, match="needs every pair's dose"):
-        run(pairs, tmp_path / "run", **TRAINED, max_steps=1, resume_checkpoint=str(regression(tmp_path)))

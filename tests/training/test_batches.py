@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from guided_diffusion.config import PreprocessingConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.image_datasets import Crop, CropSource, find_pairs
 from guided_diffusion.training.batches import batches
@@ -43,8 +44,8 @@ class Numbered:
 @pytest.mark.parametrize("with_noise", [True, False])
 def test_batches_are_the_named_crops_for_every_number_of_threads(data_dir, threads, with_noise):
     pairs = find_pairs(data_dir, "train", (3.3,) * 3)
-    expected = CropSource(pairs, (8, 16, 6), 16.0, seed=5)
-    source = CropSource(pairs, (8, 16, 6), 16.0, seed=5, with_noise=with_noise)
+    expected = CropSource(pairs, (8, 16, 6), PreprocessingConfig(), seed=5)
+    source = CropSource(pairs, (8, 16, 6), PreprocessingConfig(), seed=5, with_noise=with_noise)
     stream = batches(source, ITEMS, 11, threads)
     for step in range(11, 15):
         batch = next(stream)

@@ -10,7 +10,7 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from guided_diffusion.checkpoints import load_checkpoint, read_plain
-from guided_diffusion.config import DiffusionConfig, ModelConfig
+from guided_diffusion.config import DiffusionConfig, ModelConfig, PreprocessingConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import sha256_of
 from guided_diffusion.image_datasets import CropSource, find_pairs
@@ -83,7 +83,7 @@ class TestFiles:
 
     def test_validation_of_the_low_dose_is_plain_psnr_and_ssim(self, data_dir, tmp_path):
         run(data_dir, tmp_path, max_steps=1, validation_interval=1, validation_crops=3)
-        source = CropSource(find_pairs(data_dir, "validation", (3.3,) * 3), (8, 8, 4), 16.0, seed=0)
+        source = CropSource(find_pairs(data_dir, "validation", (3.3,) * 3), (8, 8, 4), PreprocessingConfig(), seed=0)
         crops = [source.crop(0, item) for item in range(3)]
         errors = [np.mean((16.0 * (crop.low_dose - crop.normal_dose)) ** 2) for crop in crops]
         expected = np.mean(10 * np.log10(16.0**2 / np.array(errors)))  # not of the mean error: it is the lowest dose's

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from guided_diffusion.config import DEMO_DIFFUSION
+from guided_diffusion.config import DEMO_DIFFUSION, PreprocessingConfig
 from guided_diffusion.errors import InputError
 from guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from guided_diffusion.image_datasets import CropSource, find_pairs
@@ -32,7 +32,7 @@ class TestSteps:
         settings = training_settings(TINY | {"data_dir": str(data_dir)})
         torch.manual_seed(3)
         model = create_model(settings.model, settings.diffusion)
-        source = CropSource(find_pairs(data_dir, "train", (3.3,) * 3), (8, 8, 4), 16.0, seed=3)
+        source = CropSource(find_pairs(data_dir, "train", (3.3,) * 3), (8, 8, 4), PreprocessingConfig(), seed=3)
         crops = [source.crop(0, item) for item in range(2)]
         low, normal, noise = (
             torch.from_numpy(np.stack([getattr(crop, name) for crop in crops]))
