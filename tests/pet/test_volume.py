@@ -1,8 +1,10 @@
 """Volumes from files and back."""
 
 import sys
+import time
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -89,6 +91,25 @@ def test_uncompressed_arrays_are_mapped(tmp_path, pair, order):
     np.testing.assert_array_equal(mapped, stored)
     np.savez_compressed(tmp_path / "small.npz", stored)
     assert arrays.map_npz(tmp_path / "small.npz") is None
+
+
+def test_one_thread_at_a_time_parses_a_header(tmp_path, monkeypatch):
+    """CPython now and then raises SystemError where several do."""
+    np.savez(tmp_path / "s.npz", arr_0=np.ones((2, 2, 2), np.float32))
+    read, inside, most = np.lib.format.read_array_header_1_0, [], []
+
+    def read_slowly(stream):
+        inside.append(stream)
+        time.sleep(0.005)
+        most.append(len(inside))
+        inside.remove(stream)
+        return read(stream)
+
+    monkeypatch.setattr(np.lib.format, "read_array_header_1_0", read_slowly)
+    with ThreadPoolExecutor(4) as pool:
+        shapes = {array.shape for array in pool.map(arrays.map_npz, [tmp_path / "s.npz"] * 8)}
+    assert shapes == {(2, 2, 2)}
+    assert most == [1] * 8
 
 
 def test_a_saved_pair_comes_back(tmp_path, oblique):

@@ -1,6 +1,7 @@
 """Plain arrays in files: the published `.npz` and MATLAB's `.mat`. Nothing that is loaded is executed."""
 
 import math
+import threading
 import zipfile
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,9 @@ from guided_diffusion.pet.grid import check_size, check_voxel_mm
 from guided_diffusion.pet.text import printable
 
 DAMAGED = "is no complete .npz file (its checksums may not fit); copy or make it again"
+# NumPy parses headers as Python, of which CPython (3.11.7 and others) counts the depth of all threads together: now and
+# then it raises SystemError (github.com/python/cpython/issues/106905).
+_ONE_HEADER = threading.Lock()
 # The part of a zip member's own header before its name; the lengths of name and extra field are its last four bytes.
 LOCAL_HEADER_BYTES = 30
 
@@ -158,7 +162,8 @@ def _read_npy_header(stream: BinaryIO, path: Path) -> tuple[tuple[int, ...], boo
     try:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = read(stream)
+        with _ONE_HEADER:
+            shape, fortran_order, dtype = read(stream)
     except ValueError:
         raise InputError(f"{path}: holds something that is no numpy array; make it again") from None
     if dtype.hasobject:
