@@ -3,10 +3,13 @@
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests import fuzz
 from tests.fuzz_seeds import Seed
 
 
+@pytest.mark.slow
 def test_the_fuzzer_notices(tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz, "SECONDS", 3)
     process = fuzz.Reader()

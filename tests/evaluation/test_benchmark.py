@@ -68,6 +68,7 @@ def test_without_a_compiler_or_a_count_of_memory_the_rest_is_measured(monkeypatc
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_network")
 def test_network_section(monkeypatch):
     # Compiling takes minutes on a busy machine; tests/test_fast_unet.py has it.
@@ -107,6 +108,7 @@ def test_the_volume_is_compared_with_float32_whatever_weights_are_stored_in():
     assert diffusion.num_timesteps == 1000
 
 
+@pytest.mark.slow
 @needs_mpiexec
 def test_ranks_section(small):
     seconds = measure_ranks(str(small / "small.pt"), 8, most_ranks=1, least_seconds=0).values["runs"]["1"]["seconds"]

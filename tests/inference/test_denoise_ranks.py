@@ -44,6 +44,7 @@ def test_published_volume_on_any_number_of_ranks(golden_files, tmp_path):
         np.testing.assert_array_equal(other, volumes[0])
 
 
+@pytest.mark.slow
 @needs_mpiexec
 def test_alone_on_some_ranks_and_on_more_than_there_are_patches_the_bits_are_the_same(small, tmp_path):
     check_equal_on((0, 2, 8), small, tmp_path)

@@ -43,7 +43,7 @@ def trunk(scan):
     return SimpleNamespace(low=low, normal=normal, labels=labels, voxel_mm=voxel_mm)
 
 
-@pytest.fixture(scope="module", params=["demo_ddpm3d", "demo_unet3d", "local3d"])
+@pytest.fixture(scope="module", params=["demo_ddpm3d", pytest.param("demo_unet3d", marks=pytest.mark.slow), "local3d"])
 def denoised(request, scan, trunk):
     """SUV [X, Y, Z], as `scripts/test.py --preset fast` makes it."""
     loaded = load_model(str(ROOT / "checkpoint" / f"{request.param}.pt"), {"preset": "fast"})
