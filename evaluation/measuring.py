@@ -21,7 +21,7 @@ from evaluation.method_results import ComparedMethod, StatedPlan, digest_of_imag
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import sha256_of_code
 from guided_diffusion.inference import running_statistics
-from guided_diffusion.inference.resume import fingerprint
+from guided_diffusion.pet.fingerprint import fingerprint
 from guided_diffusion.pet.formats import volume_formats
 from guided_diffusion.tasks import share_tasks
 

@@ -27,9 +27,9 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.files import writable_folder, write_text
 from guided_diffusion.gate import read_small
 from guided_diffusion.inference.earlier_results import check_same_scan
-from guided_diffusion.inference.resume import fingerprint
 from guided_diffusion.inference.subjects import DENOISED_NAME, Subject, digest_of
 from guided_diffusion.pet.damage import damage_as
+from guided_diffusion.pet.fingerprint import fingerprint
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.pet.suv import SUVOverrides

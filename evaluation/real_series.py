@@ -29,8 +29,8 @@ from guided_diffusion.dist_util import communicator, on_root, run_main
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import write_text
 from guided_diffusion.inference.earlier_results import check_same_scan
-from guided_diffusion.inference.resume import fingerprint
 from guided_diffusion.inference.subjects import DENOISED_NAME, UNCERTAINTY_NAME, Subject
+from guided_diffusion.pet.fingerprint import fingerprint
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.pet.preparation import check_output

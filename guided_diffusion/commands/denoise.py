@@ -33,10 +33,11 @@ from guided_diffusion.inference.earlier_results import check_replaceable, not_ta
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.inference.presets import MODEL_FLAGS
 from guided_diffusion.inference.result_files import is_bare, write_manifest, write_volumes
-from guided_diffusion.inference.resume import FinishedPatches, fingerprint, run_key
+from guided_diffusion.inference.resume import FinishedPatches, run_key
 from guided_diffusion.inference.run_manifest import Run, describe_run
 from guided_diffusion.inference.subjects import DICOM_FOLDER, Subject, find_subjects
 from guided_diffusion.machine.memory import keep_freed_memory
+from guided_diffusion.pet.fingerprint import fingerprint
 from guided_diffusion.pet.formats.dicom_writer import check_derivable, save_dicom_series
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.suv import SUVOverrides

@@ -16,7 +16,7 @@ from guided_diffusion.config import (
 from guided_diffusion.config.inference_flags import InputFlags, suv_basis_flag
 from guided_diffusion.config.parser import Parser, add_flags, read_flags, refuse_without_effect
 from guided_diffusion.errors import InputError
-from guided_diffusion.inference.resume import fingerprint
+from guided_diffusion.pet.fingerprint import fingerprint
 from guided_diffusion.pet.formats.arrays import load_npz
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.pair_checks import doubts_of_origins, doubts_of_pair

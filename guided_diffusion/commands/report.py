@@ -12,8 +12,8 @@ from guided_diffusion.config.parser import read_flags
 from guided_diffusion.errors import InputError
 from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.inference.result_files import load_results, write_manifest
-from guided_diffusion.inference.resume import fingerprint
 from guided_diffusion.inference.subjects import REPORT_NAME, Subject
+from guided_diffusion.pet.fingerprint import fingerprint
 from guided_diffusion.pet.formats import volume_formats
 from guided_diffusion.pet.formats.declaration import Request
 from guided_diffusion.pet.grid import Volume

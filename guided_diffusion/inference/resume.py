@@ -22,18 +22,10 @@ from guided_diffusion.config.inference_flags import INFERENCE_FLAGS
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import atomic_write, remove_whatever, sha256_of_code
 from guided_diffusion.gate import open_regular
-from guided_diffusion.pet.grid import Volume
 
 _PREFIX = ".unfinished-"
 _DIGEST_BYTES = 32
 _CODE_WITHOUT_RESULT = ("ranks", "report", "simulation", "training", "__pycache__")
-
-
-def fingerprint(volume: Volume) -> str:
-    """SHA-256 of a volume's voxels and affine."""
-    digest = hashlib.sha256(np.ascontiguousarray(volume.data))
-    digest.update(np.ascontiguousarray(volume.affine))
-    return digest.hexdigest()
 
 
 def run_key(voxels: str, weights: str, settings: dict[str, Any], flags: dict[str, Any], device_type: str) -> str:

@@ -10,8 +10,9 @@ from guided_diffusion.dist_util import communicator, device
 from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.result_files import SAMPLES_SUV
-from guided_diffusion.inference.resume import code_of_results, fingerprint
+from guided_diffusion.inference.resume import code_of_results
 from guided_diffusion.inference.subjects import place_of
+from guided_diffusion.pet.fingerprint import fingerprint
 from guided_diffusion.pet.geometry import above_cap
 from guided_diffusion.pet.grid import Volume
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from guided_diffusion.files import atomic_write
+from guided_diffusion.report.picture_files import save_png
 
 DPI = 110
 WINDOW_QUANTILE = 0.995
@@ -32,7 +32,7 @@ def draw_curves(path: Path, progress: Rows, validations: Rows) -> None:
         panel.set_xlabel("step")
         panel.grid(alpha=0.3)
         panel.legend(fontsize="small")
-    _save(figure, path)
+    save_png(figure, path, DPI)
 
 
 def draw_example(path: Path, images: np.ndarray, suv_max: float, voxel_mm: Sequence[float], title: str) -> None:
@@ -54,15 +54,10 @@ def draw_example(path: Path, images: np.ndarray, suv_max: float, voxel_mm: Seque
         panel.set_yticks([])
     extend = "max" if images.max() > top else "neither"
     figure.colorbar(drawn, ax=panels, label=f"SUV (window 0 to {top:g})", extend=extend, pad=0.01)
-    _save(figure, path)
+    save_png(figure, path, DPI)
 
 
 def _curve(panel: Axes, rows: Rows, column: str, label: str, **style: object) -> None:
     """A column against the step; rows without a value are left out."""
     points = [(int(row["step"]), float(row[column])) for row in rows if row.get(column)]
     panel.plot(*np.array(points).reshape(-1, 2).T, label=label, **style)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)

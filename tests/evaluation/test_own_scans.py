@@ -21,7 +21,7 @@ from evaluation.compared_scans import (
 from evaluation.measures.image_fidelity import clip_suv, psnr
 from evaluation.method_results import ComparedMethod, result_file
 from guided_diffusion.errors import InputError
-from guided_diffusion.inference.resume import fingerprint
+from guided_diffusion.pet.fingerprint import fingerprint
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned
 from guided_diffusion.pet.volume import load_volume

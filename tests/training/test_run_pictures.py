@@ -10,7 +10,7 @@ from guided_diffusion.training import run_pictures
 def figures(monkeypatch):
     """Figures in place of the files that they would become."""
     drawn = []
-    monkeypatch.setattr(run_pictures, "_save", lambda figure, _path: drawn.append(figure))
+    monkeypatch.setattr(run_pictures, "save_png", lambda figure, _path, _dpi: drawn.append(figure))
     return drawn
 
 
