@@ -168,12 +168,10 @@ class Method(ABC):
         network: nn.Module,
         low_dose: Tensor,
         noises: Iterable[Tensor],
-        dose: float,
     ) -> Iterator[Tensor]:
-        """For methods with noise fields: yields the mean [N, 1, Z, X, Y], then one image per noise.
+        """For methods with noise fields: yields the mean [N, 1, Z, X, Y], then one image per noise, all noise-free.
 
-        low_dose: [N, 1, Z, X, Y]. noises: white, [N, noise_fields, Z, X, Y] each. dose: the counts of the scan as a
-        fraction of those of the image to estimate; 0: that image is noise-free.
+        low_dose: [N, 1, Z, X, Y]. noises: white, [N, noise_fields, Z, X, Y] each.
         """
         raise NotImplementedError(f"{self.name} draws no images")
 

@@ -1,7 +1,8 @@
 """A network that draws: of a scan and of white noise it makes one image that the reference may be.
 
 Two things suffice for references of every dose (`references`): what the noise-free image may be besides the
-regression's answer, and what noise of the scan's kind looks like.
+regression's answer, and what noise of the scan's kind looks like. The second is for training, in which references with
+noise score the first: in inference that noise is made of the scan on its own grid (`inference.results`).
 
 A UNet makes each of the two of a noise field of its own, so that they need not be Gaussian. Noise of the scan's kind is
 made in units of what the regression took from the scan, measured around every position for eight patterns of different

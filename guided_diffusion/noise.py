@@ -36,7 +36,11 @@ def axial_noise(seed: int, realisation: int, step: int, slices: range, in_plane:
     """
     slab = np.empty((len(slices), *in_plane), dtype=np.float32)
     for index, axial in enumerate(slices):
-        # The lowest counter word advances with the draws; the others name the slice.
-        bits = np.random.Philox(key=seed, counter=[0, axial, step, realisation])
-        np.random.Generator(bits).standard_normal(out=slab[index], dtype=np.float32)
+        sampling_noise(seed, realisation, step, axial).standard_normal(out=slab[index], dtype=np.float32)
     return torch.from_numpy(slab)[None, None]
+
+
+def sampling_noise(seed: int, realisation: int, step: int, axial: int = 0) -> np.random.Generator:
+    """The random numbers with this name in inference; for axial and step see `axial_noise`."""
+    # The lowest counter word advances with the draws; the others are the name.
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, axial, step, realisation]))

@@ -11,8 +11,22 @@ references of every dose.
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 from torch import Tensor
+
+Values = TypeVar("Values", np.ndarray, Tensor)
+
+
+def expected(noise_free: Values, scan: Values, share: float | Tensor) -> Values:
+    """The reference without its fresh noise, of the noise-free image and a scan with this share of its counts."""
+    return share * scan + (1 - share) * noise_free
+
+
+def fresh_variance(dose: Values | float) -> Values | float:
+    """Variance of the fresh noise in units of the scan's, of which the reference has the `dose`."""
+    return dose * (1 - dose)
 
 
 @dataclass(frozen=True)
@@ -38,8 +52,8 @@ class Reference:
     @property
     def fresh(self) -> Tensor:
         """Variance of its fresh noise in units of the scan's, [N, 1, 1, 1, 1]."""
-        return (self.noise.square() * self.dose * (1 - self.dose)).view(-1, 1, 1, 1, 1)
+        return (self.noise.square() * fresh_variance(self.dose)).view(-1, 1, 1, 1, 1)
 
     def expected(self, noise_free: Tensor, scan: Tensor) -> Tensor:
         """The reference without its fresh noise, of the noise-free image and the scan, all [N, 1, Z, X, Y]."""
-        return self.of_scan * scan + (1 - self.of_scan) * noise_free
+        return expected(noise_free, scan, self.of_scan)

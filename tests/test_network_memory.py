@@ -109,7 +109,7 @@ scan, noise = torch.rand(1, 1, {depth}, 128, 128), torch.rand(1, method.noise_fi
 
 def call(size):
     if method.noise_fields:
-        return [image.shape for image in method.draws(model, scan[size], [noise[size]] * 2, 0.1)]
+        return [image.shape for image in method.draws(model, scan[size], [noise[size]] * 2)]
     return model(scan[size], None, low_res=scan[size])
 
 with torch.no_grad():

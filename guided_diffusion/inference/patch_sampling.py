@@ -22,7 +22,6 @@ from guided_diffusion.interfaces import Network, Process, without_margin
 from guided_diffusion.noise import axial_noise
 from guided_diffusion.pet.patches import PatchPlan
 from guided_diffusion.ranks.stalls import sign_of_life, working
-from guided_diffusion.references import Reference
 
 DRAWS_TOGETHER = 10
 """Images drawn of a patch per call: what they share is computed once, but all are held in memory."""
@@ -112,8 +111,6 @@ def sample_batch(task: PatchTask, loaded: LoadedModel, after_step: samplers.Afte
             network = partial(_in_batches, loaded.model, sampling.batch_size)
             if sampling.mirrored:
                 network = partial(_with_mirrored, network)
-            if loaded.method.noise_free:
-                network = partial(_of_dose, network, sampling.dose)
             noise_at = _noise_source(task, low_dose, diffusion, sampling)
             predict = samplers.Predictor(diffusion, network, {"low_res": shown}, sampling.clip_denoised)
             start = samplers.STARTS[sampling.start_from](diffusion, noise_at(samplers.START), low_dose)
@@ -150,7 +147,7 @@ def _draws(task: PatchTask, low_dose: Tensor, loaded: LoadedModel) -> np.ndarray
 
     voxels = np.empty((len(low_dose), 1 + len(group), *in_plane, length), dtype=np.float32)
     for patch, start in enumerate(task.starts):
-        images = loaded.method.draws(loaded.model, low_dose[patch : patch + 1], noises(start), sampling.dose)
+        images = loaded.method.draws(loaded.model, low_dose[patch : patch + 1], noises(start))
         for number, image in enumerate(images):
             voxels[patch, number] = image[0, 0].permute(1, 2, 0).float().cpu().numpy()
     return voxels.clip(-1, 1) if sampling.clip_denoised else voxels
@@ -176,13 +173,6 @@ def _with_mirrored(network: Callable[..., Tensor], x: Tensor, timesteps: Tensor,
     axes = (2, 3, 4)
     mirrored = network(x.flip(axes), timesteps, low_res=low_res.flip(axes)).flip(axes)
     return 0.5 * (network(x, timesteps, low_res=low_res) + mirrored)
-
-
-def _of_dose(network: Callable[..., Tensor], dose: float, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:
-    """The image, of which low_res [N, 1, Z, X, Y] has this share of the counts, by a network of the noise-free one."""
-    answer = network(x, timesteps, low_res=low_res)
-    ones = torch.ones(len(answer), device=answer.device)
-    return Reference(dose * ones, ones).expected(answer, low_res)
 
 
 def _noise_source(task: PatchTask, low_res: Tensor, diffusion: Process, sampling: Sampling) -> samplers.NoiseSource:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,13 @@ import numpy as np
 from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.patch_sampling import PatchTiming, groups_of_draws
 from guided_diffusion.inference.running_statistics import RunningStatistics
-from guided_diffusion.pet.geometry import back_to_input_grid
+from guided_diffusion.noise import sampling_noise
+from guided_diffusion.pet.geometry import back_to_input_grid, follow_to_model_grid
 from guided_diffusion.pet.grid import Volume
-from guided_diffusion.pet.normalisation import BODY_SUV, denormalise
+from guided_diffusion.pet.normalisation import denormalise, normalise
 from guided_diffusion.pet.patches import PatchPlan
-
-LEAST_LOSS = 0.01
-"""Deviations that are too small by a smaller share than this are left: on one and the same grid it is rounding."""
+from guided_diffusion.pet.similar_noise import similar_noise
+from guided_diffusion.references import expected, fresh_variance
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,11 @@ class Denoised:
 
 
 class Result:
-    """Collects realisations, resamples each to the input's grid, and keeps their statistics."""
+    """Collects realisations, resamples each to the input's grid, and keeps their statistics.
+
+    A network of the noise-free image gives that; the image of the wanted dose is made of it and of the scan here, on
+    each grid (`references`), so that the scan's share of it is not resampled.
+    """
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Result:
         self.model_input = model_input
         self._volume = volume
         self._sampling = loaded.sampling
+        self._dose = loaded.sampling.dose if loaded.method.noise_free else 0.0
         self._suv_max, self._linear = loaded.preprocessing.suv_max, loaded.preprocessing.linear_transfer
         self._above_cap = above_cap
         self._measure = measure
@@ -67,8 +72,8 @@ class Result:
     def add(self, realisation: np.ndarray) -> None:
         """Add a realisation, normalised [X, Y, Z], padded as the network needs it."""
         samples = self._of_volume(realisation)
-        self._on_model_grid.add(samples)
-        back = self._back(samples)
+        self._on_model_grid.add(self._with_scan(samples))
+        back = self._back_with_scan(self._back(samples))
         self._on_input_grid.add(back.data)
         if self._measure is not None:
             self._measured.append(self._measure(back))
@@ -78,24 +83,38 @@ class Result:
         x, y, z = self.model_input.data.shape
         return padded[..., :x, :y, :z]
 
+    def _with_scan(self, samples: np.ndarray) -> np.ndarray:
+        """The image of the wanted dose on the model's grid, of a noise-free one; both normalised."""
+        if not self._dose:
+            return samples
+        scan = normalise(self.model_input.data, self._suv_max, negative=self._linear)
+        return expected(samples, scan, self._dose)
+
+    def _back_with_scan(self, back: Volume) -> Volume:
+        """The same on the input's grid, in SUV."""
+        if not self._dose:
+            return back
+        return replace(back, data=expected(back.data, self._scan(), self._dose))
+
+    def _scan(self) -> np.ndarray:
+        """The scan's own voxels as far as they may be part of a result."""
+        return np.minimum(self._volume.data, self._suv_max) if self._above_cap == "clip" else self._volume.data
+
     def _back(self, samples: np.ndarray) -> Volume:
-        """A normalised image on the model's grid as SUV on the input's."""
-        denoised = Volume(self._in_suv(samples), self.model_input.affine, "SUV")
+        """A normalised image on the model's grid as SUV on the input's.
+
+        Negative values are cut off unless they are part of what is carried back. Those between the peaks of strong
+        noise are cut off on the input's grid only: here that would raise the mean.
+        """
+        suv = denormalise(samples if self._linear else np.maximum(samples, 0), self._suv_max)
         return back_to_input_grid(
-            denoised,
+            Volume(suv, self.model_input.affine, "SUV"),
             self.model_input,
             self._volume,
             above_cap=self._above_cap,
             suv_max=self._suv_max,
             instead=self._linear,
         )
-
-    def _in_suv(self, samples: np.ndarray) -> np.ndarray:
-        """A normalised image in SUV, without negative values unless they are part of what is carried back.
-
-        Those between the peaks of strong noise are cut off on the input's grid only: here that would raise the mean.
-        """
-        return denormalise(samples if self._linear else np.maximum(samples, 0), self._suv_max)
 
     def _varying(self) -> tuple[RunningStatistics, RunningStatistics]:
         """What the error bar is the standard deviation of: statistics on the model's grid, and on the input's."""
@@ -119,16 +138,22 @@ class Result:
 class DrawnResult(Result):
     """As `Result`, for a network that draws images about a mean: the mean, or the first image, and their deviation.
 
-    Deviations have the right size on the model's grid. The way back to coarser voxels takes more from them than from a
-    scan's own noise, which came from such voxels. So where images with noise are drawn (`--dose_fraction` above 0), and
-    the way back has made them too small, their deviations are enlarged by one factor: see `_lost_on_the_way_back`.
+    What is drawn is the noise-free image. An image of a dose has noise of its own besides that of the scan: it is made
+    like the noise that the scan has by that drawn image, on the scan's own grid (`similar_noise`).
     """
 
-    def __init__(self, *arguments: Any):
-        super().__init__(*arguments)
+    def __init__(
+        self,
+        volume: Volume,
+        model_input: Volume,
+        loaded: LoadedModel,
+        above_cap: str,
+        measure: Callable[[Volume], Any] | None,
+    ):
+        super().__init__(volume, model_input, loaded, above_cap, measure)
         self._of_draws = RunningStatistics(), RunningStatistics()
-        self._mean_on_input_grid: np.ndarray | None = None
-        self._factor = 1.0
+        self._drawn = 0
+        self._field = loaded.method.noise_fields  # the number of the noise after those of the network
 
     def shapes(self, in_plane: tuple[int, int]) -> list[tuple[int, ...]]:
         """As in `Result`: each array has the mean and a group of images."""
@@ -140,49 +165,37 @@ class DrawnResult(Result):
         Groups are added in order; all have the same mean.
         """
         mean, *images = self._of_volume(realisation)
-        backs = map(self._back, images)
-        if self._mean_on_input_grid is None:
-            self._mean_on_input_grid = self._back(mean).data
-            first = list(islice(backs, 1))
-            backs = chain(first, backs)
-            if first and self._sampling.dose:
-                self._factor = self._lost_on_the_way_back(mean, images[0], first[0])
-            sample = self._sampling.sample
-            self._on_model_grid.add(images[0] if sample else mean)
-            self._on_input_grid.add(self._enlarged(first[0]).data if sample else self._mean_on_input_grid)
-        if self._sampling.realisations > 1:
-            for image, back in zip(images, map(self._enlarged, backs), strict=True):
-                for statistics, values in zip(self._of_draws, (image, back.data), strict=True):
+        drawn = map(self._plausible, images)
+        sampling = self._sampling
+        if not self._on_model_grid.count:
+            if sampling.sample:
+                first = next(drawn)
+                drawn = chain([first], drawn)
+            else:
+                first = self._with_scan(mean), self._back_with_scan(self._back(mean))
+            self._on_model_grid.add(first[0])
+            self._on_input_grid.add(first[1].data)
+        if sampling.realisations > 1:
+            for samples, back in drawn:
+                for statistics, values in zip(self._of_draws, (samples, back.data), strict=True):
                     statistics.add(values)
                 if self._measure is not None:
                     self._measured.append(self._measure(back))
 
-    def _enlarged(self, back: Volume) -> Volume:
-        """An image on the input's grid with the deviation from the mean as large as it should be there."""
-        if self._factor == 1:
-            return back
-        data = self._mean_on_input_grid + np.float32(self._factor) * (back.data - self._mean_on_input_grid)
+    def _plausible(self, image: np.ndarray) -> tuple[np.ndarray, Volume]:
+        """An image that may be that of the wanted dose, on the model's grid (normalised) and on the input's (SUV)."""
+        random = sampling_noise(self._sampling.seed, self._drawn, self._field)
+        self._drawn += 1
+        free = self._back(image)
+        if not self._dose:
+            return image, free
+        noise = similar_noise(self._scan() - free.data, self._volume.voxel_mm, random)
+        noise *= fresh_variance(self._dose) ** 0.5
+        on_model_grid = follow_to_model_grid(replace(self._volume, data=noise), self.model_input).data
+        back = self._back_with_scan(free)
         highest = self._suv_max if self._above_cap == "clip" else None
-        return replace(back, data=np.clip(data, min(0.0, float(self._volume.data.min())), highest))
-
-    def _lost_on_the_way_back(self, mean: np.ndarray, image: np.ndarray, back: Volume) -> float:
-        """By how much more the way back reduces what is drawn than what the mean took from the scan; at least 1.
-
-        Both by their mean absolute values in the body on the two grids. back: the image on the input's.
-        """
-        on_model_grid = self.model_input.data, self._in_suv(mean), self._in_suv(image)
-        on_input_grid = self._volume.data, self._mean_on_input_grid, back.data
-        removed, drawn = [], []
-        for scan, answer, one in (on_model_grid, on_input_grid):
-            body = answer > BODY_SUV
-            if not body.any():
-                return 1.0
-            removed.append(float(np.abs(scan - answer)[body].mean(dtype=np.float64)))
-            drawn.append(float(np.abs(one - answer)[body].mean(dtype=np.float64)))
-        if not (min(removed) > 0 and min(drawn) > 0):
-            return 1.0
-        factor = removed[1] / removed[0] * drawn[0] / drawn[1]
-        return factor if factor > 1 + LEAST_LOSS else 1.0
+        data = np.clip(back.data + noise, min(0.0, float(self._volume.data.min())), highest)
+        return self._with_scan(image) + on_model_grid / np.float32(self._suv_max), replace(back, data=data)
 
     def _varying(self) -> tuple[RunningStatistics, RunningStatistics]:
         return self._of_draws

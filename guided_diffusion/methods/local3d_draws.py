@@ -117,15 +117,13 @@ class Local3DDraws(Local3D):
         """A process of one step."""
         return Answer(diffusion, start_step)
 
-    def draws(self, network: LocalDraws, low_dose: Tensor, noises: Iterable[Tensor], dose: float) -> Iterator[Tensor]:
-        """The mean and the images drawn about it, from one call of the regression."""
-        ones = torch.ones(len(low_dose), device=low_dose.device)
-        reference = Reference(dose * ones, ones)
+    def draws(self, network: LocalDraws, low_dose: Tensor, noises: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The regression's answer and noise-free images drawn about it, from one call of the regression."""
         outputs = network.outputs(low_dose, noises)
         answer = next(outputs)
-        yield predictive_draws(answer, low_dose, reference)[0]
+        yield answer
         for deviations in outputs:
-            yield predictive_draws(torch.cat([answer, deviations], dim=1), low_dose, reference)[1]
+            yield answer + deviations[:, :1]
 
     def call_bytes(self, model: ModelConfig, patch: tuple[int, int, int], dtype: torch.dtype) -> int:
         """The memory of the regression or of a draw, which follow one another, whichever takes more."""

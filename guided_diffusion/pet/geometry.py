@@ -77,11 +77,7 @@ def to_model_grid(
     if _shear(volume.affine) > RIGHT_ANGLE:
         affine, shape = upright_grid(volume.affine, box, sizes, axis_codes)
         check_size(shape, "the image on the model's grid")
-        index_map = np.linalg.inv(volume.affine) @ affine
-        data = sample(smoothed_for(volume.data, index_map), index_map, shape)
-        if not linear:
-            np.maximum(data, min(0.0, float(volume.data.min())), out=data)
-        return replace(volume, data=data, affine=affine)
+        return _from_sheared(volume, affine, shape, linear)
     permutation, signs = _axes_towards(volume.affine, axis_codes)
     samples = [
         _model_samples(box[p], size / volume.voxel_mm[p], sign)
@@ -188,6 +184,13 @@ def resample_like(volume: Volume, model: Volume, *, linear: bool = False) -> Vol
     return replace(model, data=_resample(data, samples, linear), source=volume.source)
 
 
+def follow_to_model_grid(volume: Volume, model_input: Volume) -> Volume:
+    """Puts an image on the scan's own grid where `to_model_grid` with `linear` has put the scan."""
+    if _shear(volume.affine) > RIGHT_ANGLE:
+        return _from_sheared(volume, model_input.affine, model_input.data.shape, linear=True)
+    return resample_like(volume, model_input, linear=True)
+
+
 def is_on_model_grid(
     volume: Volume,
     *,
@@ -250,6 +253,15 @@ def _resample(data: np.ndarray, samples: list[Samples], linear: bool = False) ->
     covered = data[tuple(part for _, part in operators)]
     resampled = np.ascontiguousarray(apply_separable(covered, [operator for operator, _ in operators]))
     return resampled if linear else np.maximum(resampled, min(0.0, float(data.min())), out=resampled)
+
+
+def _from_sheared(volume: Volume, affine: np.ndarray, shape: tuple[int, int, int], linear: bool) -> Volume:
+    """A sheared volume on an upright grid; not below zero unless it is itself or `linear` allows it."""
+    index_map = np.linalg.inv(volume.affine) @ affine
+    data = sample(smoothed_for(volume.data, index_map), index_map, shape)
+    if not linear:
+        np.maximum(data, min(0.0, float(volume.data.min())), out=data)
+    return replace(volume, data=data, affine=affine)
 
 
 def _axes_towards(affine: np.ndarray, axis_codes: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from guided_diffusion.checkpoints import save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
@@ -14,7 +15,8 @@ from guided_diffusion.inference import blend_at_end, denoise_volume, load_model,
 from guided_diffusion.inference.presets import inference_settings
 from guided_diffusion.inference.results import DrawnResult
 from guided_diffusion.local_draws import LocalDraws
-from guided_diffusion.pet.geometry import to_model_grid
+from guided_diffusion.methods.registry import METHODS
+from guided_diffusion.pet.geometry import follow_to_model_grid, to_model_grid
 from guided_diffusion.pet.grid import Volume
 from tests.denoising import denoise, denoise_on
 from tests.evaluation_trial import write_trial
@@ -197,28 +199,60 @@ def test_patches_agree_where_they_overlap(denoised):
     assert cut.mean() == pytest.approx(whole.mean(), rel=0.02)
 
 
-@pytest.mark.parametrize("dose", ["1/4", "0"])
-@pytest.mark.parametrize("spacing", [4.0, 2.0])
-def test_deviations_stay_as_large_beside_the_scans_noise_on_the_way_back_to_coarser_voxels(dose, spacing):
-    """The scan's noise comes from the coarser voxels, what is drawn does not; at dose 0 the image has no noise."""
-    rng = np.random.default_rng(0)
-    affine = np.diag([-spacing, -spacing, spacing, 1.0])
-    scan = Volume((4 + rng.standard_normal((24, 20, 16))).astype(np.float32), affine)
+def drawn_about_the_truth(scan, truth, dose, realisations=8):
+    """Images on the grid of `scan` that are drawn where a network knows the noise-free image, and their result."""
     model_input = to_model_grid(scan, voxel_mm=2.0, linear=True)
-    sampling = inference_settings({"realisations": 3, "dose_fraction": dose}, HEADER, on_gpu=False).sampling
-    loaded = SimpleNamespace(sampling=sampling, preprocessing=replace(GRID, suv_max=16.0, linear_transfer=True))
-    result = DrawnResult(scan, model_input, loaded, "keep", None)
-    mean = np.full(model_input.data.shape, 4 / 16, np.float32)
-    drawn = (mean + 0.03 * rng.standard_normal((3, *mean.shape))).astype(np.float32)
-    result.add(np.stack([mean, *drawn]))
-    plain = [result._back(image).data - 4 for image in drawn]
-    found = result._varying()[1].standard_deviation
-    factor = np.median(found / np.std(plain, axis=0, ddof=1))
-    if dose == "0" or spacing == 2.0:
-        assert factor == pytest.approx(1, abs=1e-4)
-        return
-    removed = np.abs(scan.data - 4).mean() / np.abs(model_input.data - 4).mean()
-    kept = np.abs(plain[0]).mean() / np.abs(16 * drawn[0] - 4).mean()
-    assert removed > 1.2 * kept
-    assert factor == pytest.approx(removed / kept, rel=1e-3)
-    np.testing.assert_allclose(found, factor * np.std(plain, axis=0, ddof=1), rtol=1e-3)
+    flags = {"realisations": realisations, "dose_fraction": dose}
+    sampling = inference_settings(flags, HEADER, on_gpu=False).sampling
+    grid = replace(GRID, suv_max=16.0, linear_transfer=True)
+    method = METHODS["local3d_draws"]
+    images = []
+    loaded = SimpleNamespace(sampling=sampling, preprocessing=grid, method=method)
+    result = DrawnResult(scan, model_input, loaded, "keep", lambda image: images.append(image.data))
+    known = follow_to_model_grid(replace(scan, data=truth), model_input).data / 16
+    result.add(np.stack([known] * (1 + realisations)))
+    return np.stack(images), result.described(None, [])
+
+
+@pytest.mark.parametrize("spacing", [4.0, 2.0, 1.5])
+def test_images_of_a_dose_have_noise_as_the_scans_on_its_own_grid(spacing):
+    """As strong as a reference's that has the scan's counts and others, and as fine, whatever the model's grid."""
+    rng, dose = np.random.default_rng(0), 1 / 4
+    affine = np.diag([-spacing, -spacing, spacing, 1.0])
+    truth = np.full((40, 36, 32), 4.0, np.float32)
+    noise = gaussian_filter(rng.standard_normal(truth.shape), 3.0 / spacing)
+    noise *= np.linspace(0.1, 0.4, 40)[:, None, None] / noise.std()
+    scan = Volume((truth + noise).astype(np.float32), affine)
+    images, result = drawn_about_the_truth(scan, truth, "1/4")
+    mean = dose * scan.data + (1 - dose) * truth
+    np.testing.assert_allclose(result.volume.data, mean, atol=1e-3)
+    fresh = images - mean
+    wanted = np.sqrt(dose * (1 - dose)) * noise
+    for part in (slice(4, 16), slice(24, 36)):
+        assert fresh[:, part].std() == pytest.approx(wanted[part].std(), rel=0.1)
+    both = np.mean(fresh[:, 1:] * fresh[:, :-1]) / np.mean(fresh**2)
+    assert both == pytest.approx(np.mean(wanted[1:] * wanted[:-1]) / np.mean(wanted**2), abs=0.04)
+    assert abs(np.mean(fresh * noise)) < 0.02 * np.mean(noise**2)
+    np.testing.assert_allclose(result.volume_sd.data, images.std(axis=0, ddof=1), atol=1e-4)
+
+
+def test_the_noise_of_images_lies_on_the_models_grid_too():
+    rng = np.random.default_rng(0)
+    truth = np.full((30, 28, 24), 4.0, np.float32)
+    scan = Volume(truth + 0.3 * rng.standard_normal(truth.shape, dtype=np.float32), np.diag([-2.0, -2.0, 2.0, 1.0]))
+    for sheared in (0.0, 0.4):
+        scan.affine[1, 2] = sheared
+        _, result = drawn_about_the_truth(scan, truth, "1/4")
+        assert result.samples_sd.shape == result.model_input.data.shape
+        inner = (slice(8, -8),) * 3
+        ratio = np.median(16 * result.samples_sd[inner]) / np.median(result.volume_sd.data[inner])
+        # Splines across sheared axes smooth white noise.
+        assert ratio == pytest.approx(1, rel=0.02) if not sheared else 0.5 < ratio < 1
+
+
+def test_images_of_no_dose_have_no_noise():
+    truth = np.full((20, 20, 20), 4.0, np.float32)
+    scan = Volume(truth + np.random.default_rng(0).standard_normal(truth.shape, dtype=np.float32), np.diag([2.0] * 4))
+    images, result = drawn_about_the_truth(scan, truth, "0", 2)
+    np.testing.assert_allclose(images, np.stack([truth, truth]), atol=1e-5)
+    assert result.volume_sd.data.max() < 1e-5

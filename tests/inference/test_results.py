@@ -7,8 +7,15 @@ import pytest
 
 from guided_diffusion.config.known_models import LOCAL_PREPROCESSING
 from guided_diffusion.inference.results import Result
+from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.pet.geometry import to_model_grid
 from guided_diffusion.pet.grid import Volume
+
+
+def result_on(scan, model_input, dose=0.0, above_cap="keep"):
+    sampling = SimpleNamespace(realisations=1, dose=dose)
+    loaded = SimpleNamespace(sampling=sampling, preprocessing=LOCAL_PREPROCESSING, method=METHODS["local3d"])
+    return Result(scan, model_input, loaded, above_cap, None)
 
 
 def test_what_lies_below_zero_on_the_models_grid_does_not_raise_means():
@@ -17,11 +24,28 @@ def test_what_lies_below_zero_on_the_models_grid_does_not_raise_means():
     scan = Volume(rng.gamma(0.2, 3.0, (60, 56, 48)).astype(np.float32), np.diag([-1.5, -1.5, 1.5, 1.0]))
     model_input = to_model_grid(scan, voxel_mm=2.5, linear=True)
     assert (model_input.data < 0).mean() > 0.3
-    loaded = SimpleNamespace(sampling=SimpleNamespace(realisations=1), preprocessing=LOCAL_PREPROCESSING)
-    result = Result(scan, model_input, loaded, "keep", None)
+    result = result_on(scan, model_input)
     result.add(model_input.data / LOCAL_PREPROCESSING.suv_max)
     back = result.described(None, []).volume.data
     inner = (slice(8, -8),) * 3
     # On the scan's grid a little is cut off. Cut off on the model's too, it would be 40 %.
     assert back[inner].mean() == pytest.approx(scan.data[inner].mean(), rel=0.06)
     assert back.min() == 0
+
+
+@pytest.mark.parametrize("above_cap", ["keep", "clip"])
+def test_the_scans_share_of_an_image_of_a_dose_is_not_resampled(above_cap):
+    """A reference with the scan's counts has the scan's noise as it is, however fine; the cap holds for both."""
+    rng = np.random.default_rng(0)
+    suv = rng.gamma(4.0, 1.0, (40, 36, 32)).astype(np.float32)
+    suv[20, 18, 16] = 90.0
+    scan = Volume(suv, np.diag([-1.5, -1.5, 2.6, 1.0]))
+    model_input = to_model_grid(scan, voxel_mm=2.5, linear=True)
+    answer = np.full(model_input.data.shape, 4.0 / LOCAL_PREPROCESSING.suv_max, np.float32)
+    result = result_on(scan, model_input, 0.25, above_cap)
+    result.add(answer)
+    denoised = result.described(None, [])
+    expected = 0.25 * (np.minimum(suv, 64) if above_cap == "clip" else suv) + 0.75 * 4
+    np.testing.assert_allclose(denoised.volume.data, expected, rtol=1e-5)
+    on_model_grid = 0.25 * np.clip(model_input.data, -64, 64) + 0.75 * 4
+    np.testing.assert_allclose(64 * denoised.samples, on_model_grid, rtol=1e-5)

@@ -1,0 +1,70 @@
+"""Noise that looks like a given one: as strong and as correlated as that is around every voxel, but another.
+
+Block by block, the Fourier coefficients of the given noise keep their size and get random phases (surrogate data:
+Theiler et al., Physica D 58:77, 1992), which keeps the autocorrelation and nothing else. It is done in units of the
+noise's own local size, so that blocks may be larger than the places where that changes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy import fft
+from scipy.ndimage import uniform_filter
+
+# Several times the correlation length of an image with a 10 mm filter, but smaller than a liver.
+BLOCK_MM = 64.0
+# The window of the local size, with which the network's noise is measured too.
+WINDOW_MM = 25.0
+
+
+def similar_noise(noise: np.ndarray, voxel_mm: Sequence[float], random: np.random.Generator) -> np.ndarray:
+    """Noise of the local variance and correlation of `noise`, and independent of it given these.
+
+    noise: [X, Y, Z] in any unit, of mean 0. voxel_mm: along X, Y, Z. random: where the phases come from. Returns
+    float32 of the same shape.
+    """
+    window = [max(1, round(WINDOW_MM / size)) for size in voxel_mm]
+    variance = uniform_filter(np.square(noise, dtype=np.float32), window, mode="nearest")
+    local_size = np.sqrt(np.maximum(variance, 0))  # sums of squares, as the filter makes them, can round to below 0
+    unit = np.divide(noise, local_size, out=np.zeros(noise.shape, np.float32), where=local_size > 0)
+    return _of_random_phases(unit, [2 * max(1, round(BLOCK_MM / size / 2)) for size in voxel_mm], random) * local_size
+
+
+def _of_random_phases(noise: np.ndarray, block: Sequence[int], random: np.random.Generator) -> np.ndarray:
+    """Noise of variance 1 with other phases, by blocks of even sides that overlap by half.
+
+    Each is weighted by half a sine wave along every axis before its transform and after it: the squares of the weights
+    of all blocks over a voxel add up to 1.
+    """
+    half = [side // 2 for side in block]
+    padding = [(step, step + -length % step) for length, step in zip(noise.shape, half, strict=True)]
+    padded = np.pad(noise, padding, mode="symmetric")
+    weights = np.ones((), np.float32)
+    for side in block:
+        weights = weights[..., None] * np.sin(np.pi * (np.arange(side) + 0.5) / side).astype(np.float32)
+    result = np.zeros_like(padded)
+    for x in range(0, padded.shape[0] - half[0], half[0]):
+        slab = slice(x, x + block[0])
+        blocks = sliding_window_view(padded[slab], block)[0, :: half[1], :: half[2]] * weights
+        _add_blocks(result[slab], _with_other_phases(blocks, random) * weights, half[1:])
+    inner = tuple(slice(step, step + length) for step, length in zip(half, noise.shape, strict=True))
+    # The first weighting leaves half of the variance along each axis.
+    return result[inner] * np.float32(8**0.5)
+
+
+def _with_other_phases(blocks: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Blocks [J, K, X, Y, Z] with the phases of white noise added to their own."""
+    axes = (2, 3, 4)
+    coefficients = fft.rfftn(blocks, axes=axes)
+    white = fft.rfftn(random.standard_normal(blocks.shape, dtype=np.float32), axes=axes)
+    return fft.irfftn(coefficients * (white / np.abs(white)), s=blocks.shape[2:], axes=axes)
+
+
+def _add_blocks(slab: np.ndarray, blocks: np.ndarray, steps: Sequence[int]) -> None:
+    """Adds blocks [J, K, X, Y, Z] to their places in a slab [X, Y', Z'], `steps` apart along its last two axes."""
+    y_side, z_side = blocks.shape[3:]
+    for j, row in enumerate(blocks):
+        for k, block in enumerate(row):
+            y, z = j * steps[0], k * steps[1]
+            slab[:, y : y + y_side, z : z + z_side] += block
