@@ -189,7 +189,7 @@ class DrawnResult(Result):
         free = self._back(image)
         if not self._dose:
             return image, free
-        noise = similar_noise(self._scan() - free.data, self._volume.voxel_mm, random)
+        noise = similar_noise(self._scan() - free.data, free.data, self._volume.voxel_mm, random)
         noise *= fresh_variance(self._dose) ** 0.5
         on_model_grid = follow_to_model_grid(replace(self._volume, data=noise), self.model_input).data
         back = self._back_with_scan(free)

@@ -23,7 +23,7 @@ def test_size_and_correlation_are_those_of_the_given_noise(seed):
     shape = rng.integers(45, 75, 3)
     voxel_mm = rng.uniform(1.8, 5.5, 3)
     noise = correlated(shape, rng.uniform(0.0, 6.0, 3) / voxel_mm, seed)
-    images = [similar_noise(noise, voxel_mm, rng) for _ in range(4)]
+    images = [similar_noise(noise, np.ones_like(noise), voxel_mm, rng) for _ in range(4)]
     for image in images:
         assert image.dtype == np.float32
         assert image.shape == noise.shape
@@ -37,17 +37,31 @@ def test_size_and_correlation_are_those_of_the_given_noise(seed):
 def test_strong_noise_stays_where_it_is():
     strength = 1 + 9 * (np.arange(60) >= 30)[:, None, None]
     noise = strength * correlated((60, 50, 40), 1.0)
-    image = similar_noise(noise, (4.0, 4.0, 4.0), np.random.default_rng(1))
+    image = similar_noise(noise, np.ones_like(noise), (4.0, 4.0, 4.0), np.random.default_rng(1))
     given, found = (np.sqrt(uniform_filter(one**2, 13)) for one in (noise, image))
     for x, part in ((10, "weak"), (50, "strong")):
         inside = (slice(x - 6, x + 6), slice(8, -8), slice(8, -8))
         assert found[inside].mean() == pytest.approx(given[inside].mean(), rel=0.1), part
 
 
+def test_noise_follows_uptake_within_millimetres():
+    """In a hot spot that is smaller than the window of the local size."""
+    distance = np.linalg.norm(np.indices((48, 48, 48)) - 24, axis=0) * 4.0
+    image = 1 + 9 * np.exp(-0.5 * (distance / 8.0) ** 2).astype(np.float32)
+    spots = []
+    for seed in range(20):
+        noise = image * correlated(image.shape, 0.6, seed)
+        spots.append(similar_noise(noise, image, (4.0, 4.0, 4.0), np.random.default_rng(seed)))
+    found = np.sqrt(np.mean(np.square(spots), axis=0))
+    # The given noise has 9.3 and 1.05 there; of a window alone it would have 4.6 in the spot.
+    assert 6.5 < found[distance < 5].mean() < 9.3
+    assert found[(distance > 24) & (distance < 40)].mean() == pytest.approx(1.05, rel=0.2)
+
+
 def test_each_place_has_its_own_texture():
     """Coarse noise in one half and fine noise in the other."""
     noise = np.concatenate([correlated((60, 48, 48), 2.0), correlated((60, 48, 48), 0.4)])
-    image = similar_noise(noise, (4.0, 4.0, 4.0), np.random.default_rng(1))
+    image = similar_noise(noise, np.ones_like(noise), (4.0, 4.0, 4.0), np.random.default_rng(1))
     for half in (slice(5, 45), slice(75, 115)):
         for axis in range(3):
             assert correlation(image[half], axis) == pytest.approx(correlation(noise[half], axis), abs=0.06)
@@ -57,7 +71,7 @@ def test_each_place_has_its_own_texture():
 def test_small_volumes_have_noise_too(shape):
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(shape).astype(np.float32)
-    images = np.stack([similar_noise(noise, (2.0, 3.0, 4.0), rng) for _ in range(100)])
+    images = np.stack([similar_noise(noise, np.ones_like(noise), (2.0, 3.0, 4.0), rng) for _ in range(100)])
     assert images.shape == (100, *shape)
     assert np.mean(images**2) == pytest.approx(np.mean(noise**2), rel=0.3)
 
@@ -65,13 +79,15 @@ def test_small_volumes_have_noise_too(shape):
 def test_where_there_is_none_none_is_made():
     noise = correlated((60, 40, 40), 1.0)
     noise[:30] = 0
-    image = similar_noise(noise, (4.0, 4.0, 4.0), np.random.default_rng(0))
+    image = similar_noise(noise, np.ones_like(noise), (4.0, 4.0, 4.0), np.random.default_rng(0))
     assert np.all(image[:26] == 0)
     assert np.isfinite(image).all()
 
 
 def test_the_generator_names_the_noise():
     noise = correlated((30, 30, 30), 1.0)
-    one, again, other = (similar_noise(noise, (4.0,) * 3, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    one, again, other = (
+        similar_noise(noise, np.ones_like(noise), (4.0,) * 3, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(one, again)
     assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.1
