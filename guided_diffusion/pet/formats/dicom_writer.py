@@ -28,7 +28,7 @@ from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats.dicom import DicomFile, Series, conversion_of, quiet_pydicom
 from guided_diffusion.pet.formats.dicom_choice import PROGRAM
 from guided_diffusion.pet.grid import Volume, same_grid
-from guided_diffusion.pet.suv import SUVError, SUVOverrides
+from guided_diffusion.pet.suv import SUVError, SUVOverrides, suv_conversion
 from guided_diffusion.pet.suv.drug import drug_of, half_life_s
 from guided_diffusion.pet.suv.scan_start import given_start
 from guided_diffusion.pet.suv.slice_times import Moment, acquisitions
@@ -37,6 +37,8 @@ from guided_diffusion.pet.text import printable
 
 SERIES_NUMBER_OFFSET = 1000
 LARGEST_STORED = 32767
+# Relative: times in headers have microseconds, numbers at least ten digits.
+SAME_SUV = 1e-4
 # They describe the pixels, or the making, of the original only.
 DROPPED = (
     "SmallestImagePixelValue",
@@ -101,13 +103,16 @@ def save_dicom_series(
 def check_derivable(template: Series, out_dir: str | Path, overrides: SUVOverrides | None = None) -> None:
     """Refuses, before any work, headers from which no derived series can be written, and a folder that stays.
 
-    Every header is made that of a derived image and encoded, with one voxel in place of the image.
+    Every header is made that of a derived image and encoded, with one voxel in place of the image. The SUV factors that
+    a reader finds in these headers must be those of the run.
 
     Raises:
-        InputError: names the slice and what is wrong with its header; or the folder.
+        InputError: names the slice and what is wrong with its header; or the folder, or what the user gave in place of
+            tags that contradicts the rest of the headers.
     """
     _check_replaceable(Path(out_dir))
     way_out = "export the series again, or leave out --write_dicom"
+    derived = []
     for file, header in zip(template.files, template.headers, strict=True):
         for keyword in ("SOPClassUID", "SOPInstanceUID"):
             if not tags.text(header, keyword):
@@ -119,6 +124,26 @@ def check_derivable(template: Series, out_dir: str | Path, overrides: SUVOverrid
             _describe(dataset, "2.25.1", "model", overrides)
             _set_pixels(dataset, np.ones((1, 1)))
             pydicom.dcmwrite(io.BytesIO(), dataset, enforce_file_format=True)
+        derived.append(dataset)
+    _check_same_suv(template, derived, overrides)
+
+
+def _check_same_suv(original: Series, derived: list[Dataset], overrides: SUVOverrides | None) -> None:
+    """Refuses headers of which a reader, who has no overrides, makes other SUV than the run, or none."""
+    given = " ".join(f"--{name}" for name in overrides.given()) if overrides else ""
+    series = f"{original.name}: a derived series" + (f" with {given}" if given else "")
+    way_out = "correct what is given, or leave out --write_dicom" if given else "leave out --write_dicom"
+    try:
+        factors = suv_conversion(derived, None, [file.name for file in original.files]).factors
+    except SUVError as error:
+        raise InputError(f"{series} could not be read; {way_out} ({error})") from None
+    ratios = np.array(factors) / conversion_of(original, overrides).factors
+    ratio = ratios[np.argmax(np.abs(ratios - 1))]
+    if abs(ratio - 1) > SAME_SUV:
+        raise InputError(
+            f"{series} would be read with {ratio:.3f} times the SUV, since other times or values in its headers"
+            f" contradict it; {way_out}"
+        )
 
 
 def _write_folder(out_dir: Path, write: Callable[[Path], None]) -> None:

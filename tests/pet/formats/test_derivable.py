@@ -64,6 +64,25 @@ def test_a_header_that_cannot_be_encoded_is_named(tmp_path):
         check_derivable(series, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        # A reader takes the first acquisition, at 12:00, for the start: 2^(-15 min / half-life).
+        ("scan_start", "121500", "series with --scan_start would be read with 0.910 times the SUV.*leave out --write"),
+        (
+            "half_life_s",
+            6000,
+            r"series with --half_life_s could not be read; .* --write_dicom \(no SUV: RadionuclideHal",
+        ),
+    ],
+)
+def test_what_the_user_gave_that_a_reader_would_not_find_is_said_before_the_work(tmp_path, small, flag, value, message):
+    write_series(tmp_path / "s", STORED, headers=[{"AcquisitionTime": f"12{2 * k:02d}00"} for k in range(6)])
+    with pytest.raises(InputError, match=message):
+        denoise(tmp_path / "s", small / "small.pt", tmp_path / "out", "--write_dicom", True, f"--{flag}", value)
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name[0] != "."] == ["log.txt"]
+
+
 def test_a_folder_that_is_replaced_during_a_run_changes_nothing(tmp_path):
     """One patient's voxels never come out under another's name and factor."""
     write_series(tmp_path / "s", STORED, PatientID="A", PatientWeight="70")
