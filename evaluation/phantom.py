@@ -107,7 +107,8 @@ def read_command_line() -> tuple[PhantomFlags, SUVOverrides | None]:
 def write_simulated(flags: PhantomFlags, path: Path) -> None:
     """A phantom's scan, if one is to be simulated and none of the same flags is there yet, and a record of these.
 
-    Raises InputError where a scan stands there without a record: it may be the user's own.
+    The record has the noise that was reached, too. Raises InputError for noise that is not, and where a scan stands
+    there without a record: it may be the user's own.
     """
     if flags.simulate is None:
         return
@@ -119,13 +120,14 @@ def write_simulated(flags: PhantomFlags, path: Path) -> None:
                 f"{path}: no {RECORD_NAME} beside it says how it was simulated; move it or choose another --out"
             )
         with damage_as(f"{record}: is no readable JSON; remove it and {path.name}"):
-            kept = json.loads(read_small(record))
-        if kept == deciding | {"sha256": digest_of(path)}:
+            kept = dict(json.loads(read_small(record)))
+        if kept == deciding | {"noise_reached": kept.get("noise_reached"), "sha256": digest_of(path)}:
             return
     acquisition = draw_acquisition(flags.simulate, 1, np.random.default_rng(flags.seed))
     scanned = scan_phantom(acquisition, flags.ratio, flags.seed, background_noise, flags.noise)
     save_volume(scanned.image, path)
-    write_text(record, json.dumps(deciding | {"sha256": digest_of(path)}, indent=1) + "\n")
+    made = deciding | {"noise_reached": scanned.noise, "sha256": digest_of(path)}
+    write_text(record, json.dumps(made, indent=1) + "\n")
 
 
 def check_scan(flags: PhantomFlags, path: Path, overrides: SUVOverrides | None) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from guided_diffusion.errors import InputError
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.simulation.canvas import Canvas, Grid
 from guided_diffusion.simulation.native_scan import acquire, reconstruct_all
@@ -22,6 +23,8 @@ FINE_MM = 2.0
 SHAPE = (128, 160, 70)  # of FINE_MM: 256 x 320 x 140 mm
 BACKGROUND_BQ_PER_ML = 5300.0  # NEMA NU 2
 HARDEST_THINNING = 1e-3
+# Searching for the counts: how often, and the relative error of the noise that ends it, or is still accepted.
+TRIES, GOOD_ENOUGH, LARGEST_ERROR = 4, 0.05, 0.1
 
 
 def canvas_of(shape: tuple[int, int, int], voxel_mm: float) -> Canvas:
@@ -47,10 +50,11 @@ def iec_phantom(shape: tuple[int, int, int], voxel_mm: float, contrast: float) -
 
 @dataclass(frozen=True)
 class PhantomScan:
-    """A simulated scan, float32 SUV (background 1), and the share of a NEMA scan's counts that it has."""
+    """A simulated scan, float32 SUV (background 1), the share of a NEMA scan's counts that it has, and its noise."""
 
     image: Volume
     share: float
+    noise: float
 
 
 def scan_phantom(
@@ -60,19 +64,40 @@ def scan_phantom(
 
     noise_of: measures the noise, in the unit of `wanted`. Noise is proportional to one over the square root of the
     counts, from which a few trials find the counts; the remaining error is a few per cent.
+
+    Raises:
+        InputError: this acquisition does not have such noise, as strong filters and very few counts do not, or
+            the noise hides the spheres.
     """
     phantom = iec_phantom(SHAPE, FINE_MM, contrast)
     acquisition = replace(acquisition, reconstructions=acquisition.reconstructions[:1])
     depth = phantom.grid.axes()[2]
     exposure = acquisition.scanner.exposure(depth, float(depth.min()), float(depth.max()))
-    share = 1.0
-    for _ in range(4):
+    share, tried = 1.0, []
+    for _ in range(TRIES):
         # In a patient of 1 kg an activity of 1000 times that of 1 mL is an SUV of 1.
         injection = Injection(1.0, 1000.0 * BACKGROUND_BQ_PER_ML, 0.967, 0.5)
         raw = acquire(phantom, acquisition, injection, exposure * share, np.random.default_rng(seed))
         (image,) = reconstruct_all(raw, raw.counts, 1.0)
-        found = noise_of(image)
-        if abs(found / wanted - 1) < 0.05:
-            break
-        share = max(share * (found / wanted) ** 2, HARDEST_THINNING)
-    return PhantomScan(image, share)
+        scan = PhantomScan(image, share, _measured(noise_of, image, wanted))
+        if abs(scan.noise / wanted - 1) < GOOD_ENOUGH:
+            return scan
+        tried.append(scan.noise)
+        share = max(share * (scan.noise / wanted) ** 2, HARDEST_THINNING)
+    if abs(scan.noise / wanted - 1) > LARGEST_ERROR:
+        nearest = min(tried, key=lambda noise: abs(noise / wanted - 1))
+        raise InputError(
+            f"--noise {wanted:g} is not reached with the scanner of --seed {seed}, but {nearest:.2g} is: give"
+            f" --noise {nearest:.2g} or {'less' if nearest < wanted else 'more'}, or another seed"
+        )
+    return scan
+
+
+def _measured(noise_of: Callable[[Volume], float], image: Volume, wanted: float) -> float:
+    """The noise of a simulated phantom, in which nothing but noise can hide the spheres."""
+    try:
+        return noise_of(image)
+    except InputError:
+        raise InputError(
+            f"--noise {wanted:g}: the spheres cannot be told from the noise of this scan; give less, or another --seed"
+        ) from None

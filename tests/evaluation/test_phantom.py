@@ -15,6 +15,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet.blur import gaussian_blur
 from guided_diffusion.pet.grid import Volume, centred_affine
 from guided_diffusion.pet.volume import load_volume, save_volume
+from guided_diffusion.simulation import iec_phantom as iec
 from guided_diffusion.simulation.iec_phantom import SHAPE, SPHERES_MM, iec_phantom, scan_phantom, sphere_centres
 from guided_diffusion.simulation.native_scan import overlap_weights
 from guided_diffusion.simulation.random_acquisition import draw_acquisition
@@ -160,7 +161,59 @@ def test_a_scan_is_simulated_at_the_wanted_noise():
     acquisition = draw_acquisition("held-out-coarse", 1, np.random.default_rng(4))
     scanned = scan_phantom(acquisition, 8.0, 4, phantom.background_noise, 0.2)
     assert phantom.background_noise(scanned.image) == pytest.approx(0.2, rel=0.15)
-    assert scanned.share > 0
+    assert scanned.noise == phantom.background_noise(scanned.image)
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """The shares of counts of the scans that are acquired, in an instant; the image has the value of the share."""
+    shares = []
+
+    def acquire(phantom, acquisition, _injection, exposure, _random):
+        depth = phantom.grid.axes()[2]
+        whole = acquisition.scanner.exposure(depth, float(depth.min()), float(depth.max()))
+        shares.append(float(exposure.max() / whole.max()))
+        return SimpleNamespace(counts=None)
+
+    def reconstruct_all(_raw, _counts, _dose):
+        return (Volume(np.full((1, 1, 1), shares[-1], np.float32), np.eye(4)),)
+
+    monkeypatch.setattr(iec, "acquire", acquire)
+    monkeypatch.setattr(iec, "reconstruct_all", reconstruct_all)
+    return shares
+
+
+def test_the_share_of_counts_is_that_of_the_image(instant):
+    acquisition = draw_acquisition("held-out-coarse", 1, np.random.default_rng(4))
+    # Not quite one over the root of the counts: 9 % off after all tries, of which the last is taken.
+    noises = iter([0.05, 0.5, 0.3, 0.218])
+    scanned = scan_phantom(acquisition, 8.0, 4, lambda _: next(noises), 0.2)
+    assert scanned.noise == 0.218
+    assert scanned.share == pytest.approx(instant[-1]) == pytest.approx(0.0625 * 6.25 * 2.25)
+    assert scanned.image.data.item() == pytest.approx(scanned.share)
+    assert len(instant) == 4
+
+
+def test_noise_that_is_not_reached_is_refused(instant):
+    acquisition = draw_acquisition("held-out-coarse", 1, np.random.default_rng(4))
+    noises = iter([0.02, 0.543, 0.543, 0.5])
+    with pytest.raises(
+        InputError, match=r"--noise 1 is not reached .*--seed 4, but 0\.54 is: give --noise 0\.54 or less, or"
+    ):
+        scan_phantom(acquisition, 8.0, 4, lambda _: next(noises), 1.0)
+    assert instant == pytest.approx([1, 1e-3, 1e-3, 1e-3])
+
+
+def test_noise_that_hides_the_spheres_is_not_put_down_to_how_they_are_filled(instant):
+    def hidden(_):
+        raise InputError("fill all six with the same activity")
+
+    acquisition = draw_acquisition("held-out-coarse", 1, np.random.default_rng(4))
+    with pytest.raises(
+        InputError, match="--noise 1: the spheres cannot be told from the noise of this scan; give less"
+    ):
+        scan_phantom(acquisition, 8.0, 4, hidden, 1.0)
+    assert instant == [1]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +260,7 @@ def simulated(true_image, monkeypatch):
     def scan_phantom(_acquisition, _ratio, seed, _measure, noise):
         seeds.append(seed)
         image = Volume(noisy(true_image, noise, seed), centred_affine(true_image.shape, VOXEL_MM, "PLS"))
-        return SimpleNamespace(image=image)
+        return SimpleNamespace(image=image, noise=1.01 * noise)
 
     monkeypatch.setattr(phantom, "scan_phantom", scan_phantom)
     return seeds
@@ -229,6 +282,7 @@ def test_a_simulated_scan_is_kept_for_the_same_flags_only(simulated, tmp_path):
     noise_of(noise=0.4, seed=2, ratio=4.0)
     noise_of(noise=0.4, seed=2, ratio=4.0, simulate="random")
     assert simulated == [1, 2, 2, 2]
+    assert json.loads((tmp_path / "simulated.json").read_text())["noise_reached"] == pytest.approx(0.404)
     save_volume(Volume(load_volume(scan).data * 0.5, load_volume(scan).affine), scan)  # whose record does not fit
     assert noise_of() == first
     assert simulated == [1, 2, 2, 2, 1]
