@@ -57,7 +57,7 @@ def manifest(images: RunImages, realisations: int = 1) -> dict:
         "settings": {
             "preset": "fast",
             "method": "ddpm3d",
-            "preprocessing": {"suv_max": 16.0},
+            "preprocessing": {"suv_max": 16.0, "linear_transfer": False},
             "sampling": {"sampler": "ddim", "seed": 10, "realisations": realisations},
             "precision": "bfloat16",
         },

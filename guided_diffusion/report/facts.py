@@ -20,13 +20,13 @@ def facts_of(manifest: Mapping[str, Any]) -> Facts:
 
 def _input(manifest: Mapping[str, Any]) -> Facts:
     given, source = manifest["input"], manifest["input"]["source"]
-    cap, above = manifest["settings"]["preprocessing"]["suv_max"], manifest["input"]["above_suv_max"]
+    above = _above(manifest["input"]["above_suv_max"], manifest["settings"]["preprocessing"], manifest["flags"])
     facts = [
         ("SUV", str(source.get("suv", "as stored in the file"))),
         ("format", str(source.get("format", "unknown"))),
         ("voxels of the scan", f"{times(given['shape'])} of {times(given['voxel_mm'])} mm"),
         ("SHA-256 of the scan", f"{given['sha256_of_voxels_and_affine'][:DIGEST_LETTERS]} (compare with run.json)"),
-        ("above the model's largest SUV", _above(above, cap, manifest["flags"]["above_cap"])),
+        ("above the model's largest SUV", above),
     ]
     if "suv_factor" in source:
         factor = source["suv_factor"]
@@ -39,11 +39,18 @@ def _input(manifest: Mapping[str, Any]) -> Facts:
     return facts
 
 
-def _above(above: Mapping[str, float], cap: float, handling: str) -> str:
+def _above(above: Mapping[str, float], grid: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
+    """What became of uptake above the model's largest SUV. grid: the preprocessing."""
+    cap = grid["suv_max"]
     if not above["voxels"]:
         return f"nothing above SUV {cap:g}"
-    done = "kept from the input" if handling == "keep" else f"clipped to SUV {cap:g}"
-    return f"{above['voxels']} voxels ({above['ml']:.1f} mL) above SUV {cap:g}, up to {above['peak']:.1f}: {done}"
+    done = "kept from the input"
+    if flags["above_cap"] == "clip":
+        done = f"clipped to SUV {cap:g}"
+    elif grid["linear_transfer"]:  # see `NEAR_CAP` in `pet.geometry`
+        done += " where the network shows nearly as much uptake, else replaced as noise"
+    voxels = f"{above['voxels']} voxel{'s' if above['voxels'] > 1 else ''}"
+    return f"{voxels} ({above['ml']:.1f} mL) above SUV {cap:g}, up to {above['peak']:.1f}: {done}"
 
 
 def _model(manifest: Mapping[str, Any]) -> Facts:

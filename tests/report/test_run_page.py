@@ -11,6 +11,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet import image_quality
 from guided_diffusion.pet.foci import contrast_map, foci
 from guided_diffusion.pet.grid import Volume
+from guided_diffusion.report.facts import facts_of
 from guided_diffusion.report.findings import find, peaks_near
 from guided_diffusion.report.run_page import RunImages, write_run_page
 from tests.report_runs import AFFINE, KEPT, LOST, NEW, SHAPE, VOXEL_MM, manifest, run
@@ -91,6 +92,25 @@ def test_facts(page):
     ):
         assert fact in page.text, fact
     assert re.search(r"\d+ voxels \(\d+\.\d mL\) above SUV 16, up to \d\d\.\d: kept from the input", page.text)
+
+
+def uptake_above(voxels=1, above_cap="keep", linear=True):
+    """What a page says of uptake above the largest SUV of weights with `linear_transfer`, or without."""
+    images = run()
+    told = manifest(images)
+    told["input"]["above_suv_max"] = {"voxels": voxels, "peak": 90.0, "ml": 0.016}
+    told["flags"]["above_cap"] = above_cap
+    told["settings"]["preprocessing"] = {"suv_max": 64.0, "linear_transfer": linear}
+    return dict(facts_of(told))["above the model's largest SUV"]
+
+
+def test_of_uptake_above_the_cap_no_more_is_said_to_be_kept_than_is():
+    assert uptake_above() == (
+        "1 voxel (0.0 mL) above SUV 64, up to 90.0: kept from the input where the network shows nearly as much uptake,"
+        " else replaced as noise"
+    )
+    assert uptake_above(linear=False) == "1 voxel (0.0 mL) above SUV 64, up to 90.0: kept from the input"
+    assert uptake_above(2, "clip") == "2 voxels (0.0 mL) above SUV 64, up to 90.0: clipped to SUV 64"
 
 
 def test_foci_lost_new_and_kept_are_linked_to_their_places(page):
