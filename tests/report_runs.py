@@ -61,6 +61,7 @@ def manifest(images: RunImages, realisations: int = 1) -> dict:
             "sampling": {"sampler": "ddim", "seed": 10, "realisations": realisations},
             "precision": "bfloat16",
         },
+        "without_effect": ["dose_fraction", "sample"],
         "model_grid": {"shape": [44, 40, 60], "voxel_mm": [3.3, 3.3, 3.3]},
         "plan": {"length": 60, "patch_size": 32, "starts": [0, 28]},
         "nfe_per_patch_and_realisation": 1,

@@ -32,6 +32,7 @@ from guided_diffusion.config.inference_flags import (
 )
 from guided_diffusion.config.parser import read_flags, values_of
 from guided_diffusion.errors import InputError
+from guided_diffusion.interfaces import Method
 from guided_diffusion.machine.half_precision import SLOW_BFLOAT16, fp16_on_cpu
 from guided_diffusion.methods.registry import METHODS, method_named
 from guided_diffusion.samplers import SAMPLERS, STARTS
@@ -48,6 +49,8 @@ _DRAWING_FLAGS = frozenset(flags_with([Role.DRAWING], Sampling))
 # What such a network has no use for besides steps: its noise is a field, and the images belong to the answer of a
 # single call.
 _OF_PATCHES = frozenset({"fuse", "noise", "mirrored"})
+# Networks of one answer are given no noise at all.
+_OF_NOISE = frozenset({"fuse", "noise", "seed"})
 
 _MODEL_CONFIGS = (PresetFlags, Sampling, PreprocessingConfig, PrecisionFlags, ModelConfig, DiffusionConfig)
 
@@ -140,20 +143,29 @@ def inference_settings(
 
 def _applicable(flags: dict[str, Any], method: str, notices: list[str]) -> dict[str, Any]:
     """The flags without those that have no effect on a method of a single call, or on one that draws no images."""
-    chosen = method_named(method, "the header's method")
-    meaningless = {
-        "answers in one call": frozenset() if chosen.sampled else _CHAIN_FLAGS | _REALISATION_FLAGS,
-        "estimates no noise-free image": frozenset() if chosen.noise_free else _REFERENCE_FLAGS,
-        "draws no images about a mean": _DRAWING_FLAGS,
-    }
-    if chosen.noise_fields:
-        meaningless = {"answers in one call": _CHAIN_FLAGS | _OF_PATCHES}
-    for why, names in meaningless.items():
+    for why, names in _meaningless(method_named(method, "the header's method")).items():
         ignored = sorted(names & set(flags))
         if ignored:
             notices.append(f"{method} {why}; ignored: {' '.join(f'--{name}' for name in ignored)}")
         flags = {name: value for name, value in flags.items() if name not in names}
     return flags
+
+
+def without_effect(method: Method) -> frozenset[str]:
+    """Names of the settings that have no effect on a method."""
+    names = frozenset().union(*_meaningless(method).values())
+    return names if method.sampled or method.noise_fields else names | _OF_NOISE
+
+
+def _meaningless(method: Method) -> dict[str, frozenset[str]]:
+    """Names of flags without effect on a method, by the reason."""
+    if method.noise_fields:
+        return {"answers in one call": _CHAIN_FLAGS | _OF_PATCHES}
+    return {
+        "answers in one call": frozenset() if method.sampled else _CHAIN_FLAGS | _REALISATION_FLAGS,
+        "estimates no noise-free image": frozenset() if method.noise_free else _REFERENCE_FLAGS,
+        "draws no images about a mean": _DRAWING_FLAGS,
+    }
 
 
 def _recommended(published: bool, method: str, header: Header | None) -> SamplerConfig:

@@ -9,6 +9,7 @@ from typing import Any
 from guided_diffusion.dist_util import communicator, device
 from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.inference.loading import LoadedModel
+from guided_diffusion.inference.presets import without_effect
 from guided_diffusion.inference.result_files import SAMPLES_SUV
 from guided_diffusion.inference.resume import code_of_results
 from guided_diffusion.inference.subjects import place_of
@@ -52,6 +53,7 @@ def describe_run(
         "checkpoint": {"name": Path(run.flags["model_path"]).name, "sha256": run.loaded.sha256},
         "flags": run.flags,
         "settings": settings.as_dict(),
+        "without_effect": sorted(without_effect(run.loaded.method)),
         "model_grid": {
             "shape": list(denoised.samples.shape),
             "voxel_mm": list(settings.preprocessing.voxel_mm),

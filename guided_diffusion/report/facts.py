@@ -56,14 +56,15 @@ def _above(above: Mapping[str, float], grid: Mapping[str, Any], flags: Mapping[s
 def _model(manifest: Mapping[str, Any]) -> Facts:
     settings, grid = manifest["settings"], manifest["model_grid"]
     checkpoint = manifest["checkpoint"]
-    sampling = ", ".join(f"{name} {value}" for name, value in settings["sampling"].items())
+    used = {name: value for name, value in settings["sampling"].items() if name not in manifest["without_effect"]}
+    listed = ", ".join(f"{name} {value}" for name, value in used.items())
     return [
         ("weights", f"{checkpoint['name']}, sha256 {checkpoint['sha256'][:DIGEST_LETTERS]}"),
         ("method and preset", f"{settings['method']}, {settings['preset']}"),
         ("the model's grid", f"{times(grid['shape'])} voxels of {times(grid['voxel_mm'])} mm"),
-        ("sampling", f"{sampling}; precision {settings['precision']}"),
+        ("sampling" if "sampler" in used else "settings", f"{listed}; precision {settings['precision']}"),
         ("patches", f"{len(manifest['plan']['starts'])} of {manifest['plan']['patch_size']} slices"),
-        ("network calls", _calls(manifest["nfe_per_patch_and_realisation"])),
+        ("network calls", _calls(manifest)),
     ]
 
 
@@ -73,7 +74,8 @@ def _work(manifest: Mapping[str, Any]) -> Facts:
     return [("time", f"{manifest['seconds']:.1f} s with {ranks}"), ("versions", versions)]
 
 
-def _calls(of_realisation: int | None) -> str:
+def _calls(manifest: Mapping[str, Any]) -> str:
+    of_realisation = manifest["nfe_per_patch_and_realisation"]
     if of_realisation is None:
         return "shared by the images of a patch, but for those of the drawing part, one per image"
-    return f"{of_realisation} per patch and realisation"
+    return f"{of_realisation} per patch{'' if 'realisations' in manifest['without_effect'] else ' and realisation'}"

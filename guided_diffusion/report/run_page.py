@@ -80,6 +80,7 @@ def write_run_page(
         "change_of_warm": findings.change_of_warm,
         "metrics": _metrics(images),
         "realisations": manifest["settings"]["sampling"]["realisations"],
+        "ignored": manifest["without_effect"],
         "facts": facts_of(manifest),
     }
     write_page(path, "run.html", content)

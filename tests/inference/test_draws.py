@@ -1,6 +1,7 @@
 """Images that a network draws of noise: the same bits over ranks, batches and patches, and what is written of them."""
 
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -168,6 +169,28 @@ def test_other_methods_say_that_they_draw_nothing(small, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "ddpm3d estimates no noise-free image; ignored: --dose_fraction" in said
     assert "ddpm3d draws no images about a mean; ignored: --sample" in said
+
+
+@pytest.mark.parametrize(
+    ("method", "flags", "settings"),
+    [
+        ("local3d", (), "clip_denoised True, mirrored False, batch_size 1, dose_fraction 0.25"),
+        (
+            "local3d_draws",
+            ("--sample", True),
+            "clip_denoised True, seed 10, batch_size 1, realisations 1, dose_fraction 0.25, sample True",
+        ),
+    ],
+)
+def test_a_report_names_no_sampling_that_did_not_happen(small, tmp_path, method, flags, settings):
+    weights = save(tmp_path, method)
+    denoise(small / "scan.npz", weights, tmp_path / "out", "--report", True, "--dose_fraction", 0.25, *flags)
+    text = re.sub(r"\s+", " ", (tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert f"<dt>settings</dt><dd>{settings}; precision" in text
+    assert "was sampled" not in text
+    hint = "Error bars come from weights that sample or draw images" if method == "local3d" else "several images are dr"
+    assert hint in text
+    assert ("1 per patch</dd>" in text) == (method == "local3d")
 
 
 def test_there_are_no_steps_after_which_to_blend(small, weights, tmp_path, capsys):
