@@ -19,6 +19,7 @@ MANIFEST_COLUMNS = (
     "subject", "seed", "tracer", "scanner", "dose", "split", "voxel_mm",
     "pair", "low_dose", "normal_dose", "truth", "labels",
 )  # fmt: skip
+_OF_CASES = ("low_dose", "normal_dose", "truth", "labels")
 # Those that no table of another program has, which may well list subjects, tracers and splits.
 _OWN_COLUMNS = frozenset(("voxel_mm", "pair"))
 # A further column, which older manifests lack: how much of the normal dose's noise is taken from what a pair aims at.
@@ -102,13 +103,18 @@ def share_of(folder: Path, text: str, column: str) -> float:
 def read_cases(folder: Path) -> list[Case]:
     """Every case of a trial in the manifest's order.
 
-    Raises InputError if there is no manifest, if scripts/simulate.py did not write it, or if a file is missing.
+    Raises InputError if there is no manifest, if scripts/simulate.py did not write it, if a file is missing, or if it
+    was made for training alone.
     """
     return [_case(folder, row) for row in read_manifest(folder)]
 
 
 def _case(folder: Path, row: dict[str, str]) -> Case:
     dose = share_of(folder, row["dose"], "dose")
-    files = {kind: file_of(folder, row, kind) for kind in ("low_dose", "normal_dose", "truth", "labels")}
+    if row["pair"] and not any(row[kind] for kind in _OF_CASES):
+        raise InputError(
+            f"{folder / MANIFEST}: this trial has pairs for training only, no scans; simulate one with --native True"
+        )
+    files = {kind: file_of(folder, row, kind) for kind in _OF_CASES}
     name = str(files["low_dose"].relative_to(folder.resolve())).removesuffix(".nii.gz")
     return Case(name, row["subject"], row["tracer"], row["scanner"], dose, row["split"], **files)

@@ -98,3 +98,13 @@ def test_a_dose_that_is_no_fraction_of_the_normal_dose_is_refused(tmp_path, text
     trial_of_one_case(tmp_path, text)
     with pytest.raises(InputError, match=rf"manifest\.csv: dose '{text}' is no number above 0 to 1, such as 0\.05"):
         read_cases(tmp_path)
+
+
+def test_a_trial_of_pairs_alone_says_how_to_get_scans(tmp_path):
+    """As `--scanners random` writes it unless the scanner's own images are kept."""
+    row = dict.fromkeys(MANIFEST_COLUMNS, "") | {"subject": "sub-0000", "dose": "0.05", "pair": "pairs/a.npz"}
+    (tmp_path / "manifest.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    with pytest.raises(
+        InputError, match=r"manifest\.csv: .* pairs for training only, .* simulate one with --native Tr"
+    ):
+        read_cases(tmp_path)
