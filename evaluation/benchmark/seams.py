@@ -13,7 +13,9 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.inference.denoising import denoise_volume
 from guided_diffusion.inference.loading import load_model
 from guided_diffusion.machine.memory import keep_freed_memory
+from guided_diffusion.pet.geometry import resample_like
 from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.normalisation import denormalise
 from guided_diffusion.pet.trial_manifest import read_cases
 from guided_diffusion.pet.volume import load_volume
 
@@ -49,9 +51,8 @@ def measure_seams(model_path: str, trial: Path | None, chain: bool) -> Section:
         raise InputError(f"{trial}: no subject at 1/20 of the dose")
     keep_freed_memory()
     low_dose, normal_dose = (_middle(load_volume(path)) for path in (case.low_dose, case.normal_dose))
-    reference = clip_suv(normal_dose.data)
     rows = [
-        _measure(sampler, way, model_path, low_dose, reference)
+        _measure(sampler, way, model_path, low_dose, normal_dose)
         for sampler in list(WALKS)[: None if chain else 1]
         for way in WAYS
     ]
@@ -75,15 +76,18 @@ def measure_seams(model_path: str, trial: Path | None, chain: bool) -> Section:
     )
 
 
-def _measure(
-    sampler: str, way: str, model_path: str, low_dose: Volume, reference: np.ndarray
-) -> dict[str, str | float]:
-    """One row: the volume denoised in patches, against a reference in SUV clipped to [0, 16]."""
+def _measure(sampler: str, way: str, model_path: str, low_dose: Volume, normal_dose: Volume) -> dict[str, str | float]:
+    """One row: the volume denoised in patches, against the normal dose, both on the model's grid, on which patches lie.
+
+    Raises InputError where that grid has no borders of patches.
+    """
     loaded = load_model(model_path, {"preset": "fast"} | PATCHES | WAYS[way] | WALKS[sampler])
+    grid = loaded.settings.preprocessing
     began = time.perf_counter()
     done = denoise_volume(low_dose, loaded)
     seconds = time.perf_counter() - began
-    image = clip_suv(done.volume.data)
+    image = clip_suv(denormalise(done.samples, grid.suv_max))
+    reference = clip_suv(resample_like(normal_dose, done.model_input, linear=grid.linear_transfer).data)
     seams = seam_index(reference, image, done.plan)
     return {"sampler": sampler, "way": way, "seam_index": seams, "psnr": psnr(reference, image), "seconds": seconds}
 

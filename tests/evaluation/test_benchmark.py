@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -15,9 +16,11 @@ from evaluation.benchmark.section import Section
 from evaluation.benchmark.timing import Timing, alternate
 from evaluation.benchmark.whole_volume import measure_volume, plain_network
 from evaluation.measures.image_fidelity import psnr
-from guided_diffusion.checkpoints import load_checkpoint
+from evaluation.measures.patch_seams import seam_index
+from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
 from guided_diffusion.errors import InputError
 from guided_diffusion.fast.fast_unet import FastSuperResModel
+from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.pet.trial_manifest import MANIFEST_COLUMNS, read_cases
 from tests.denoising import SMALL_HEADER
 from tests.mpi import needs_mpiexec, run_script
@@ -99,6 +102,17 @@ def test_volume_section(small):
     assert values["fast_calls"] == int(SMALL_HEADER.sampler.timestep_respacing)
     assert values["paper_steps"] == 1000
     assert values["ratio_to_paper"] == pytest.approx(values["paper_seconds"] / values["fast_seconds"])
+
+
+def test_of_weights_that_answer_in_one_call_no_steps_are_named(tmp_path):
+    header = replace(SMALL_HEADER, method="unet3d")
+    network = METHODS["unet3d"].create_model(header.model, header.diffusion)
+    save_checkpoint(tmp_path / "one.pt", network.state_dict(), header)
+    section = measure_volume(str(tmp_path / "one.pt"), timed_steps=2, shape=(8, 8, 16))
+    assert section.values["paper_steps"] == 1
+    assert section.rows[0][:2] == ("one call in float32, plain PyTorch", "1")
+    assert section.notes.startswith("These weights answer in one call, which was timed 2 times after one that was not")
+    assert "steps" not in section.notes
 
 
 def test_the_volume_is_compared_with_float32_whatever_weights_are_stored_in():
@@ -207,6 +221,25 @@ def test_seams_section(small, trial, monkeypatch):
     assert [row["way"] for row in rows] == 2 * list(seams.WAYS)
     assert len({row["psnr"] for row in rows}) == 6
     assert all(row["seam_index"] > 0 for row in rows)
+
+
+def test_seams_lie_on_the_grid_of_the_model(small, tmp_path, monkeypatch):
+    """The trial has 32 slices of 8 mm, the model 64 of 4 mm, of which every patch has 32."""
+    plans = []
+    monkeypatch.setattr(
+        seams,
+        "seam_index",
+        lambda truth, image, plan: plans.append((truth.copy(), plan)) or seam_index(truth, image, plan),
+    )
+    depth = np.broadcast_to(np.arange(1.0, 33, dtype=np.float32) / 4, (16, 20, 32))
+    images = {"low_dose": depth, "normal_dose": depth, "labels": np.zeros(depth.shape, np.uint8)}
+    folder = write_trial(tmp_path, images, np.diag([-4.0, 4.0, 8.0, 1.0]))
+    rows = seams.measure_seams(str(small / "small.pt"), folder, chain=False).values["ways"]
+    assert all(row["seam_index"] > 0 for row in rows)
+    truth, plan = plans[0]
+    assert truth.shape[2] == plan.length == 64
+    # Slices of 4 mm lie a quarter of the thick ones before and behind their middles.
+    np.testing.assert_allclose(truth[8, 10, 20:24], (11 + np.array([-0.25, 0.25, 0.75, 1.25])) / 4, atol=0.02)
 
 
 @pytest.mark.parametrize("section", ["samplers", "seams"])
