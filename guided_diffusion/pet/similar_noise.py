@@ -15,8 +15,9 @@ from scipy.ndimage import uniform_filter
 
 from guided_diffusion.pet.blur import gaussian_blur
 
-# Several times the correlation length of an image with a 10 mm filter, but smaller than a liver.
-BLOCK_MM = 64.0
+# A quarter of a block, which is several times the correlation length of an image with a 10 mm filter, but smaller than
+# a liver.
+FADE_MM = 24.0
 # The window of the local size, with which the network's noise is measured too.
 WINDOW_MM = 25.0
 # Sigma of the mean that noise is taken to follow within that window, and what it is at least: air is noisy too.
@@ -37,30 +38,39 @@ def similar_noise(
     variance = uniform_filter(np.square(relative), window, mode="nearest")
     size = np.sqrt(np.maximum(variance, 0))  # sums of squares, as the filter makes them, can round to below 0
     unit = np.divide(relative, size, out=np.zeros(noise.shape, np.float32), where=size > 0)
-    block = [2 * max(1, round(BLOCK_MM / side / 2)) for side in voxel_mm]
-    return _of_random_phases(unit, block, random) * (size * activity)
+    fade = [max(1, round(FADE_MM / side)) for side in voxel_mm]
+    return _of_random_phases(unit, fade, random) * (size * activity)
 
 
-def _of_random_phases(noise: np.ndarray, block: Sequence[int], random: np.random.Generator) -> np.ndarray:
-    """Noise of variance 1 with other phases, by blocks of even sides that overlap by half.
+def _of_random_phases(noise: np.ndarray, fade: Sequence[int], random: np.random.Generator) -> np.ndarray:
+    """Noise of variance 1 with other phases, by blocks four times as large as the `fade` by which they overlap.
 
-    Each is weighted by half a sine wave along every axis before its transform and after it: the squares of the weights
-    of all blocks over a voxel add up to 1.
+    Each is weighted before its transform and after it: the squares of the weights of all blocks over a voxel add up to
+    1.
     """
-    half = [side // 2 for side in block]
-    padding = [(step, step + -length % step) for length, step in zip(noise.shape, half, strict=True)]
+    block = [4 * length for length in fade]
+    steps = [3 * length for length in fade]
+    padding = [
+        (before, before + -(size + before) % step) for size, before, step in zip(noise.shape, fade, steps, strict=True)
+    ]
     padded = np.pad(noise, padding, mode="symmetric")
     weights = np.ones((), np.float32)
-    for side in block:
-        weights = weights[..., None] * np.sin(np.pi * (np.arange(side) + 0.5) / side).astype(np.float32)
+    for length in fade:
+        weights = weights[..., None] * _weights(length)
     result = np.zeros_like(padded)
-    for x in range(0, padded.shape[0] - half[0], half[0]):
+    for x in range(0, padded.shape[0] - fade[0], steps[0]):
         slab = slice(x, x + block[0])
-        blocks = sliding_window_view(padded[slab], block)[0, :: half[1], :: half[2]] * weights
-        _add_blocks(result[slab], _with_other_phases(blocks, random) * weights, half[1:])
-    inner = tuple(slice(step, step + length) for step, length in zip(half, noise.shape, strict=True))
-    # The first weighting leaves half of the variance along each axis.
-    return result[inner] * np.float32(8**0.5)
+        blocks = sliding_window_view(padded[slab], block)[0, :: steps[1], :: steps[2]] * weights
+        _add_blocks(result[slab], _with_other_phases(blocks, random) * weights, steps[1:])
+    inner = tuple(slice(before, before + size) for before, size in zip(fade, noise.shape, strict=True))
+    # The first weighting leaves three quarters of the variance along each axis.
+    return result[inner] * np.float32((4 / 3) ** 1.5)
+
+
+def _weights(fade: int) -> np.ndarray:
+    """Weights along an axis of a block: up by a quarter of a sine wave, 1 for twice as long, and down."""
+    rise = np.sin(0.5 * np.pi * (np.arange(fade) + 0.5) / fade).astype(np.float32)
+    return np.concatenate([rise, np.ones(2 * fade, np.float32), rise[::-1]])
 
 
 def _with_other_phases(blocks: np.ndarray, random: np.random.Generator) -> np.ndarray:
