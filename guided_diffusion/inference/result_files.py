@@ -13,7 +13,7 @@ from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.inference.subjects import DENOISED_NAME, MANIFEST_NAME, UNCERTAINTY_NAME, Subject, digest_of
 from guided_diffusion.pet.formats import arrays, volume_formats
 from guided_diffusion.pet.geometry import back_to_input_grid
-from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.grid import Volume, on_one_grid
 from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 from guided_diffusion.pet.suv_bases import SUVBasis, ratio_of
 from guided_diffusion.pet.volume import in_suv_basis, save_volume
@@ -99,4 +99,5 @@ def write_manifest(subject: Subject, manifest: dict[str, Any], written: list[Pat
 
 def is_bare(denoised: Denoised) -> bool:
     """Whether a scan is an array on the model's grid, with no other grid to go back to."""
-    return denoised.volume.source.get("format") in arrays.NAMES and denoised.volume.data.shape == denoised.samples.shape
+    # Not by shape: an array with an affine may have as many voxels along other axes.
+    return denoised.volume.source.get("format") in arrays.NAMES and on_one_grid(denoised.volume, denoised.model_input)

@@ -12,16 +12,19 @@ import torch
 
 from guided_diffusion.commands.denoise_flags import create_parser
 from guided_diffusion.inference import blend_at_end
+from guided_diffusion.inference.result_files import load_results
 from guided_diffusion.inference.subjects import find_subjects
 from guided_diffusion.network_memory import network_bytes
+from guided_diffusion.pet.grid import Volume, centred_affine
 from guided_diffusion.pet.suv import SUVOverrides
-from guided_diffusion.pet.volume import load_volume
+from guided_diffusion.pet.volume import load_volume, save_volume
 from guided_diffusion.script_util import (
     sr_model_and_diffusion_defaults,
 )
 from tests.denoising import (
     SMALL_MODEL,
     denoise,
+    samples_in,
 )
 from tests.dicom_series import write_series
 
@@ -33,6 +36,32 @@ def test_a_nifti_comes_back_on_its_own_grid(small, tmp_path):
     np.testing.assert_allclose(result.affine, scan.affine, atol=1e-4)
     assert result.get_fdata().min() >= 0
     assert json.loads((tmp_path / "run.json").read_text())["input"]["shape"] == [20, 24, 40]
+
+
+def test_an_array_with_other_axes_comes_back_on_its_own_grid(small, tmp_path):
+    """As many voxels as the model's grid has, but turned and mirrored: an array without affine would be misplaced."""
+    data = np.random.default_rng(2).gamma(2.0, 1.0, (20, 20, 20)).astype(np.float32)
+    scan = Volume(data, centred_affine(data.shape, 4.0, "RAS"))
+    for name in ("scan.npz", "scan.nii.gz"):
+        save_volume(scan, tmp_path / name)
+        denoise(tmp_path / name, small / "small.pt", tmp_path / "out" / name)
+    assert samples_in(tmp_path / "out" / "scan.npz").shape == data.shape
+    of_array, of_nifti = (
+        load_volume(tmp_path / "out" / name / "denoised.nii.gz") for name in ("scan.npz", "scan.nii.gz")
+    )
+    np.testing.assert_array_equal(of_array.data, of_nifti.data)
+    np.testing.assert_allclose(of_array.affine, scan.affine, atol=1e-4)
+    (subject,) = find_subjects(str(tmp_path / "scan.npz"), str(tmp_path / "out" / "scan.npz"))
+    loaded, _ = load_results(subject, scan, subject.read_manifest())
+    np.testing.assert_array_equal(loaded.data, of_array.data)
+
+
+def test_an_array_that_says_to_lie_on_the_models_grid_needs_no_other_file(small, tmp_path):
+    data = np.random.default_rng(2).gamma(2.0, 1.0, (20, 20, 20)).astype(np.float32)
+    save_volume(Volume(data, centred_affine(data.shape, 4.0, "PLS")), tmp_path / "scan.npz")
+    denoise(tmp_path / "scan.npz", small / "small.pt", tmp_path / "out")
+    assert samples_in(tmp_path / "out").shape == data.shape
+    assert not (tmp_path / "out" / "denoised.nii.gz").exists()
 
 
 def test_the_manifest_says_what_was_done(small, tmp_path):
