@@ -18,6 +18,7 @@ from guided_diffusion.pet.formats import volume_formats
 from guided_diffusion.pet.formats.declaration import Request
 from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.orientation import turned_like
+from guided_diffusion.pet.plausibility import check_suv
 from guided_diffusion.pet.volume import load_volume
 from guided_diffusion.report.findings import foci_of, peaks_near
 from guided_diffusion.report.images import Image, upright, without_head
@@ -80,7 +81,8 @@ class PlannedReport:
 def plan_report(scan: Volume, flags: Mapping[str, Any], realisations: int) -> PlannedReport:
     """Returns the input of the report on a scan.
 
-    Raises InputError for a reference that cannot be read or lies on another grid, and for a cut that leaves nothing.
+    Raises InputError for a reference that cannot be read, is in another unit or lies on another grid, and for a cut
+    that leaves nothing.
     """
     wanted = read_flags(ReportFlags, flags)
     reference = _load_reference(wanted.reference, scan) if wanted.reference else None
@@ -95,12 +97,22 @@ def _load_reference(path: str, scan: Volume) -> Volume:
     """A normal-dose image; of an `.npz` pair the second volume, on the scan's grid unless the file names another.
 
     Axes that the file stores in another order or direction are turned to the scan's.
+
+    Raises InputError for another unit than SUV by body weight, and for values that cannot be SUV.
     """
-    if path.endswith(".npz"):
-        try:
-            stored = volume_formats.read(Path(path), Request(channel=1, channels=2))
-        except InputError:
-            return turned_like(load_volume(path), scan)  # a single volume, or what is wrong with it
-        affine = scan.affine if stored.affine is None else stored.affine
-        return turned_like(replace(scan, data=stored.data, affine=affine), scan)
-    return turned_like(load_volume(path), scan)
+    pair = _normal_dose_of_pair(path, scan) if path.endswith(".npz") else None
+    reference = load_volume(path) if pair is None else pair
+    if reference.unit != "SUV":
+        raise InputError(f"{path}: is in {reference.unit}, but the report compares SUV by body weight (--suv_basis bw)")
+    return turned_like(reference, scan)
+
+
+def _normal_dose_of_pair(path: str, scan: Volume) -> Volume | None:
+    """The second volume of an `.npz`, None where it holds a single one. Raises InputError for what is no SUV."""
+    try:
+        stored = volume_formats.read(Path(path), Request(channel=1, channels=2))
+    except InputError:
+        return None  # whatever is wrong with it, reading it as a single volume says so
+    check_suv(stored.data, path, stated=bool(stored.source.get("unit_stated")))
+    affine = scan.affine if stored.affine is None else stored.affine
+    return replace(scan, data=stored.data, affine=affine, unit=stored.unit)

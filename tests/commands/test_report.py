@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from guided_diffusion.commands.report import plan_report
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import orientation
-from guided_diffusion.pet.volume import load_volume
+from guided_diffusion.pet.volume import load_volume, save_volume
 from tests.denoising import denoise, samples_in
 from tests.report.test_packing import unpacked
 
@@ -113,6 +114,31 @@ def test_another_image_under_the_references_name_is_noticed(small, tmp_path):
         pages.append(page_of(tmp_path)[2]["Reference"])
     assert np.array_equal(pages[0], pages[1])
     assert near(2 * turned(small / "scan.nii.gz")[:, :, : pages[2].shape[2]], pages[2])
+
+
+@pytest.mark.parametrize(
+    ("change", "unit", "message"),
+    [
+        (lambda suv: suv * 5000, None, "can't be SUV, they are probably Bq/mL"),
+        (lambda suv: suv / 1000, None, "too low for SUV"),
+        (lambda suv: np.where(suv == suv.max(), np.nan, suv), "SUV", "has NaN or infinite voxels"),
+        (lambda suv: suv * 0.7, "SUVlbm", "is in SUVlbm, but the report compares SUV by body weight"),
+    ],
+)
+def test_a_reference_that_is_no_suv_by_body_weight_is_refused_before_the_work(small, tmp_path, change, unit, message):
+    pair = np.load(small / "scan.npz")["arr_0"]
+    stated = {} if unit is None else {"unit": np.array(unit)}
+    np.savez(tmp_path / "pair.npz", arr_0=np.stack([pair[0], change(pair[1])]), **stated)
+    flags = {"report": True, "reference": str(tmp_path / "pair.npz")}
+    with pytest.raises(InputError, match=rf"pair\.npz: .*{message}"):
+        plan_report(load_volume(small / "scan.npz"), flags, 1)
+
+
+def test_a_reference_in_another_unit_is_refused_whatever_its_format(small, tmp_path):
+    scan = load_volume(small / "scan.nii.gz")
+    save_volume(replace(scan, unit="SUVbsa"), tmp_path / "normal.nii.gz")
+    with pytest.raises(InputError, match=r"normal\.nii\.gz: is in SUVbsa, but the report compares SUV by body weight"):
+        plan_report(scan, {"report": True, "reference": str(tmp_path / "normal.nii.gz")}, 1)
 
 
 def test_a_reference_elsewhere_or_of_several_scans_is_refused(small, tmp_path):
