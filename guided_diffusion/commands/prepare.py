@@ -117,9 +117,9 @@ def prepare_image(parser: Parser, arguments: Sequence[str] | None = None) -> Non
     elif flags.output:
         with without_input_flags("flags of the image apply to --input only, not to --normal_dose"):
             normal_dose = _tell(load(flags.normal_dose, grid, channel=1)) if flags.normal_dose else None
-        prepare(volume, flags.output, grid, normal_dose=normal_dose, suv_basis=flags.suv_basis)
+        model = prepare(volume, flags.output, grid, normal_dose=normal_dose, suv_basis=flags.suv_basis)
         if normal_dose is not None:
-            _tell_of_pair(volume, normal_dose, Path(flags.output))
+            _tell_of_pair(model, normal_dose, Path(flags.output))
 
 
 def _doses(flags: PreparationFlags) -> dict[str, float]:
@@ -154,7 +154,9 @@ def _write_thinned(volume: Volume, doses: dict[str, float], flags: PreparationFl
 
 
 def _tell_of_pair(low_dose: Volume, normal_dose: Volume, written: Path) -> None:
-    """Says what is doubtful about a pair that was written."""
+    """Says what is doubtful about a pair that was written, and what was left out of it."""
+    if "left_out" in low_dose.source:
+        print(f"notice: {written}: lacks {low_dose.source['left_out']}", file=sys.stderr)
     for notice in [*doubts_of_origins(low_dose, normal_dose), *doubts_of_pair(*load_npz(written), written)]:
         print(f"notice: {notice}", file=sys.stderr)
 

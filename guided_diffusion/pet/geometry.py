@@ -16,6 +16,7 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet.grid import (
     DEFAULT_AXIS_CODES,
     DEFAULT_VOXEL_MM,
+    SAME_GRID_VOXELS,
     Volume,
     check_axis_codes,
     check_size,
@@ -182,6 +183,22 @@ def resample_like(volume: Volume, model: Volume, *, linear: bool = False) -> Vol
         if (covered.stop - covered.start) < 0.9 * abs(along.step) * along.count:
             raise InputError("low dose and normal dose do not show the same part of the patient")
     return replace(model, data=_resample(data, samples, linear), source=volume.source)
+
+
+def common_part(volume: Volume, model: Volume) -> tuple[slice, slice, slice]:
+    """The voxels of `model` that have their centres inside `volume`, whose axes are parallel to the model's.
+
+    `resample_like` continues a volume beyond its border with copies of its edge.
+    """
+    index_map = np.linalg.inv(volume.affine) @ model.affine
+    parts = []
+    for axis, count in enumerate(model.data.shape):
+        along = int(np.argmax(np.abs(index_map[:3, axis])))
+        positions = index_map[along, 3] + index_map[along, axis] * np.arange(count)
+        reach = 0.5 + SAME_GRID_VOXELS
+        inside = np.flatnonzero((positions >= -reach) & (positions <= volume.data.shape[along] - 1 + reach))
+        parts.append(slice(int(inside[0]), int(inside[-1]) + 1))
+    return tuple(parts)
 
 
 def follow_to_model_grid(volume: Volume, model_input: Volume) -> Volume:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,8 +10,8 @@ import numpy as np
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import writable_folder, write_text
-from guided_diffusion.pet.geometry import above_cap, resample_like, to_model_grid
-from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_VOXEL_MM, Volume
+from guided_diffusion.pet.geometry import above_cap, common_part, resample_like, to_model_grid
+from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_VOXEL_MM, Volume, on_one_grid
 from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv_bases import SUVBasis
@@ -79,23 +79,27 @@ def prepare(
     """Resamples `volume` to the model's grid and writes `.npz` or NIfTI, with a record of how in `<output>.json`.
 
     With `normal_dose`, on any grid of the same patient position, both go into one training pair (`.npz`), which states
-    the `dose` of the volume as a fraction of the other's, if it is known.
+    the `dose` of the volume as a fraction of the other's, if it is known. What the normal dose does not show, is left
+    out of both.
 
     Returns:
-        The volume on the model's grid.
+        The volume on the model's grid; its source says under "left_out" what is not in the pair.
 
     Raises:
-        InputError: the output cannot be written, or the basis does not follow from the image.
+        InputError: the output cannot be written, the basis does not follow from the image, or the two images do not
+            belong together.
     """
-    model = in_suv_basis(on_model_grid(volume, grid), suv_basis)
+    model = on_model_grid(volume, grid)
     if normal_dose is None:
+        model = in_suv_basis(model, suv_basis)
         save_volume(model, output, description="PET-3D-DDPM prepare")
     elif Path(output).suffix != ".npz":
         raise InputError(f"cannot write {output}: a pair of low and normal dose needs the suffix .npz")
     else:
-        save_pair(model, in_suv_basis(resample_like(normal_dose, model, linear=grid.linear), suv_basis), output, dose)
+        model, partner = (in_suv_basis(image, suv_basis) for image in _pair(volume, model, normal_dose, grid.linear))
+        save_pair(model, partner, output, dose)
     record = {
-        "source": dict(volume.source),
+        "source": dict(model.source),
         "normal_dose_source": dict(normal_dose.source) if normal_dose else None,
         "input_shape": list(volume.data.shape),
         "input_affine": volume.affine.tolist(),
@@ -106,6 +110,37 @@ def prepare(
     }
     write_text(f"{output}.json", json.dumps(record, indent=1) + "\n")
     return model
+
+
+def _pair(low_dose: Volume, model: Volume, normal_dose: Volume, linear: bool) -> tuple[Volume, Volume]:
+    """The two images of a pair on the model's grid, as far as both show the patient.
+
+    model: what became of the low dose there.
+    """
+    if on_one_grid(low_dose, normal_dose):
+        return model, resample_like(normal_dose, model, linear=linear)
+    if not any(image.source.get("is_placed", True) for image in (low_dose, normal_dose)):
+        raise InputError(
+            f"low dose and normal dose are arrays of {times(low_dose.data.shape)} and {times(normal_dose.data.shape)}"
+            " voxels, which do not say where they lie; give them in one shape, or with an affine"
+        )
+    partner = resample_like(normal_dose, model, linear=linear)
+    common = common_part(normal_dose, model)
+    lacking = [
+        f"{count - (part.stop - part.start)} of {count} slices along {axis}"
+        for axis, part, count in zip("XYZ", common, model.data.shape, strict=True)
+        if part != slice(0, count)
+    ]
+    if not lacking:
+        return model, partner
+    source = {**model.source, "left_out": f"{', '.join(lacking)}, which the normal dose does not show"}
+    return replace(_part_of(model, common), source=source), _part_of(partner, common)
+
+
+def _part_of(volume: Volume, part: tuple[slice, slice, slice]) -> Volume:
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [along.start for along in part]
+    return replace(volume, data=np.ascontiguousarray(volume.data[part]), affine=affine)
 
 
 def describe(volume: Volume, grid: ModelGrid) -> list[tuple[str, str]]:

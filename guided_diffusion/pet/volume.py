@@ -110,10 +110,10 @@ def in_suv_basis(volume: Volume, basis: SUVBasis) -> Volume:
 
 
 def _placed(stored: StoredArray, voxel_mm: float | tuple[float, float, float], axis_codes: str) -> Volume:
-    affine = stored.affine
-    if affine is None:
-        affine = centred_affine(stored.data.shape, voxel_mm, axis_codes)
-    return Volume(stored.data, affine, stored.unit, stored.source)
+    if stored.affine is not None:
+        return Volume(stored.data, stored.affine, stored.unit, stored.source)
+    affine = centred_affine(stored.data.shape, voxel_mm, axis_codes)
+    return Volume(stored.data, affine, stored.unit, {**stored.source, "is_placed": False})
 
 
 def _doubts_of_unit(stored: StoredArray) -> list[str]:

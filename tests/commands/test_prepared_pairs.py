@@ -1,10 +1,15 @@
 """What is doubtful about a pair is said when it is made, not only when it is trained on."""
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
 
 from guided_diffusion.commands.prepare import create_parser, prepare_image
+from guided_diffusion.errors import InputError
+from guided_diffusion.pet.grid import Volume, centred_affine
+from guided_diffusion.pet.volume import save_volume
 from tests.dicom_series import write_series
 
 BODY = np.zeros((16, 16, 12), np.float32)
@@ -53,3 +58,37 @@ def test_series_of_two_weights(tmp_path, capsys, weight, noticed):
     found = notices_of(tmp_path / "low", tmp_path / "normal", tmp_path, capsys)
     expected = "notice: PatientWeight (0010,1030) of low dose and normal dose differ; check that both are of one scan"
     assert found == ([expected] if noticed else [])
+
+
+def uptake(seed, shape):
+    return np.random.default_rng(seed).uniform(1, 3, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(("axis", "name"), list(enumerate("XYZ")))
+def test_what_the_normal_dose_does_not_show_is_left_out_of_both(tmp_path, capsys, axis, name):
+    """Copies of its last slice would be a target that no patient has."""
+    low = Volume(uptake(0, (20, 20, 20)), centred_affine((20, 20, 20), 4.0, "PLS"))
+    affine = low.affine.copy()
+    affine[:3, 3] += affine[:3, axis]  # it begins with the second slice of the low dose, and ends before the last
+    shown = tuple(slice(1, 19) if own == axis else slice(None) for own in range(3))
+    normal = Volume(uptake(1, low.data[shown].shape), affine)
+    for kind, volume in (("low", low), ("normal", normal)):
+        save_volume(volume, tmp_path / f"{kind}.nii.gz")
+    (notice,) = notices_of(tmp_path / "low.nii.gz", tmp_path / "normal.nii.gz", tmp_path, capsys)
+    text = f"2 of 20 slices along {name}, which the normal dose does not show"
+    assert notice == f"notice: {tmp_path / 'pair.npz'}: lacks {text}"
+    assert json.loads((tmp_path / "pair.npz.json").read_text())["source"]["left_out"] == text
+    with np.load(tmp_path / "pair.npz") as pair:
+        np.testing.assert_array_equal(pair["arr_0"][0], low.data[shown])
+        np.testing.assert_array_equal(pair["arr_0"][1], normal.data)
+        np.testing.assert_allclose(pair["affine"], affine, atol=1e-4)
+
+
+def test_arrays_of_two_shapes_do_not_say_what_they_have_in_common(tmp_path, capsys):
+    np.savez(tmp_path / "low.npz", uptake(0, (20, 20, 20)))
+    np.savez(tmp_path / "normal.npz", uptake(1, (20, 20, 19)))
+    with pytest.raises(InputError, match="arrays of 20 x 20 x 20 and 20 x 20 x 19 voxels, which do not say where"):
+        notices_of(tmp_path / "low.npz", tmp_path / "normal.npz", tmp_path, capsys)
+    assert not (tmp_path / "pair.npz").exists()
+    np.savez(tmp_path / "normal.npz", uptake(1, (20, 20, 20)))
+    assert notices_of(tmp_path / "low.npz", tmp_path / "normal.npz", tmp_path, capsys) == []
