@@ -176,7 +176,11 @@ def resample_like(volume: Volume, model: Volume, *, linear: bool = False) -> Vol
     """
     if on_one_grid(volume, model):
         return volume
-    permutation, samples = _samples_in(volume.affine, model, "low dose and normal dose do not have parallel axes")
+    permutation, samples = _samples_in(
+        volume.affine,
+        model,
+        "low dose and normal dose do not have parallel axes (with a tilted gantry both must lie on one grid)",
+    )
     data = np.transpose(volume.data, permutation)
     for along, size in zip(samples, data.shape, strict=True):
         covered = along.covered(size)
@@ -201,11 +205,11 @@ def common_part(volume: Volume, model: Volume) -> tuple[slice, slice, slice]:
     return tuple(parts)
 
 
-def follow_to_model_grid(volume: Volume, model_input: Volume) -> Volume:
-    """Puts an image on the scan's own grid where `to_model_grid` with `linear` has put the scan."""
+def follow_to_model_grid(volume: Volume, model_input: Volume, *, linear: bool = True) -> Volume:
+    """Puts an image on the scan's own grid where `to_model_grid` has put the scan. linear: as there."""
     if _shear(volume.affine) > RIGHT_ANGLE:
-        return _from_sheared(volume, model_input.affine, model_input.data.shape, linear=True)
-    return resample_like(volume, model_input, linear=True)
+        return _from_sheared(volume, model_input.affine, model_input.data.shape, linear)
+    return resample_like(volume, model_input, linear=linear)
 
 
 def is_on_model_grid(

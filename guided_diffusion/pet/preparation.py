@@ -10,7 +10,13 @@ import numpy as np
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.files import writable_folder, write_text
-from guided_diffusion.pet.geometry import above_cap, common_part, resample_like, to_model_grid
+from guided_diffusion.pet.geometry import (
+    above_cap,
+    common_part,
+    follow_to_model_grid,
+    resample_like,
+    to_model_grid,
+)
 from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_VOXEL_MM, Volume, on_one_grid
 from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 from guided_diffusion.pet.suv import SUVOverrides
@@ -118,7 +124,7 @@ def _pair(low_dose: Volume, model: Volume, normal_dose: Volume, linear: bool) ->
     model: what became of the low dose there.
     """
     if on_one_grid(low_dose, normal_dose):
-        return model, resample_like(normal_dose, model, linear=linear)
+        return model, follow_to_model_grid(normal_dose, model, linear=linear)
     if not any(image.source.get("is_placed", True) for image in (low_dose, normal_dose)):
         raise InputError(
             f"low dose and normal dose are arrays of {times(low_dose.data.shape)} and {times(normal_dose.data.shape)}"

@@ -8,9 +8,11 @@ import pytest
 
 from guided_diffusion.commands.prepare import create_parser, prepare_image
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet.geometry import to_model_grid
 from guided_diffusion.pet.grid import Volume, centred_affine
 from guided_diffusion.pet.volume import save_volume
 from tests.dicom_series import write_series
+from tests.grids import tilted
 
 BODY = np.zeros((16, 16, 12), np.float32)
 BODY[2:14, 2:14] = 1
@@ -92,3 +94,40 @@ def test_arrays_of_two_shapes_do_not_say_what_they_have_in_common(tmp_path, caps
     assert not (tmp_path / "pair.npz").exists()
     np.savez(tmp_path / "normal.npz", uptake(1, (20, 20, 20)))
     assert notices_of(tmp_path / "low.npz", tmp_path / "normal.npz", tmp_path, capsys) == []
+
+
+def test_a_pair_of_a_tilted_gantry(tmp_path, capsys):
+    shape = (20, 20, 20)
+    affine = tilted(centred_affine(shape, 4.0, "LPS"), 15)
+    low, normal = Volume(uptake(0, shape), affine), Volume(uptake(1, shape) * 0.6 + 0.8, affine)
+    for kind, volume in (("low", low), ("normal", normal)):
+        save_volume(volume, tmp_path / f"{kind}.nii.gz")
+    assert notices_of(tmp_path / "low.nii.gz", tmp_path / "normal.nii.gz", tmp_path, capsys) == []
+    with np.load(tmp_path / "pair.npz") as pair:
+        for stored, volume in zip(pair["arr_0"], (low, normal), strict=True):
+            expected = to_model_grid(volume, voxel_mm=4.0)
+            np.testing.assert_allclose(stored, expected.data, atol=1e-3)
+            np.testing.assert_allclose(pair["affine"], expected.affine, atol=1e-4)
+
+
+def test_a_pair_of_two_tilted_grids_is_refused(tmp_path, capsys):
+    affine = tilted(centred_affine((20, 20, 20), 4.0, "LPS"), 15)
+    save_volume(Volume(uptake(0, (20, 20, 20)), affine), tmp_path / "low.nii.gz")
+    save_volume(Volume(uptake(1, (20, 20, 19)), affine), tmp_path / "normal.nii.gz")
+    with pytest.raises(InputError, match=r"parallel axes .with a tilted gantry both must lie on one grid"):
+        notices_of(tmp_path / "low.nii.gz", tmp_path / "normal.nii.gz", tmp_path, capsys)
+
+
+def test_a_tilted_scan_is_thinned(tmp_path):
+    scan = Volume(np.zeros((50, 48, 40), np.float32), tilted(centred_affine((50, 48, 40), 4.0, "LPS"), 10))
+    inside = np.s_[5:45, 5:43, :]
+    scan.data[inside] = 2 + 0.2 * np.random.default_rng(0).standard_normal(scan.data[inside].shape)
+    save_volume(scan, tmp_path / "scan.nii.gz")
+    command = ["--input", tmp_path / "scan.nii.gz", "--thin", "1/4", "--output", tmp_path / "p.npz"]
+    prepare_image(create_parser(""), [str(word) for word in (*command, "--voxel_mm", 4, 4, 4)])
+    with np.load(tmp_path / "p_1-4.npz") as pair:
+        low, normal = pair["arr_0"]
+    middle = tuple(slice(n // 3, 2 * n // 3) for n in low.shape)
+    assert normal[middle].mean() == pytest.approx(2, rel=0.02)
+    ratio = low[middle].std() / normal[middle].std()
+    assert ratio == pytest.approx(2, rel=0.15)  # a quarter of the counts, twice the noise
