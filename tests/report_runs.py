@@ -62,7 +62,7 @@ def manifest(images: RunImages, realisations: int = 1) -> dict:
             "precision": "bfloat16",
         },
         "without_effect": ["dose_fraction", "sample"],
-        "model_grid": {"shape": [44, 40, 60], "voxel_mm": [3.3, 3.3, 3.3]},
+        "model_grid": {"shape": [44, 40, 60], "voxel_mm": [3.3, 3.3, 3.3], "cut_off_at_suv": None},
         "plan": {"length": 60, "patch_size": 32, "starts": [0, 28]},
         "nfe_per_patch_and_realisation": 1,
         "seconds": 12.34,

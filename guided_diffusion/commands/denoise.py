@@ -284,6 +284,12 @@ def _write(
     voxel_mm = manifest["model_grid"]["voxel_mm"]
     if is_bare(denoised) and voxel_mm != list(PUBLISHED_GRID.voxel_mm):
         logger.log(f"notice: {subject.path} was taken to have the model's voxels of {times(voxel_mm)} mm")
+    end = manifest["model_grid"]["cut_off_at_suv"]
+    if end is not None:
+        logger.log(
+            f"notice: {subject.path}: values above SUV {end:g} are cut off in samples_*.npz, whatever --above_cap says;"
+            " give the scan as NIfTI to have them in denoised.nii.gz"
+        )
     for path in written:
         logger.log(f"wrote {subject.folder / path.name}")
     logger.log(f"{len(denoised.plan.starts)} patches in {manifest['seconds']:.1f} s on {manifest['ranks']} rank(s)")

@@ -97,6 +97,17 @@ def write_manifest(subject: Subject, manifest: dict[str, Any], written: list[Pat
     return path
 
 
+def cut_off_at(denoised: Denoised, suv_max: float) -> float | None:
+    """The SUV at which the files of a result end, None where they hold all of it.
+
+    Uptake above that is in `denoised.nii.gz` only, which an array on the model's grid does not get. suv_max: as in
+    `write_volumes`.
+    """
+    end = min(suv_max, SAMPLES_SUV)
+    rounding = 1e-3
+    return end if is_bare(denoised) and denoised.volume.data.max() > end + rounding else None
+
+
 def is_bare(denoised: Denoised) -> bool:
     """Whether a scan is an array on the model's grid, with no other grid to go back to."""
     # Not by shape: an array with an affine may have as many voxels along other axes.

@@ -10,7 +10,7 @@ from guided_diffusion.dist_util import communicator, device
 from guided_diffusion.inference.denoising import Denoised
 from guided_diffusion.inference.loading import LoadedModel
 from guided_diffusion.inference.presets import without_effect
-from guided_diffusion.inference.result_files import SAMPLES_SUV
+from guided_diffusion.inference.result_files import SAMPLES_SUV, cut_off_at
 from guided_diffusion.inference.resume import code_of_results
 from guided_diffusion.inference.subjects import place_of
 from guided_diffusion.pet.fingerprint import fingerprint
@@ -58,6 +58,7 @@ def describe_run(
             "shape": list(denoised.samples.shape),
             "voxel_mm": list(settings.preprocessing.voxel_mm),
             "samples_suv": SAMPLES_SUV,
+            "cut_off_at_suv": cut_off_at(denoised, settings.preprocessing.suv_max),
         },
         "plan": asdict(denoised.plan),
         "nfe_per_patch_and_realisation": _calls_of_realisation(run.loaded),

@@ -21,6 +21,9 @@ def facts_of(manifest: Mapping[str, Any]) -> Facts:
 def _input(manifest: Mapping[str, Any]) -> Facts:
     given, source = manifest["input"], manifest["input"]["source"]
     above = _above(manifest["input"]["above_suv_max"], manifest["settings"]["preprocessing"], manifest["flags"])
+    end = manifest["model_grid"]["cut_off_at_suv"]
+    if end is not None:
+        above += f"; the only file of the result, samples_*.npz, ends at SUV {end:g}"
     facts = [
         ("SUV", str(source.get("suv", "as stored in the file"))),
         ("format", str(source.get("format", "unknown"))),

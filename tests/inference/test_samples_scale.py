@@ -11,7 +11,9 @@ from guided_diffusion.checkpoints import load_checkpoint, save_checkpoint
 from guided_diffusion.inference import denoise_volume, load_model
 from guided_diffusion.inference.result_files import load_results
 from guided_diffusion.inference.subjects import find_subjects
-from guided_diffusion.pet.volume import load_volume
+from guided_diffusion.pet.grid import Volume, centred_affine
+from guided_diffusion.pet.volume import load_volume, save_volume
+from guided_diffusion.report.facts import facts_of
 from tests.denoising import SMALL_HEADER, denoise, samples_in
 
 
@@ -39,6 +41,32 @@ def test_arrays_are_in_units_of_suv_16(denoised):
     (file,) = folder.glob("uncertainty_*.npz")
     np.testing.assert_allclose(np.load(file)["arr_0"] * 16, deviation, atol=1e-5)
     assert json.loads((folder / "run.json").read_text())["model_grid"]["samples_suv"] == 16
+
+
+def test_what_the_arrays_lack_is_said_on_the_page_and_in_the_log(denoised):
+    """An array has no other file that would hold it."""
+    folder, _, _, _ = denoised
+    manifest = json.loads((folder / "run.json").read_text())
+    end = min(manifest["settings"]["preprocessing"]["suv_max"], 16)
+    assert manifest["model_grid"]["cut_off_at_suv"] == end
+    said = f"values above SUV {end:g} are cut off in samples_*.npz, whatever --above_cap says; give the scan as NIfTI"
+    assert said in (folder / "log.txt").read_text()
+    page = dict(facts_of(manifest))["above the model's largest SUV"]
+    assert page.endswith(f"; the only file of the result, samples_*.npz, ends at SUV {end:g}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "hottest", "above_cap"), [("npz", 9, "keep"), ("npz", 20, "clip"), ("nii.gz", 20, "keep")]
+)
+def test_files_that_hold_all_of_a_result_are_no_matter(small, tmp_path, kind, hottest, above_cap):
+    suv = np.load(small / "scan.npz")["arr_0"][0, ..., :16]
+    scan = Volume(suv * np.float32(hottest / suv.max()), centred_affine(suv.shape, 4.0, "PLS"))
+    save_volume(scan, tmp_path / f"scan.{kind}")
+    denoise(tmp_path / f"scan.{kind}", small / "small.pt", tmp_path / "out", "--above_cap", above_cap)
+    manifest = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert manifest["model_grid"]["cut_off_at_suv"] is None
+    assert "are cut off in" not in (tmp_path / "out" / "log.txt").read_text()
+    assert "the only file" not in dict(facts_of(manifest))["above the model's largest SUV"]
 
 
 def test_the_evaluation_reads_them_as_it_says(denoised):
