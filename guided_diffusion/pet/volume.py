@@ -34,7 +34,7 @@ def load_volume(
         path: file or folder, local or remote (`gs://`, `az://`, `https://`).
         bare_voxel_mm: voxel size of arrays that carry no affine, along X, Y, Z.
         bare_axis_codes: the directions in which X, Y, Z of such arrays grow, as nibabel's axis codes.
-        series: SeriesInstanceUID or SeriesNumber where a DICOM folder holds several PET series.
+        series: SeriesInstanceUID or SeriesNumber where a DICOM folder holds several PET series; for DICOM only.
         overrides: replace missing or wrong DICOM tags in the SUV factor; weight and dose also turn NIfTI in Bq/mL,
             decay-corrected to the injection, into SUV.
         channel: of a pair (`.npz`), 0 for the low dose and 1 for the normal dose.
@@ -51,6 +51,8 @@ def load_volume(
         check_opened(scan)
         if scan.is_dir() or (volume_formats.format_of(scan) is None and holds_series(scan)):
             return _checked(dicom.load_suv(scan, series=series, overrides=overrides), str(path))
+        if series is not None:
+            raise InputError(f"{path}: is no DICOM, so --series has no use; leave it out")
         stored = volume_formats.read(scan, Request(channel=channel, overrides=overrides))
     doubts = tuple(f"{path}: {doubt}" for doubt in _doubts_of_unit(stored))
     return _checked(_placed(stored, bare_voxel_mm, bare_axis_codes), str(path), found.notices + doubts)

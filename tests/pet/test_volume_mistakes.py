@@ -56,6 +56,17 @@ def test_what_the_user_says_is_refused_where_it_cannot_be_used(tmp_path, name, o
     load_volume(tmp_path / name, overrides=SUVOverrides())
 
 
+@pytest.mark.parametrize("name", ["v.npz", "v.nii", "v.mat"])
+def test_a_series_of_what_is_no_dicom_is_refused(tmp_path, name):
+    data = np.random.default_rng(0).uniform(0, 5, (3, 3, 3)).astype(np.float32)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "v.nii")
+    np.savez(tmp_path / "v.npz", data)
+    scipy.io.savemat(tmp_path / "v.mat", {"suv": data})
+    load_volume(tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name}: is no DICOM, so --series has no use; leave it out"):
+        load_volume(tmp_path / name, series="5")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
