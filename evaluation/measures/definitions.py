@@ -15,8 +15,8 @@ _WITHOUT_REFERENCE = "low_dose"
 
 _WITH_REFERENCE = {
     "psnr": Metric(
-        "PSNR", "dB", 2, "higher", "10 log10(16² / MSE), MSE in SUV² over all voxels, SUV clipped to [0, 16]; 100 for"
-        " equal images", "the published protocol, with a fixed peak; README"
+        "PSNR", "dB", 2, "higher", "10 log10(16² / MSE), MSE in SUV² over all voxels, SUV clipped to [0, 16]; at most"
+        " 100, the value of equal images", "the published protocol, with a fixed peak; README"
     ),
     "ssim": Metric(
         "SSIM", "", 4, "higher", "mean structural similarity, windows of 7x7x7 voxels, data range 16, SUV clipped to"

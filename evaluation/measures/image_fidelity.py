@@ -7,11 +7,10 @@ import numpy as np
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.pet import image_quality
-from guided_diffusion.pet.image_quality import SSIM_WINDOW
+from guided_diffusion.pet.image_quality import LARGEST_PSNR, SSIM_WINDOW
 from guided_diffusion.pet.normalisation import DEFAULT_SUV_MAX
 
 SUV_MAX = DEFAULT_SUV_MAX  # the published data are clipped to this, so no image can be brighter: the true peak
-IDENTICAL_PSNR = 100.0  # dB, the published stand-in for the infinite PSNR of two equal volumes
 
 
 def clip_suv(volume: np.ndarray) -> np.ndarray:
@@ -19,16 +18,17 @@ def clip_suv(volume: np.ndarray) -> np.ndarray:
     return np.clip(np.asarray(volume, dtype=np.float32), 0, SUV_MAX)
 
 
-def psnr(reference: np.ndarray, image: np.ndarray, peak: float = SUV_MAX) -> float:
-    """Peak signal-to-noise ratio 10 log10(peak^2 / MSE) in dB; 100 where the volumes are equal.
+def psnr(reference: np.ndarray, image: np.ndarray, peak: float | None = None) -> float:
+    """Peak signal-to-noise ratio 10 log10(peak^2 / MSE) in dB.
 
-    `peak` is 16 for values that can be compared. The published number takes the largest value of the scan before
-    clipping, which gives a higher PSNR to scans with a hot bladder: see README.md. Raises InputError where shapes
-    differ or a voxel is not finite.
+    Without `peak` it is 16, for values that can be compared, and the ratio at most 100. The published number takes the
+    largest value of the scan before clipping, which gives a higher PSNR to scans with a hot bladder: see README.md. It
+    is 100 for equal volumes only, so that nearly equal ones may have more. Raises InputError where shapes differ or a
+    voxel is not finite.
     """
     reference, image = comparable(reference, image)
-    ratio = image_quality.psnr(reference, image, peak)
-    return IDENTICAL_PSNR if ratio == np.inf else ratio
+    ratio = image_quality.psnr(reference, image, SUV_MAX if peak is None else peak)
+    return min(LARGEST_PSNR, ratio) if peak is None or ratio == np.inf else ratio
 
 
 def ssim(reference: np.ndarray, image: np.ndarray) -> float:

@@ -189,7 +189,7 @@ def _metrics(images: RunImages) -> list[dict[str, Any]]:
         rows.append(
             {
                 "title": title,
-                "psnr": image_quality.psnr(reference, image, SUV_RANGE[1]),
+                "psnr": min(image_quality.LARGEST_PSNR, image_quality.psnr(reference, image, SUV_RANGE[1])),
                 "ssim": image_quality.ssim(reference, image, SUV_RANGE[1]) if has_windows else None,
             }
         )

@@ -193,3 +193,5 @@ def test_a_scan_of_a_few_voxels_gets_a_page_too(tmp_path, shape):
     page = Page((tmp_path / "report.html").read_text())
     assert "No sphere of 30 mm fits" in page.text
     assert "Reference" in page.text
+    assert "100.00" in page.text  # the PSNR of equal images
+    assert not re.search(r"\binf\b", page.text)

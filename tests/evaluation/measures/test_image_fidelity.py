@@ -75,6 +75,14 @@ def test_psnr_of_equal_volumes_is_100(pair):
     assert psnr(pair[0], pair[0], peak=73.0) == 100
 
 
+def test_psnr_of_nearly_equal_volumes_is_not_above_that_of_equal_ones_except_as_published():
+    reference = np.zeros((8, 8, 8))
+    image = reference.copy()
+    image[0, 0, 0] = 2**-10  # MSE = 2^-20 / 2^9
+    assert psnr(reference, image) == 100
+    assert psnr(reference, image, peak=16.0) == pytest.approx(10 * np.log10(2.0**37))
+
+
 @pytest.mark.parametrize("metric", [psnr, ssim, nrmse, nmae])
 def test_volumes_that_cannot_be_compared(metric, pair):
     reference, image = pair
