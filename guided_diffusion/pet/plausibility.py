@@ -18,6 +18,9 @@ TYPICAL_PERCENTILE = 99.0
 LARGEST_NEGATIVE_SHARE = 0.95
 LARGEST_NORMALISED = 1.001  # 1, and the rounding of half precision
 SAMPLED_VOXELS = 2**20
+# TotalSegmentator has 117 structures; a PET image in whole numbers has more values. Two values are a single region,
+# whose mask is refused as an image that nowhere exceeds 1.
+FEWEST_LABELS, MOST_LABELS = 3, 128
 # A body holds no more than what was injected; calibration, and noise that is cut off at zero in the air, add to it.
 LARGEST_SHARE_OF_DOSE = 1.5
 # The sum of SUV over a body is its weight, or less where activity was excreted or lies outside the image. Scanners'
@@ -59,6 +62,22 @@ def check_suv(data: np.ndarray, name: object, *, stated: bool = False, advice: s
     return []
 
 
+def check_no_labels(data: np.ndarray, name: object) -> None:
+    """Refuses a label map [any axes], in whatever type of numbers it is stored: a scan's SUV are no whole numbers.
+
+    Raises:
+        InputError: all voxels hold a few whole numbers; names the file and what to do.
+    """
+    if not _are_whole(_sample(data)):
+        return
+    values = np.unique(data)
+    if FEWEST_LABELS <= len(values) <= MOST_LABELS and _are_whole(values):
+        raise InputError(
+            f"{name}: holds {len(values)} whole numbers only, as label maps do; give an image in SUV, or state the unit"
+            " if it is one (Units in a sidecar of NIfTI, unit in .npz)"
+        )
+
+
 def doubts_of_dose(suv: np.ndarray, voxel_ml: float, weight_kg: float | None) -> list[str]:
     """A notice where an image [any axes] holds more activity than was injected, by its own SUV."""
     if weight_kg is None or weight_kg <= 0:
@@ -98,6 +117,10 @@ def typical_of(data: np.ndarray) -> float:
     sample = _sample(data)
     sample = sample[sample > 0]
     return float(np.percentile(sample, TYPICAL_PERCENTILE)) if sample.size else 0.0
+
+
+def _are_whole(values: np.ndarray) -> bool:
+    return bool((values == np.rint(values)).all())
 
 
 def _is_half_negative(data: np.ndarray) -> bool:

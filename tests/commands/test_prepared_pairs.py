@@ -15,8 +15,8 @@ from tests.dicom_series import write_series
 from tests.grids import tilted
 
 BODY = np.zeros((16, 16, 12), np.float32)
-BODY[2:14, 2:14] = 1
-BODY[6:9, 6:9, 4:7] = 5
+BODY[2:14, 2:14] = 1.1
+BODY[6:9, 6:9, 4:7] = 5.5
 NOISE = np.random.default_rng(0).uniform(0.5, 1.5, BODY.shape).astype(np.float32)
 
 

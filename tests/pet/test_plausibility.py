@@ -51,7 +51,7 @@ def unclipped(folder, data):
 
 @pytest.mark.parametrize("door", [scan("nii"), scan("npz"), scan("mat"), evaluated, unclipped])
 def test_all_doors_answer_alike(tmp_path, door):
-    for scale in (0.3, 1.0, 12.0):
+    for scale in (0.3, 1.1, 12.1):
         door(tmp_path, body(scale))
     for scale, message in (
         (1 / 16, "values up to 0.375 are too low for SUV"),
@@ -112,8 +112,37 @@ def test_values_from_minus_one_to_one_are_not_suv_over_16(tmp_path):
         to_suv(2 * normalised - 1, "normalised", tmp_path / "v.npz", "--gen_units")
 
 
+def save_scaled(path, data):
+    image = nib.Nifti1Image((2 * data).astype(np.int16), np.diag([-4.0, 4, 4, 1]))
+    image.header.set_slope_inter(0.5, 0)
+    nib.save(image, path)
+
+
+LABEL_DOORS = {**DOORS, "nii.gz": save_scaled, "u1.npz": lambda path, data: np.savez(path, data.astype(np.uint8))}
+
+
+@pytest.mark.parametrize("suffix", LABEL_DOORS)
+def test_labels_are_no_suv_in_whatever_type_they_are_stored(tmp_path, suffix):
+    path = tmp_path / f"v.{suffix}"
+    for count in (3, 90):
+        LABEL_DOORS[suffix](path, (np.arange(8000) % count).reshape(20, 20, 20).astype(np.float32))
+        with pytest.raises(InputError, match=rf"v\.{suffix}: holds {count} whole numbers only, as label maps do"):
+            load_volume(path)
+
+
+def test_images_of_few_or_whole_numbers_may_be_suv(tmp_path):
+    """A uniform body, more values than any atlas has labels, fractions, and what the file states to be SUV."""
+    many = (np.arange(8000) % 90).reshape(20, 20, 20)
+    many[0, :3] = np.arange(100, 160).reshape(3, 20)
+    for data in (2.0 * (body() > 0), many, 1.1 * body()):
+        DOORS["npz"](tmp_path / "v.npz", data.astype(np.float32))
+        np.testing.assert_array_equal(load_volume(tmp_path / "v.npz").data, data.astype(np.float32))
+    save_volume(Volume(body(), np.diag([-4.0, 4, 4, 1])), tmp_path / "stated.nii.gz")
+    np.testing.assert_array_equal(load_volume(tmp_path / "stated.nii.gz").data, body())
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
-def test_masks_and_labels_are_no_suv(tmp_path, dtype):
+def test_masks_and_labels_in_whole_numbers_are_no_suv(tmp_path, dtype):
     labels = np.rint(body()).astype(dtype)
     nib.save(nib.Nifti1Image(labels, np.diag([-4.0, 4, 4, 1])), tmp_path / "v.nii.gz")
     with pytest.raises(InputError, match=r"v\.nii\.gz: holds whole numbers, as masks, labels and counts do"):
@@ -167,9 +196,9 @@ def test_the_typical_value_is_that_of_the_voxels_above_zero():
 
 
 @pytest.mark.parametrize("suffix", ["nii.gz", "npz"])
-@pytest.mark.parametrize(("scale", "weight"), [(1.0, None), (2.5, None), (5.2, 499)])
+@pytest.mark.parametrize(("scale", "weight"), [(1.1, None), (2.5, None), (5.2, 499)])
 def test_a_body_that_is_too_heavy_is_told_where_nobody_states_the_unit(tmp_path, suffix, scale, weight):
-    """96 L of SUV 1, and as much in kBq/mL. An array without an affine is of unknown size."""
+    """96 L of SUV 1.1, and as much in kBq/mL. An array without an affine is of unknown size."""
     body = np.zeros((48, 48, 48), np.float32)
     body[4:44, 4:44, 4:34] = scale
     body[20, 20, 20] = 6 * scale

@@ -22,6 +22,7 @@ from guided_diffusion.pet.formats.placement import affine_mm, fits_qform, says_o
 from guided_diffusion.pet.formats.quaternions import with_rounded_quaternions
 from guided_diffusion.pet.formats.volume_units import to_suv
 from guided_diffusion.pet.grid import check_size
+from guided_diffusion.pet.plausibility import MOST_LABELS
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.text import times
 
@@ -30,8 +31,6 @@ MAX_MGH_SIZE = 4096
 LARGEST_MATRIX_FILE = 2**20
 DAMAGED = "{}: is damaged or shorter than its header says; copy it again"
 REPAIR = "copy or convert it again"
-# TotalSegmentator has 117 structures; a PET image in whole numbers has more values.
-MOST_LABELS = 128
 DESCRIPTION_BYTES = 79
 # Intents that say what values are: statistics (2 to 24), labels, and indices of names (1002 and 1003).
 NO_IMAGE_INTENTS = {*range(2, 25), 1002, 1003}
