@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.uid import UID, UID_dictionary
 
 from guided_diffusion.errors import InputError
 from guided_diffusion.gate import check_memory
@@ -23,7 +22,7 @@ from guided_diffusion.pet.formats.dicom_files import DicomFile, open_files, quie
 from guided_diffusion.pet.formats.multi_frame import check_frames, frames_as_slices
 from guided_diffusion.pet.formats.series_checks import is_pet_image, why_no_image
 from guided_diffusion.pet.formats.slices import SliceStack, doubt_of_lost_end, doubt_of_skipped, stack_slices
-from guided_diffusion.pet.formats.stored_values import check_described, rescaled
+from guided_diffusion.pet.formats.stored_values import slice_values
 from guided_diffusion.pet.grid import Volume, check_size
 from guided_diffusion.pet.plausibility import doubts_of_dose
 from guided_diffusion.pet.suv import SUVConversion, SUVError, SUVOverrides, suv_conversion
@@ -65,16 +64,7 @@ class Series:
             unchanged = all(tags.same_element(dataset, header, element.tag) for element in header)
         if not unchanged:
             raise InputError(f"{name}: was replaced by another file while the series was read; start again")
-        check_described(dataset, name)
-        try:
-            with damage_as(damaged, RuntimeError, NotImplementedError), quiet_pydicom():
-                stored = dataset.pixel_array
-        except (RuntimeError, NotImplementedError):  # pydicom has no handler for this compression
-            raise InputError(f"{name}: {_why_not_decoded(dataset.file_meta.TransferSyntaxUID)}") from None
-        if stored.shape != (header.Rows, header.Columns):
-            raise InputError(f"{name}: is no single greyscale slice; give a classic PET series, one slice per file")
-        with damage_as(damaged), quiet_pydicom():
-            values = rescaled(stored, dataset, name).T
+        values = slice_values(dataset, name).T
         for keyword in PIXELS:
             if keyword in dataset:
                 delattr(dataset, keyword)
@@ -132,15 +122,6 @@ def open_series(path: Path, *, series: str | None = None) -> Iterator[Series]:
     with open_files(path) as files, frames_as_slices(files) as slices:
         chosen, notices = choose_series(slices, str(path), series)
         yield _sorted_series(chosen, str(path), tuple(notices))
-
-
-def _why_not_decoded(syntax: UID) -> str:
-    if syntax in UID_dictionary and syntax.is_transfer_syntax and syntax.is_compressed:
-        return (
-            f"no decoder for its compression ({syntax.name}); pip install pylibjpeg pylibjpeg-libjpeg"
-            " pylibjpeg-openjpeg, or export the series uncompressed"
-        )
-    return f"its transfer syntax ({printable(syntax)}) is none of the standard's; export the series uncompressed"
 
 
 def _sorted_series(members: Group, name: str, notices: tuple[str, ...]) -> Series:

@@ -10,9 +10,10 @@ from guided_diffusion.errors import InputError
 from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats import folder_walk
-from guided_diffusion.pet.formats.dicom_files import DicomFile, Slices, quiet_pydicom
+from guided_diffusion.pet.formats.dicom_files import DicomFile, Slices
 from guided_diffusion.pet.formats.folder_walk import LeftOut
 from guided_diffusion.pet.formats.series_checks import check_one_patient, images_only, is_of_pet, is_pet_image
+from guided_diffusion.pet.formats.stored_values import slice_values
 from guided_diffusion.pet.text import printable
 
 PROGRAM = "PET-3D-DDPM"
@@ -110,7 +111,7 @@ def _is_attenuation_corrected(header: Dataset) -> bool:
 
 
 def _without_copies(chosen: Group, left_out: list[LeftOut]) -> Group:
-    """Each image once. Copies have the same pixels and header, but for what a copy may be called."""
+    """Each image once. Copies have the same values and header, but for what a copy may be called."""
     alike: dict[tuple[tuple[int, str], ...], Group] = {}
     for member in chosen:
         alike.setdefault(_as_texts(member[1]), []).append(member)
@@ -125,17 +126,17 @@ def _as_texts(header: Dataset) -> tuple[tuple[int, str], ...]:
 
 
 def _different(group: Group) -> Group:
-    """Of images with one header those that differ in their pixels, the first of each kind."""
+    """Of images with one header those that differ in their values, the first of each kind."""
     if len(group) == 1:
         return group
     return list({_digest(member[0]): member for member in reversed(group)}.values())
 
 
 def _digest(file: DicomFile) -> bytes:
-    """Of the stored pixels and how they are to be read, which a copy in another transfer syntax shares."""
-    with damage_as(f"{file.name}: is damaged; copy it again"), quiet_pydicom():
+    """Of a slice's values, which a copy in another transfer syntax shares and a recalibrated one does not."""
+    with damage_as(f"{file.name}: is damaged; copy it again"):
         dataset = file.read()
-        return hashlib.sha256(dataset.pixel_array.tobytes()).digest()
+    return hashlib.sha256(slice_values(dataset, file.name).tobytes()).digest()
 
 
 def _check_complete(chosen: Group, path: str) -> None:

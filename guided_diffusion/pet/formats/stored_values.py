@@ -2,9 +2,13 @@
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.uid import UID, UID_dictionary
 
 from guided_diffusion.errors import InputError
+from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
+from guided_diffusion.pet.formats.dicom_files import quiet_pydicom
+from guided_diffusion.pet.text import printable
 
 FLOAT_PIXELS = ("FloatPixelData", "DoubleFloatPixelData")
 # Groups that the standard gives to overlays; old ones lie in unused bits of the pixels.
@@ -12,7 +16,36 @@ OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 OVERLAY_BIT_POSITION = 0x0102
 
 
-def check_described(dataset: Dataset, name: str) -> None:
+def slice_values(dataset: Dataset, name: str) -> np.ndarray:
+    """The pixels of a slice as float32 [row, column] in the header's Units. name: the file's, for messages.
+
+    Raises:
+        InputError: the pixel data are truncated, compressed in a way that no installed decoder reads, absent, or no
+            single slice; or as `_rescaled`.
+    """
+    _check_described(dataset, name)
+    damaged = f"{name}: its pixel data are missing or truncated; copy the series again"
+    try:
+        with damage_as(damaged, RuntimeError, NotImplementedError), quiet_pydicom():
+            stored = dataset.pixel_array
+    except (RuntimeError, NotImplementedError):  # pydicom has no handler for this compression
+        raise InputError(f"{name}: {_why_not_decoded(dataset.file_meta.TransferSyntaxUID)}") from None
+    if stored.shape != (dataset.Rows, dataset.Columns):
+        raise InputError(f"{name}: is no single greyscale slice; give a classic PET series, one slice per file")
+    with damage_as(damaged), quiet_pydicom():
+        return _rescaled(stored, dataset, name)
+
+
+def _why_not_decoded(syntax: UID) -> str:
+    if syntax in UID_dictionary and syntax.is_transfer_syntax and syntax.is_compressed:
+        return (
+            f"no decoder for its compression ({syntax.name}); pip install pylibjpeg pylibjpeg-libjpeg"
+            " pylibjpeg-openjpeg, or export the series uncompressed"
+        )
+    return f"its transfer syntax ({printable(syntax)}) is none of the standard's; export the series uncompressed"
+
+
+def _check_described(dataset: Dataset, name: str) -> None:
     """Refuses pixels without the tags that say how they are stored.
 
     Raises:
@@ -27,7 +60,7 @@ def check_described(dataset: Dataset, name: str) -> None:
             raise InputError(f"{name}: {state}, without which its pixels cannot be read; export the series again")
 
 
-def rescaled(stored: np.ndarray, dataset: Dataset, name: str) -> np.ndarray:
+def _rescaled(stored: np.ndarray, dataset: Dataset, name: str) -> np.ndarray:
     """Stored values [row, column] -> float32 in the header's Units: x RescaleSlope + RescaleIntercept, padding as 0.
 
     name: the file's, for messages.

@@ -200,6 +200,35 @@ def test_a_copy_under_another_uid_is_a_copy_and_other_pixels_are_not(tmp_path, s
         load_volume(tmp_path / "s")
 
 
+@pytest.mark.parametrize("name", ["a{}.dcm", "z{}.dcm"])
+@pytest.mark.parametrize(
+    ("keyword", "kind", "value"),
+    [
+        ("RescaleSlope", "DS", "1.25"),
+        ("RescaleIntercept", "DS", "40"),
+        ("PixelPaddingValue", "SS", 2000),
+        ("PixelRepresentation", "US", 0),
+    ],
+)
+def test_equal_pixels_that_stand_for_other_values_are_no_copies(tmp_path, stored, keyword, kind, value, name):
+    """As a series and the same recalibrated, or the gates of a scan: neither is taken by the order of its names."""
+    for number, path in enumerate(write_series(tmp_path / "s", stored - 5000)):
+        dataset = pydicom.dcmread(path)
+        dataset.add_new(keyword, kind, value)
+        dataset.save_as(tmp_path / "s" / name.format(number))
+    with pytest.raises(InputError, match=r"\.dcm: two slices at the same place; remove the copy"):
+        load_volume(tmp_path / "s")
+
+
+def test_a_copy_may_write_its_slope_otherwise(tmp_path, stored):
+    for number, path in enumerate(write_series(tmp_path / "s", stored)):
+        dataset = pydicom.dcmread(path)
+        dataset.RescaleSlope, dataset.RescaleIntercept = "1.000", "0.0"
+        dataset.save_as(tmp_path / "s" / f"z{number}.dcm")
+    (notice,) = same_voxels(tmp_path / "s", stored)
+    assert notice.startswith("left out (a copy of a slice that is taken): z0.dcm")
+
+
 @pytest.mark.parametrize("missing", [0, 5])
 def test_slices_missing_at_an_end_are_noticed_by_their_number(tmp_path, stored, missing):
     paths = write_series(tmp_path / "s", stored, NumberOfSlices=6)
