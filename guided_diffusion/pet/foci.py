@@ -1,5 +1,6 @@
 """Foci, defined by a fixed rule: hot spots of a lesion's size, and which of them another volume lacks."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,8 +61,11 @@ class ContrastMap:
 def contrast_map(volume: np.ndarray, voxel_mm: Sequence[float]) -> ContrastMap:
     """SUVpeak (mean over 1 mL) about every voxel, and its ratio to the mean of a shell of 30 to 50 mm diameter.
 
-    The highest within a lesion is what `suv_peak` gives.
+    The highest within a lesion is what `suv_peak` gives. NaN, and so without foci, for a volume of fewer voxels than
+    the cube around that shell: its surroundings would be its edge alone, in arrays without a bound for fine voxels.
     """
+    if math.prod(2 * n + 1 for n in steps_within(SHELL_MM[1] / 2, voxel_mm)) > volume.size:
+        return ContrastMap(*(np.full(volume.shape, np.nan) for _ in range(2)), tuple(voxel_mm))
     peak = means_everywhere(volume, sphere_kernel(PEAK_SPHERE_ML, voxel_mm))
     shell = ball(SHELL_MM[1], voxel_mm).astype(float)
     core = ball(SHELL_MM[0], voxel_mm)

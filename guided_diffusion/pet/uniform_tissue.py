@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from guided_diffusion.pet.spheres import ball, means_inside
+from guided_diffusion.pet.spheres import ball, means_inside, steps_within
 
 SPHERE_MM = 30.0
 WARM_SUV = (0.5, 8.0)
@@ -16,12 +16,14 @@ def sphere_statistics(volume: np.ndarray, voxel_mm: Sequence[float]) -> tuple[np
 
     NaN where the sphere extends beyond the volume.
     """
+    mean, square = (np.full(volume.shape, np.nan) for _ in range(2))
+    reach = steps_within(SPHERE_MM / 2, voxel_mm)
+    # Before the sphere is made: of fine voxels it takes gigabytes, however small the volume is.
+    if any(2 * n + 1 > size for n, size in zip(reach, volume.shape, strict=True)):
+        return mean, square
     sphere = ball(SPHERE_MM, voxel_mm)
     weights = sphere / sphere.sum()
-    inside = tuple(slice(n // 2, size - n // 2) for n, size in zip(sphere.shape, volume.shape, strict=True))
-    mean, square = (np.full(volume.shape, np.nan) for _ in range(2))
-    if any(n > size for n, size in zip(sphere.shape, volume.shape, strict=True)):
-        return mean, square
+    inside = tuple(slice(n, size - n) for n, size in zip(reach, volume.shape, strict=True))
     mean[inside] = means_inside(volume, weights)
     square[inside] = means_inside(volume.astype(float) ** 2, weights)
     return mean, np.sqrt(np.maximum(square - mean**2, 0))
@@ -40,13 +42,21 @@ def most_uniform_spheres(
     order = np.argsort((deviation.ravel()[candidates] / mean.ravel()[candidates]), kind="stable")
     free = candidates[order]
     taken = np.zeros(mean.shape, bool)
-    reach = ball(2 * SPHERE_MM, voxel_mm)
-    offsets = np.argwhere(reach) - np.array(reach.shape) // 2
-    offsets = offsets[np.linalg.norm(offsets * np.asarray(voxel_mm), axis=1) < SPHERE_MM]
+    reach = steps_within(SPHERE_MM, voxel_mm)
     centres = []
     while len(free) and len(centres) < count:
         centres.append(np.unravel_index(free[0], mean.shape))
-        near = centres[-1] + offsets
-        taken[tuple(near[((near >= 0) & (near < mean.shape)).all(axis=1)].T)] = True
+        _take(taken, centres[-1], reach, voxel_mm)
         free = free[~taken.ravel()[free]]
     return np.array(centres, int).reshape(-1, 3)
+
+
+def _take(taken: np.ndarray, centre: Sequence[int], reach: Sequence[int], voxel_mm: Sequence[float]) -> None:
+    """Marks the voxels nearer to the centre than a sphere's diameter. reach: in voxels along each axis."""
+    box = tuple(slice(max(c - n, 0), c + n + 1) for c, n in zip(centre, reach, strict=True))
+    near = taken[box]
+    x, y, z = (
+        ((np.arange(n) + side.start - c) * size) ** 2
+        for n, side, c, size in zip(near.shape, box, centre, voxel_mm, strict=True)
+    )
+    near |= np.sqrt(x[:, None, None] + y[:, None] + z) < SPHERE_MM

@@ -97,8 +97,10 @@ def foci_of(scan: Volume) -> list[tuple[int, int, int]]:
 
 def peaks_near(volume: np.ndarray, places: Sequence[Sequence[int]], voxel_mm: Sequence[float]) -> np.ndarray:
     """SUVpeak of a volume [X, Y, Z] within 8 mm of each place (voxel index); float64 [places]."""
-    kernel = sphere_kernel(PEAK_SPHERE_ML, voxel_mm)
     peaks = np.empty(len(places))
+    if not len(places):
+        return peaks
+    kernel = sphere_kernel(PEAK_SPHERE_ML, voxel_mm)
     for number, place in enumerate(places):
         near = np.array(surroundings(place, volume.shape, FOUND_WITHIN_MM, voxel_mm))
         margin = np.array(kernel.shape) // 2

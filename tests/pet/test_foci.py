@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -67,3 +69,22 @@ def test_equal_maxima_side_by_side_are_one_focus():
     flat.peak[25, 25, 25] = 4
     flat.contrast[flat.peak == 1] = 1
     assert [focus.suv_peak for focus in foci(flat, flat)] == [5, 4]
+
+
+def test_a_volume_smaller_than_the_surroundings_has_no_foci_and_takes_no_memory():
+    """A shell of 50 mm has 8 million voxels of 0.2 mm, and the volume would be padded by as much."""
+    image = np.ones((24, 24, 24), np.float32)
+    image[12, 12, 12] = 50
+    tracemalloc.start()
+    found = contrast_map(image, (0.2, 0.2, 0.2))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.isnan(found.peak).all()
+    assert np.isnan(found.contrast).all()
+    assert found.places == ()
+    assert peak < 2**21
+
+
+def test_a_scan_of_few_slices_has_foci():
+    (focus,) = foci(*2 * [contrast_map(with_spot((20, 20, 30))[..., 27:34], VOXEL_MM)])
+    assert focus.voxel == (20, 20, 3)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 from html.parser import HTMLParser
 
 import numpy as np
@@ -182,6 +183,16 @@ def test_peaks_near_places_are_those_of_the_foci():
     found = foci(*maps)
     peaks = peaks_near(images.denoised.data, [focus.voxel for focus in found], VOXEL_MM)
     assert peaks == pytest.approx([focus.suv_peak_elsewhere for focus in found], rel=1e-6)
+
+
+def test_without_places_no_sphere_is_made():
+    """One of 1 mL takes gigabytes for voxels of 0.1 mm."""
+    tracemalloc.start()
+    peaks = peaks_near(np.ones((4, 4, 4)), (), (0.2, 0.2, 0.2))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peaks.shape == (0,)
+    assert most < 2**16
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 7), (1, 9, 9), (30, 2, 4)])
