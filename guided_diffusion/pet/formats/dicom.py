@@ -19,6 +19,7 @@ from guided_diffusion.pet.damage import damage_as
 from guided_diffusion.pet.formats import dicom_tags as tags
 from guided_diffusion.pet.formats.dicom_choice import Group, choose_series
 from guided_diffusion.pet.formats.dicom_files import DicomFile, open_files, quiet_pydicom
+from guided_diffusion.pet.formats.lost_pixels import doubts_of_lost_pixels, image_of_rows
 from guided_diffusion.pet.formats.multi_frame import check_frames, frames_as_slices
 from guided_diffusion.pet.formats.series_checks import is_pet_image, why_no_image
 from guided_diffusion.pet.formats.slices import SliceStack, doubt_of_lost_end, doubt_of_skipped, stack_slices
@@ -83,15 +84,19 @@ def load_suv(path: Path, *, series: str | None = None, overrides: SUVOverrides |
     with open_series(path, series=series) as found:
         conversion = conversion_of(found, overrides)
         whole: dict[int, Dataset] = {}
+        images: dict[int, np.ndarray] = {}
 
         def read(k: int) -> np.ndarray:
             values, whole[k] = found.read(k)
+            images[k] = image_of_rows(values)
             return values * np.float32(conversion.factors[k])
 
         data = found.stack.resample(read)
         kept = replace(found, headers=tuple(whole[k] for k in range(len(found.files))))
         source = _source(found, conversion, overrides)
         voxel_ml = abs(np.linalg.det(found.stack.affine[:3, :3])) / 1000
+        in_order = np.array([images[k] for k in range(len(found.files))])
+        source["notices"] += doubts_of_lost_pixels(in_order, [file.name for file in found.files])
         source["notices"] += [
             f"{found.name}: {doubt}" for doubt in doubts_of_dose(data, voxel_ml, _weight_kg(found, overrides))
         ]
