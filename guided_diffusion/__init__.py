@@ -5,6 +5,13 @@ import logging
 import os
 import sys
 
+# In a folder that is gone PyTorch's libraries end the process as they are loaded, with a line about libtorch.
+try:
+    os.getcwd()
+except FileNotFoundError:
+    print("error: the working folder no longer exists; cd to another", file=sys.stderr)
+    sys.exit(2)
+
 # Where it cannot write to HOME, Matplotlib logs two lines as it is loaded, which Python prints if nobody takes them.
 logging.getLogger("matplotlib").addHandler(logging.NullHandler())
 
