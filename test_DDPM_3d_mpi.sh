@@ -17,7 +17,13 @@ if [ ! -f "$HERE/scripts/test.py" ]; then
   exit 2
 fi
 
-BASE_SAMPLES=${BASE_SAMPLES:-$(echo "$HERE"/results/demo/trial/sub-*/low_dose_1-20.nii.gz)}
+DEMO=$(echo "$HERE"/results/demo/trial/sub-*/low_dose_1-20.nii.gz)
+# What follows the script's name may name the scans, or ask for help.
+if [ -z "${BASE_SAMPLES:-}" ] && [ ! -e "$DEMO" ] && [[ ! " $* " =~ \ (--base|--?h) ]]; then
+  echo "error: the demo's input is not there: run 'make demo', or set BASE_SAMPLES to a scan or a folder of them" >&2
+  exit 2
+fi
+BASE_SAMPLES=${BASE_SAMPLES:-$DEMO}
 MODEL_PATH=${MODEL_PATH:-$HERE/checkpoint/demo_ddpm3d.pt}
 SAVE_DIR=${SAVE_DIR:-results/ddpm3d}
 # Of the GPUs there are, those that this process may use: CUDA takes the names up to the first that is none. The list has
@@ -28,6 +34,10 @@ else
   GPUS=$(nvidia-smi --list-gpus 2>/dev/null | grep -cE '^GPU [0-9]+:' || true)
 fi
 RANKS=${RANKS:-$((GPUS > 0 ? GPUS : 2))}
+if [[ ! $RANKS =~ ^0*[1-9][0-9]*$ ]]; then # for which MPICH's launcher starts a single one
+  printf 'error: RANKS is %q: give a whole number of ranks, 1 or more\n' "$RANKS" >&2
+  exit 2
+fi
 
 # The published network. A checkpoint with a header, like the demo's, knows its own and says which flags it ignores.
 MODEL_FLAGS="--attention_resolutions 1000 --large_size 96 --small_size 96 --num_channels 128 --num_head_channels 64

@@ -83,6 +83,38 @@ def test_a_copy_that_cannot_find_the_repository_gets_one_line(tmp_path):
     assert told.stderr.strip().endswith("submit it from the repository's folder")
 
 
+@pytest.mark.parametrize("ranks", ["0", "abc", "-1", "1 2", "1.5", " "])
+def test_a_number_of_ranks_that_is_none_is_refused(ranks, tmp_path):
+    place = repository(tmp_path)
+    told = subprocess.run(["bash", place / SCRIPT], env=os.environ | {"RANKS": ranks}, capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr.startswith("error: RANKS is ")
+    assert told.stderr.endswith(": give a whole number of ranks, 1 or more\n")
+    assert told.stderr.count("\n") == 1
+
+
+def test_a_number_of_ranks_is_taken(tmp_path):
+    place = repository(tmp_path)
+    told = subprocess.run(["bash", place / SCRIPT], env=os.environ | {"RANKS": "12"}, capture_output=True, text=True)
+    assert told.stdout.startswith("launched -n 12 python")
+
+
+def test_without_the_demo_s_input_it_is_said_how_to_make_or_replace_it(tmp_path):
+    place = repository(tmp_path)
+    shutil.rmtree(place / "results")
+
+    def start(*words, **variables):
+        environment = os.environ | {"PATH": f"{place}/.venv/bin:{os.environ['PATH']}"} | variables
+        done = subprocess.run(["bash", place / SCRIPT, *words], env=environment, capture_output=True, text=True)
+        return done.returncode, done.stdout.partition(" ")[0], done.stderr
+
+    advice = "run 'make demo', or set BASE_SAMPLES to a scan or a folder of them"
+    assert start("--save_dir", "out") == (2, "", f"error: the demo's input is not there: {advice}\n")
+    assert start(BASE_SAMPLES="scan.npz") == (0, "launched", "")
+    for words in ("--base_samples scan.npz", "--save_dir out --base_samples=scan.npz", "--help", "-h"):
+        assert start(*words.split()) == (0, "launched", "")
+
+
 def repository(folder):
     """A folder as the script lies in, whose commands only print how they are called."""
     place = folder / "repository"
@@ -91,6 +123,8 @@ def repository(folder):
     shutil.copy(ROOT / SCRIPT, place)
     (place / "scripts").mkdir()
     (place / "scripts" / "test.py").touch()
+    (place / "results" / "demo" / "trial" / "sub-0000").mkdir(parents=True)
+    (place / "results" / "demo" / "trial" / "sub-0000" / "low_dose_1-20.nii.gz").touch()
     # Each GPU with two instances.
     listing = (
         '[ "${THERE:-0}" -gt 0 ] || { echo "No devices found."; exit 6; }; for n in $(seq 1 $THERE); do'
