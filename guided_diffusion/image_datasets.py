@@ -84,7 +84,8 @@ def find_pairs(data_dir: str | Path, split: str, voxel_mm: Sequence[float], flag
     """
     folder = Path(data_dir)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; {flag} is a folder of .npz pairs or a virtual trial")
+        state = "is a file" if folder.is_file() else "no such folder"
+        raise InputError(f"{folder}: {state}; {flag} is a folder of .npz pairs or a virtual trial")
     if is_trial(folder):
         return _pairs_of_manifest(folder, split, voxel_mm)
     if split != "train":

@@ -194,6 +194,12 @@ def test_a_missing_folder_of_validation_is_named_by_its_flag(data_dir, tmp_path)
         run(data_dir, tmp_path / "run", validation_dir=str(tmp_path / "missing"), validation_interval=1)
 
 
+def test_a_pair_in_place_of_a_folder_is_said_to_be_a_file(tmp_path):
+    (tmp_path / "pair.npz").touch()
+    with pytest.raises(InputError, match=r"pair\.npz: is a file; --data_dir is a folder of \.npz pairs or a virtual"):
+        run(tmp_path / "pair.npz", tmp_path / "run")
+
+
 def test_pairs_of_validation_are_not_trained_on(data_dir, tmp_path, caplog):
     caplog.set_level(logging.INFO, "guided_diffusion")
     pairs = tmp_path / "pairs"

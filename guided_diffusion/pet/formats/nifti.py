@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -150,6 +151,8 @@ def _open(path: Path) -> nib.spatialimages.SpatialImage:
     if image_class is None:
         header.close()
         return nib.load(path)
+    if issubclass(image_class, nib.Nifti1Pair):
+        _check_intercept(image_class.header_class, header, path)
     files = {"image": header, "header": header}
     if image_path != header_path:
         files["image"] = open_unpacked(image_path)
@@ -157,6 +160,15 @@ def _open(path: Path) -> nib.spatialimages.SpatialImage:
         matrix = find_sibling(image_path, ".mat")
         files["mat"] = _spm_matrix(matrix) if matrix else BytesIO()
     return image_class.from_file_map({kind: FileHolder(fileobj=file) for kind, file in files.items()})
+
+
+def _check_intercept(header_class: type[nib.Nifti1Header], file: BinaryIO, path: Path) -> None:
+    """nibabel refuses a scale without an intercept as it opens the image, which would count as damage of the file."""
+    header = header_class(file.read(header_class.template_dtype.itemsize), check=False)
+    file.seek(0)
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope and math.isfinite(slope) and not math.isfinite(intercept):
+        raise InputError(f"{path}: its scl_inter is {intercept}, not a number to add to its values; {REPAIR}")
 
 
 def _spm_matrix(path: Path) -> BytesIO:

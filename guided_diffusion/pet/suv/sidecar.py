@@ -112,6 +112,8 @@ def _dose_bq(content: Mapping[str, object]) -> float:
             raise SUVError(f"no SUV: {lack}; give --dose_bq")
         return dose
     _, unit = stated_under(content, "InjectedRadioactivityUnits", "InjectedRadioactivityUnit") or ("", None)
+    if unit is None:
+        raise SUVError("no SUV: no InjectedRadioactivityUnits in a sidecar; give --dose_bq")
     factor = activity_bq(unit) if isinstance(unit, str) else None
     if factor is None:
         raise SUVError(f"no SUV: InjectedRadioactivityUnits is {quoted(unit)}, no unit of activity; give --dose_bq")

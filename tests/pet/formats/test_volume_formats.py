@@ -105,3 +105,21 @@ def test_what_was_not_fetched_is_told_with_the_command_that_does(tmp_path, name,
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=rf"{name}: is a pointer of .* to a file that was not fetched; run {remedy}"):
         load_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti1Pair, nib.Nifti2Image])
+def test_an_intercept_that_is_no_number_is_named(tmp_path, suv, kind, order):
+    path = tmp_path / f"v{kind.files_types[0][1]}"
+    nib.save(kind(suv, AFFINE, kind.header_class(endianness=order)), path)
+    header = path.with_suffix(".hdr") if kind is nib.Nifti1Pair else path
+    content, size = header.read_bytes(), kind.header_class.template_dtype.itemsize
+    stored = kind.header_class(content[:size], check=False)
+    assert stored.endianness == order
+    stored["scl_slope"], stored["scl_inter"] = 0.5, np.nan
+    header.write_bytes(stored.binaryblock + content[size:])
+    with pytest.raises(InputError, match=r"v\..*: its scl_inter is nan, not a number to add to its values; copy"):
+        load_volume(path)
+    stored["scl_slope"] = 0  # by the standard nothing is scaled then
+    header.write_bytes(stored.binaryblock + content[size:])
+    np.testing.assert_array_equal(load_volume(path).data, suv)
