@@ -230,7 +230,8 @@ def _load(subject: Subject, run: Run) -> Volume:
 def _open_subject(subject: Subject, run: Run) -> OpenedSubject:
     """The subject's volume, and how far an earlier run got with it. Raises InputError for all that can be checked."""
     volume = _load(subject, run)
-    for notice in volume.source.get("notices", ()):
+    too_fine = planning.doubt_of_fine_voxels(volume, run.loaded.preprocessing)
+    for notice in filter(None, (*volume.source.get("notices", ()), too_fine)):
         logger.log(f"notice: {notice}")
     if run.flags["write_dicom"] and volume.source.get("format") != "DICOM":
         raise InputError(f"{subject.path}: --write_dicom needs a DICOM input, whose headers the new series takes over")

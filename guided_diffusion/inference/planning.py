@@ -19,7 +19,11 @@ from guided_diffusion.machine.memory import free_bytes
 from guided_diffusion.network_memory import fitting_patch_size, shorter
 from guided_diffusion.pet.geometry import to_model_grid
 from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.orientation import turned
 from guided_diffusion.pet.patches import PatchPlan, plan_aligned_patches
+
+# Of the network's voxels in plane. Scans of patients are coarser, also at 1.65 mm; those of mice have voxels of 0.5 mm.
+FINE_VOXELS = 0.4
 
 
 def to_grid(volume: Volume, preprocessing: PreprocessingConfig) -> Volume:
@@ -31,6 +35,19 @@ def to_grid(volume: Volume, preprocessing: PreprocessingConfig) -> Volume:
         voxel_mm=preprocessing.voxel_mm,
         axis_codes=preprocessing.axis_codes,
         linear=preprocessing.linear_transfer,
+    )
+
+
+def doubt_of_fine_voxels(volume: Volume, preprocessing: PreprocessingConfig) -> str:
+    """A notice on a scan, as of a mouse, whose voxels in plane are much smaller than the network's; else ""."""
+    sizes = zip(turned(volume, preprocessing.axis_codes).voxel_mm[:2], preprocessing.voxel_mm, strict=False)
+    own, network = min(sizes, key=lambda pair: pair[0] / pair[1])
+    if own >= FINE_VOXELS * network:
+        return ""
+    fate = "is lost" if preprocessing.linear_transfer else "stays as it is, noise too"
+    return (
+        f"the scan's voxels of {own:.3g} mm are much finer than the network's of {network:.3g} mm: what is smaller than"
+        f" those {fate}"
     )
 
 
