@@ -62,20 +62,17 @@ def check_suv(data: np.ndarray, name: object, *, stated: bool = False, advice: s
     return []
 
 
-def check_no_labels(data: np.ndarray, name: object) -> None:
-    """Refuses a label map [any axes], in whatever type of numbers it is stored: a scan's SUV are no whole numbers.
+def doubts_of_labels(data: np.ndarray, name: object) -> list[str]:
+    """A notice on an image [any axes] of a few whole numbers, as label maps are in whatever type they are stored.
 
-    Raises:
-        InputError: all voxels hold a few whole numbers; names the file and what to do.
+    A phantom that somebody drew may be one too.
     """
     if not _are_whole(_sample(data)):
-        return
+        return []
     values = np.unique(data)
-    if FEWEST_LABELS <= len(values) <= MOST_LABELS and _are_whole(values):
-        raise InputError(
-            f"{name}: holds {len(values)} whole numbers only, as label maps do; give an image in SUV, or state the unit"
-            " if it is one (Units in a sidecar of NIfTI, unit in .npz)"
-        )
+    if not (FEWEST_LABELS <= len(values) <= MOST_LABELS and _are_whole(values)):
+        return []
+    return [f"{name}: holds {len(values)} whole numbers only, as label maps do; taken as SUV"]
 
 
 def doubts_of_dose(suv: np.ndarray, voxel_ml: float, weight_kg: float | None) -> list[str]:

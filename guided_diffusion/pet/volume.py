@@ -13,7 +13,7 @@ from guided_diffusion.pet.formats.archives import check_opened
 from guided_diffusion.pet.formats.declaration import Request, StoredArray
 from guided_diffusion.pet.formats.dicom_files import holds_series
 from guided_diffusion.pet.grid import DEFAULT_AXIS_CODES, DEFAULT_VOXEL_MM, Volume, centred_affine, on_one_grid
-from guided_diffusion.pet.plausibility import check_no_labels, check_suv, doubts_of_body
+from guided_diffusion.pet.plausibility import check_suv, doubts_of_body, doubts_of_labels
 from guided_diffusion.pet.suv import SUVOverrides
 from guided_diffusion.pet.suv_bases import UNITS, SUVBasis, ratio_of
 
@@ -135,5 +135,5 @@ def _checked(volume: Volume, name: str, found: tuple[str, ...] = ()) -> Volume:
         )
     notices = [*found, *volume.source.get("notices", []), *check_suv(volume.data, name, stated=stated)]
     if not stated:
-        check_no_labels(volume.data, name)
+        notices += doubts_of_labels(volume.data, name)
     return replace(volume, source={**volume.source, "notices": notices})
