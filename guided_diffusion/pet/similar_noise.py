@@ -61,16 +61,24 @@ def _of_random_phases(noise: np.ndarray, fade: Sequence[int], random: np.random.
     for x in range(0, padded.shape[0] - fade[0], steps[0]):
         slab = slice(x, x + block[0])
         blocks = sliding_window_view(padded[slab], block)[0, :: steps[1], :: steps[2]] * weights
-        _add_blocks(result[slab], _with_other_phases(blocks, random) * weights, steps[1:])
+        _add_blocks(result[slab], _with_other_phases(_of_unit_variance(blocks), random) * weights, steps[1:])
     inner = tuple(slice(before, before + size) for before, size in zip(fade, noise.shape, strict=True))
-    # The first weighting leaves three quarters of the variance along each axis.
-    return result[inner] * np.float32((4 / 3) ** 1.5)
+    return result[inner]
 
 
 def _weights(fade: int) -> np.ndarray:
     """Weights along an axis of a block: up by a quarter of a sine wave, 1 for twice as long, and down."""
     rise = np.sin(0.5 * np.pi * (np.arange(fade) + 0.5) / fade).astype(np.float32)
     return np.concatenate([rise, np.ones(2 * fade, np.float32), rise[::-1]])
+
+
+def _of_unit_variance(blocks: np.ndarray) -> np.ndarray:
+    """Blocks [J, K, X, Y, Z] over their root mean squares; without noise they stay as they are.
+
+    So noise is as strong beside places without any, over which other phases spread it, as elsewhere.
+    """
+    size = np.sqrt(np.square(blocks).mean(axis=(2, 3, 4), keepdims=True))
+    return np.divide(blocks, size, out=blocks, where=size > 0)
 
 
 def _with_other_phases(blocks: np.ndarray, random: np.random.Generator) -> np.ndarray:

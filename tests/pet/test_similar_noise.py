@@ -84,6 +84,13 @@ def test_where_there_is_none_none_is_made():
     assert np.isfinite(image).all()
 
 
+def test_beside_a_place_without_noise_it_is_as_strong_as_given():
+    noise = correlated((70, 40, 40), 0.7)
+    noise[:35] = 0
+    images = [similar_noise(noise, np.ones_like(noise), (4.0,) * 3, np.random.default_rng(seed)) for seed in range(6)]
+    assert np.std(np.stack(images)[:, 40:50]) == pytest.approx(np.std(noise[40:50]), rel=0.06)
+
+
 def test_the_generator_names_the_noise():
     noise = correlated((30, 30, 30), 1.0)
     one, again, other = (
