@@ -84,11 +84,11 @@ def test_where_there_is_none_none_is_made():
     assert np.isfinite(image).all()
 
 
-def test_beside_a_place_without_noise_it_is_as_strong_as_given():
+def test_noise_of_a_thin_body_stays_in_it():
     noise = correlated((70, 40, 40), 0.7)
-    noise[:35] = 0
+    noise[:30] = noise[40:] = 0
     images = [similar_noise(noise, np.ones_like(noise), (4.0,) * 3, np.random.default_rng(seed)) for seed in range(6)]
-    assert np.std(np.stack(images)[:, 40:50]) == pytest.approx(np.std(noise[40:50]), rel=0.06)
+    assert np.std(np.stack(images)[:, 30:40]) == pytest.approx(np.std(noise[30:40]), rel=0.15)
 
 
 def test_the_generator_names_the_noise():
