@@ -15,8 +15,7 @@ from scipy.ndimage import uniform_filter
 
 from guided_diffusion.pet.blur import gaussian_blur
 
-# A quarter of a block, which is several times the correlation length of an image with a 10 mm filter, but smaller than
-# a liver.
+# Blocks are four times as large: several times the correlation length of an image with a 10 mm filter, and an organ.
 FADE_MM = 24.0
 # The window of the local size, with which the network's noise is measured too.
 WINDOW_MM = 25.0
