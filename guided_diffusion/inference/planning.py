@@ -44,7 +44,11 @@ def doubt_of_fine_voxels(volume: Volume, preprocessing: PreprocessingConfig) -> 
     own, network = min(sizes, key=lambda pair: pair[0] / pair[1])
     if own >= FINE_VOXELS * network:
         return ""
-    fate = "is lost" if preprocessing.linear_transfer else "stays as it is, noise too"
+    fate = (
+        "is lost but for the scan's share of the result (--dose_fraction)"
+        if preprocessing.linear_transfer
+        else "stays as it is, noise too"
+    )
     return (
         f"the scan's voxels of {own:.3g} mm are much finer than the network's of {network:.3g} mm: what is smaller than"
         f" those {fate}"

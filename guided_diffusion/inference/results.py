@@ -189,8 +189,10 @@ class DrawnResult(Result):
         free = self._back(image)
         if not self._dose:
             return image, free
-        noise = similar_noise(self._scan() - free.data, free.data, self._volume.voxel_mm, random)
+        own = self._scan() - free.data
+        noise = similar_noise(own, free.data, self._volume.voxel_mm, random)
         noise *= fresh_variance(self._dose) ** 0.5
+        noise[own == 0] = 0  # where the input is kept, it stays as it is
         on_model_grid = follow_to_model_grid(replace(self._volume, data=noise), self.model_input).data
         back = self._back_with_scan(free)
         highest = self._suv_max if self._above_cap == "clip" else None

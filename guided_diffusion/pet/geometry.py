@@ -181,12 +181,11 @@ def resample_like(volume: Volume, model: Volume, *, linear: bool = False) -> Vol
         model,
         "low dose and normal dose do not have parallel axes (with a tilted gantry both must lie on one grid)",
     )
-    data = np.transpose(volume.data, permutation)
-    for along, size in zip(samples, data.shape, strict=True):
-        covered = along.covered(size)
+    for axis, along in zip(permutation, samples, strict=True):
+        covered = along.covered(volume.data.shape[axis])
         if (covered.stop - covered.start) < 0.9 * abs(along.step) * along.count:
             raise InputError("low dose and normal dose do not show the same part of the patient")
-    return replace(model, data=_resample(data, samples, linear), source=volume.source)
+    return _sampled(volume, model, permutation, samples, linear)
 
 
 def common_part(volume: Volume, model: Volume) -> tuple[slice, slice, slice]:
@@ -207,9 +206,12 @@ def common_part(volume: Volume, model: Volume) -> tuple[slice, slice, slice]:
 
 def follow_to_model_grid(volume: Volume, model_input: Volume, *, linear: bool = True) -> Volume:
     """Puts an image on the scan's own grid where `to_model_grid` has put the scan. linear: as there."""
+    if on_one_grid(volume, model_input):
+        return volume
     if _shear(volume.affine) > RIGHT_ANGLE:
         return _from_sheared(volume, model_input.affine, model_input.data.shape, linear)
-    return resample_like(volume, model_input, linear=linear)
+    permutation, samples = _samples_in(volume.affine, model_input, "the image does not follow the scan's axes")
+    return _sampled(volume, model_input, permutation, samples, linear)
 
 
 def is_on_model_grid(
@@ -266,6 +268,14 @@ def _check_extent(volume: Volume) -> None:
             f"the input's header: no PET image is {' x '.join(f'{length:.4g}' for length in extent)} mm large;"
             " repair its voxel size"
         )
+
+
+def _sampled(
+    volume: Volume, model: Volume, permutation: tuple[int, ...], samples: list[Samples], linear: bool
+) -> Volume:
+    """The volume on the grid of `model`, whose axes it follows as `_samples_in` says."""
+    data = _resample(np.transpose(volume.data, permutation), samples, linear)
+    return replace(model, data=data, unit=volume.unit, source=volume.source)
 
 
 def _resample(data: np.ndarray, samples: list[Samples], linear: bool = False) -> np.ndarray:

@@ -121,8 +121,13 @@ def prepare(
 def _pair(low_dose: Volume, model: Volume, normal_dose: Volume, linear: bool) -> tuple[Volume, Volume]:
     """The two images of a pair on the model's grid, as far as both show the patient.
 
-    model: what became of the low dose there.
+    model: what became of the low dose there. Raises InputError where they are in different units or do not belong
+    together.
     """
+    if low_dose.unit != normal_dose.unit:
+        raise InputError(
+            f"the low dose is in {low_dose.unit} and the normal dose in {normal_dose.unit}: give both in one"
+        )
     if on_one_grid(low_dose, normal_dose):
         return model, follow_to_model_grid(normal_dose, model, linear=linear)
     if not any(image.source.get("is_placed", True) for image in (low_dose, normal_dose)):

@@ -37,7 +37,8 @@ def similar_noise(
     variance = uniform_filter(np.square(relative), window, mode="nearest")
     size = np.sqrt(np.maximum(variance, 0))  # sums of squares, as the filter makes them, can round to below 0
     unit = np.divide(relative, size, out=np.zeros(noise.shape, np.float32), where=size > 0)
-    fade = [max(1, round(FADE_MM / side)) for side in voxel_mm]
+    # No longer than the volume: of voxels as fine as a mouse's blocks would take gigabytes, however small it is.
+    fade = [min(max(1, round(FADE_MM / side)), length) for side, length in zip(voxel_mm, noise.shape, strict=True)]
     return _of_random_phases(unit, fade, random) * (size * activity)
 
 

@@ -51,7 +51,7 @@ def _above(above: Mapping[str, float], grid: Mapping[str, Any], flags: Mapping[s
     if flags["above_cap"] == "clip":
         done = f"clipped to SUV {cap:g}"
     elif grid["linear_transfer"]:  # see `NEAR_CAP` in `pet.geometry`
-        done += " where the network shows nearly as much uptake, else replaced as noise"
+        done += " where the network shows nearly as much uptake, else taken for noise"
     voxels = f"{above['voxels']} voxel{'s' if above['voxels'] > 1 else ''}"
     return f"{voxels} ({above['ml']:.1f} mL) above SUV {cap:g}, up to {above['peak']:.1f}: {done}"
 

@@ -96,6 +96,17 @@ def test_arrays_of_two_shapes_do_not_say_what_they_have_in_common(tmp_path, caps
     assert notices_of(tmp_path / "low.npz", tmp_path / "normal.npz", tmp_path, capsys) == []
 
 
+@pytest.mark.parametrize("shape", [(20, 20, 20), (20, 20, 19)])
+def test_a_pair_of_two_units_is_refused(tmp_path, capsys, shape):
+    """It was written as SUV by body weight, on one grid and on two."""
+    low = Volume(uptake(0, (20, 20, 20)), centred_affine((20, 20, 20), 4.0, "LPS"))
+    save_volume(low, tmp_path / "low.nii.gz")
+    normal = Volume(0.7 * uptake(1, shape), centred_affine(shape, 4.0, "LPS"), "SUVlbm")
+    save_volume(normal, tmp_path / "normal.nii.gz")
+    with pytest.raises(InputError, match="the low dose is in SUV and the normal dose in SUVlbm"):
+        notices_of(tmp_path / "low.nii.gz", tmp_path / "normal.nii.gz", tmp_path, capsys)
+
+
 def test_a_pair_of_a_tilted_gantry(tmp_path, capsys):
     shape = (20, 20, 20)
     affine = tilted(centred_affine(shape, 4.0, "LPS"), 15)

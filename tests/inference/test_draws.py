@@ -273,6 +273,34 @@ def test_the_noise_of_images_lies_on_the_models_grid_too():
         assert ratio == pytest.approx(1, rel=0.02) if not sheared else 0.5 < ratio < 1
 
 
+@pytest.mark.parametrize("size", [(40, 40, 3, 4.0, 4.25), (30, 30, 1, 3.0, 3.27), (30, 2, 30, 3.27, 3.0)])
+def test_thin_scans_have_drawn_images_too(size):
+    """The model's grid reaches beyond them by more than a tenth of their extent."""
+    *shape, across, along = size
+    truth = np.full(shape, 4.0, np.float32)
+    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    images, result = drawn_about_the_truth(Volume(truth + noise, np.diag([-across, -across, along, 1.0])), truth, "1/4")
+    assert images.std(axis=0).mean() == pytest.approx(0.75**0.5 / 2, rel=0.25)
+    assert result.samples_sd.shape == result.model_input.data.shape
+
+
+def test_where_the_input_is_kept_drawn_images_keep_it():
+    """Above the model's largest SUV, and outside its grid."""
+    rng = np.random.default_rng(0)
+    truth = np.zeros((60, 40, 40), np.float32)
+    truth[:30] = 4.0
+    truth[14:17, 18:22, 18:22] = 90.0
+    noise = 0.4 * rng.standard_normal(truth.shape, dtype=np.float32) * (truth == 4)
+    scan = Volume(truth + noise, np.diag([-3.0, -3.0, 3.0, 1.0]))
+    images, result = drawn_about_the_truth(scan, truth, "1/4", 3)
+    assert result.model_input.data.shape[0] * 2.0 < 45 * 3.0
+    kept = np.all(images == scan.data, axis=0)
+    assert kept[15, 20, 20]
+    assert kept[45:].all()
+    assert not kept[5:12, 5:15].any()
+    assert result.volume_sd.data[kept].max() == 0
+
+
 def test_images_of_no_dose_have_no_noise():
     truth = np.full((20, 20, 20), 4.0, np.float32)
     scan = Volume(truth + np.random.default_rng(0).standard_normal(truth.shape, dtype=np.float32), np.diag([2.0] * 4))

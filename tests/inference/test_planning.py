@@ -18,7 +18,10 @@ def doubt(scan_mm, network_mm, axis_codes="LPS", **preprocessing):
 
 @pytest.mark.parametrize(
     ("linear", "fate"),
-    [(True, "what is smaller than those is lost"), (False, "what is smaller than those stays as it is")],
+    [
+        (True, "what is smaller than those is lost but for the scan's share"),
+        (False, "what is smaller than those stays as it is"),
+    ],
 )
 def test_a_scan_of_a_mouse_is_finer_than_the_network(linear, fate):
     said = doubt((0.5, 0.5, 0.8), (2.5, 2.5, 2.5), linear_transfer=linear)

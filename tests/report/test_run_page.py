@@ -108,7 +108,7 @@ def uptake_above(voxels=1, above_cap="keep", linear=True):
 def test_of_uptake_above_the_cap_no_more_is_said_to_be_kept_than_is():
     assert uptake_above() == (
         "1 voxel (0.0 mL) above SUV 64, up to 90.0: kept from the input where the network shows nearly as much uptake,"
-        " else replaced as noise"
+        " else taken for noise"
     )
     assert uptake_above(linear=False) == "1 voxel (0.0 mL) above SUV 64, up to 90.0: kept from the input"
     assert uptake_above(2, "clip") == "2 voxels (0.0 mL) above SUV 64, up to 90.0: clipped to SUV 64"
