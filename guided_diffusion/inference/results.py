@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -59,6 +60,7 @@ class Result:
         self._volume = volume
         self._sampling = loaded.sampling
         self._dose = loaded.sampling.dose if loaded.method.noise_free else 0.0
+        self._noise_fields = loaded.method.noise_fields
         self._suv_max, self._linear = loaded.preprocessing.suv_max, loaded.preprocessing.linear_transfer
         self._above_cap = above_cap
         self._measure = measure
@@ -87,8 +89,12 @@ class Result:
         """The image of the wanted dose on the model's grid, of a noise-free one; both normalised."""
         if not self._dose:
             return samples
-        scan = normalise(self.model_input.data, self._suv_max, negative=self._linear)
-        return expected(samples, scan, self._dose)
+        return expected(samples, self._normalised_scan, self._dose)
+
+    @cached_property
+    def _normalised_scan(self) -> np.ndarray:
+        """The scan on the model's grid as the network sees it."""
+        return normalise(self.model_input.data, self._suv_max, negative=self._linear)
 
     def _back_with_scan(self, back: Volume) -> Volume:
         """The same on the input's grid, in SUV."""
@@ -142,18 +148,10 @@ class DrawnResult(Result):
     like the noise that the scan has by that drawn image, on the scan's own grid (`similar_noise`).
     """
 
-    def __init__(
-        self,
-        volume: Volume,
-        model_input: Volume,
-        loaded: LoadedModel,
-        above_cap: str,
-        measure: Callable[[Volume], Any] | None,
-    ):
-        super().__init__(volume, model_input, loaded, above_cap, measure)
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
         self._of_draws = RunningStatistics(), RunningStatistics()
         self._drawn = 0
-        self._field = loaded.method.noise_fields  # the number of the noise after those of the network
 
     def shapes(self, in_plane: tuple[int, int]) -> list[tuple[int, ...]]:
         """As in `Result`: each array has the mean and a group of images."""
@@ -184,7 +182,7 @@ class DrawnResult(Result):
 
     def _plausible(self, image: np.ndarray) -> tuple[np.ndarray, Volume]:
         """An image that may be that of the wanted dose, on the model's grid (normalised) and on the input's (SUV)."""
-        random = sampling_noise(self._sampling.seed, self._drawn, self._field)
+        random = sampling_noise(self._sampling.seed, self._drawn, self._noise_fields)  # after the network's fields
         self._drawn += 1
         free = self._back(image)
         if not self._dose:
