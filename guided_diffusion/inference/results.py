@@ -17,6 +17,7 @@ from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.normalisation import denormalise, normalise
 from guided_diffusion.pet.patches import PatchPlan
 from guided_diffusion.pet.similar_noise import similar_noise
+from guided_diffusion.pet.small_objects import SmallObject, restoring, small_objects
 from guided_diffusion.references import expected, fresh_variance
 
 
@@ -44,8 +45,9 @@ class Denoised:
 class Result:
     """Collects realisations, resamples each to the input's grid, and keeps their statistics.
 
-    A network of the noise-free image gives that; the image of the wanted dose is made of it and of the scan here, on
-    each grid (`references`), so that the scan's share of it is not resampled.
+    A network of the noise-free image gives that; small hot objects in it are made as hot as in the scan
+    (`small_objects`). The image of the wanted dose is made of it and of the scan here, on each grid (`references`), so
+    that the scan's share of it is not resampled.
     """
 
     def __init__(
@@ -59,7 +61,8 @@ class Result:
         self.model_input = model_input
         self._volume = volume
         self._sampling = loaded.sampling
-        self._dose = loaded.sampling.dose if loaded.method.noise_free else 0.0
+        self._noise_free = loaded.method.noise_free
+        self._dose = loaded.sampling.dose if self._noise_free else 0.0
         self._noise_fields = loaded.method.noise_fields
         self._suv_max, self._linear = loaded.preprocessing.suv_max, loaded.preprocessing.linear_transfer
         self._above_cap = above_cap
@@ -74,6 +77,7 @@ class Result:
     def add(self, realisation: np.ndarray) -> None:
         """Add a realisation, normalised [X, Y, Z], padded as the network needs it."""
         samples = self._of_volume(realisation)
+        samples = samples + self._restoring(samples, self._objects(samples))
         self._on_model_grid.add(self._with_scan(samples))
         back = self._back_with_scan(self._back(samples))
         self._on_input_grid.add(back.data)
@@ -84,6 +88,20 @@ class Result:
         """[..., X, Y, Z] without the padding."""
         x, y, z = self.model_input.data.shape
         return padded[..., :x, :y, :z]
+
+    def _objects(self, samples: np.ndarray) -> list[SmallObject]:
+        """The small hot objects of a noise-free image, normalised, which the scan shows otherwise."""
+        if not self._noise_free:
+            return []
+        unit = np.float32(self._suv_max)
+        return small_objects(unit * samples, unit * self._normalised_scan, self.model_input.voxel_mm)
+
+    def _restoring(
+        self, samples: np.ndarray, objects: list[SmallObject], random: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """What is to be added for them; normalised too."""
+        unit = np.float32(self._suv_max)
+        return restoring(unit * samples, objects, self.model_input.voxel_mm, random) / unit
 
     def _with_scan(self, samples: np.ndarray) -> np.ndarray:
         """The image of the wanted dose on the model's grid, of a noise-free one; both normalised."""
@@ -152,6 +170,7 @@ class DrawnResult(Result):
         super().__init__(*arguments)
         self._of_draws = RunningStatistics(), RunningStatistics()
         self._drawn = 0
+        self._of_mean: list[SmallObject] | None = None
 
     def shapes(self, in_plane: tuple[int, int]) -> list[tuple[int, ...]]:
         """As in `Result`: each array has the mean and a group of images."""
@@ -163,14 +182,17 @@ class DrawnResult(Result):
         Groups are added in order; all have the same mean.
         """
         mean, *images = self._of_volume(realisation)
-        drawn = map(self._plausible, images)
+        if self._of_mean is None:
+            self._of_mean = self._objects(mean)
+        drawn = (self._plausible(image, mean) for image in images)
         sampling = self._sampling
         if not self._on_model_grid.count:
             if sampling.sample:
                 first = next(drawn)
                 drawn = chain([first], drawn)
             else:
-                first = self._with_scan(mean), self._back_with_scan(self._back(mean))
+                restored = mean + self._restoring(mean, self._of_mean)
+                first = self._with_scan(restored), self._back_with_scan(self._back(restored))
             self._on_model_grid.add(first[0])
             self._on_input_grid.add(first[1].data)
         if sampling.realisations > 1:
@@ -180,10 +202,11 @@ class DrawnResult(Result):
                 if self._measure is not None:
                     self._measured.append(self._measure(back))
 
-    def _plausible(self, image: np.ndarray) -> tuple[np.ndarray, Volume]:
+    def _plausible(self, image: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, Volume]:
         """An image that may be that of the wanted dose, on the model's grid (normalised) and on the input's (SUV)."""
         random = sampling_noise(self._sampling.seed, self._drawn, self._noise_fields)  # after the network's fields
         self._drawn += 1
+        image = image + self._restoring(mean, self._of_mean, random)
         free = self._back(image)
         if not self._dose:
             return image, free

@@ -259,6 +259,23 @@ def test_images_of_a_dose_have_noise_as_the_scans_on_its_own_grid(spacing):
     np.testing.assert_allclose(result.volume_sd.data, images.std(axis=0, ddof=1), atol=1e-4)
 
 
+def test_drawn_images_have_small_hot_objects_as_high_as_the_scan_with_its_error():
+    """Where the network is sure of a flatter one, the images differ by the error of the fit alone."""
+    distance = 2.0 * np.linalg.norm(np.indices((48, 44, 40)) - np.reshape([24, 22, 20], (3, 1, 1, 1)), axis=0)
+    ball = gaussian_filter((distance <= 8).astype(np.float32), 1.25)
+    noise = 0.3 * np.random.default_rng(0).standard_normal(ball.shape)
+    scan = Volume((1 + 5 * ball + noise).astype(np.float32), np.diag([-2.0, -2.0, 2.0, 1.0]))
+    images, result = drawn_about_the_truth(scan, 1 + 3 * ball, "0")
+    middle = distance < 5
+    true, answered = (1 + height * ball[middle].mean() for height in (5, 3))
+    assert result.volume.data[middle].mean() == pytest.approx(true, rel=0.05)
+    heights = images[:, middle].mean(axis=1)
+    assert heights.mean() == pytest.approx(true, rel=0.05)
+    assert 0.01 * (true - answered) < heights.std() < 0.2 * (true - answered)
+    beside = (distance > 30) & (distance < 34)
+    assert images[:, beside].std(axis=0).max() == 0
+
+
 def test_the_noise_of_images_lies_on_the_models_grid_too():
     rng = np.random.default_rng(0)
     truth = np.full((30, 28, 24), 4.0, np.float32)
