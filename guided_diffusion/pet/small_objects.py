@@ -29,8 +29,8 @@ STANDS_OUT = (1.0, 2.0)
 # An edge or a vessel is as hot as its surroundings in some direction. By that direction, what an object has of its
 # contrast to all of them, to begin to be fitted and to be fitted in full.
 ALL_ROUND = (0.4, 0.6)
-# What is added at most, and taken away, of an object's own height.
-LEAST_GAIN, LARGEST_GAIN = -0.5, 3.0
+# An object becomes at most twice as high, and not less than half as high.
+LEAST_GAIN, LARGEST_GAIN = -0.5, 1.0
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def test_a_flattened_object_is_as_high_as_in_the_scan(seed):
     rng = np.random.default_rng(seed)
     voxel_mm = rng.uniform(2.0, 4.0, 3)
     shape = tuple(np.ceil(rng.uniform(90, 120, 3) / voxel_mm).astype(int))
-    height, kept = rng.uniform(4, 8), rng.uniform(0.4, 0.9)
+    height, kept = rng.uniform(4, 8), rng.uniform(0.6, 0.9)
     ball = blurred_ball(shape, voxel_mm, rng.uniform(5, 9))
     image = 1 + kept * height * ball
     scan = 1 + height * ball + noise_of(shape, voxel_mm, 0.2, seed)
@@ -55,10 +55,16 @@ def test_one_that_is_too_high_is_lowered():
     assert result.max() == pytest.approx(1 + 5 * ball.max(), rel=0.05)
 
 
+def test_an_object_becomes_at_most_twice_as_high():
+    ball = blurred_ball((40, 40, 40), VOXEL_MM, 6)
+    result = restored(1 + ball, 1 + 5 * ball + noise_of(ball.shape, VOXEL_MM, 0.05), VOXEL_MM)
+    assert result.max() == pytest.approx(1 + 2 * ball.max(), rel=0.03)
+
+
 def test_an_object_below_the_noise_stays_as_it_is():
     """It may be none: with the same scan and less noise it is restored."""
     ball = blurred_ball((48, 48, 48), VOXEL_MM, 5)
-    image, scan = 1 + 0.3 * ball, 1 + ball
+    image, scan = 1 + 0.6 * ball, 1 + ball
     noisy = restored(image, scan + noise_of(ball.shape, VOXEL_MM, 2.0), VOXEL_MM)
     np.testing.assert_array_equal(noisy, image)
     clear = restored(image, scan + noise_of(ball.shape, VOXEL_MM, 0.05), VOXEL_MM)
