@@ -1,4 +1,4 @@
-"""Small hot objects of a denoised image, made as hot as the scan shows them.
+"""Small hot objects of a denoised image, made as hot as the scan shows them where the image has them flatter.
 
 A regression answers with the mean of what an image may be. Where an object of a lesion's size is hot but faint in the
 noise, that mean is flatter than the object: it may also not be there. Once it stands out in the answer, how hot it is
@@ -29,8 +29,8 @@ STANDS_OUT = (1.0, 2.0)
 # An edge or a vessel is as hot as its surroundings in some direction. By that direction, what an object has of its
 # contrast to all of them, to begin to be fitted and to be fitted in full.
 ALL_ROUND = (0.4, 0.6)
-# An object becomes at most twice as high, and not less than half as high.
-LEAST_GAIN, LARGEST_GAIN = -0.5, 1.0
+# An object becomes at most twice as high. None is lowered: low counts leave hot spots of the scan itself too low.
+LARGEST_GAIN = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def small_objects(image: np.ndarray, scan: np.ndarray, voxel_mm: Sequence[float]
             base = smooth[place] - least[place]
             box, inside = _around(place, image.shape, voxel_mm)
             gain = _fitted(np.maximum(smooth[box] - base, 0), removed[box], inside)
-            gain = float(np.clip(gain, LEAST_GAIN, LARGEST_GAIN))
+            gain = float(np.clip(gain, 0, LARGEST_GAIN))
             found.append(SmallObject(place, float(base), weight * gain, weight * float(noise[place] / contrast[place])))
     return found
 

@@ -1,4 +1,4 @@
-"""Small hot objects that an image shows flatter, or higher, than the scan."""
+"""Small hot objects that an image shows flatter than the scan."""
 
 import numpy as np
 import pytest
@@ -48,11 +48,10 @@ def test_a_flattened_object_is_as_high_as_in_the_scan(seed):
     np.testing.assert_array_equal(result[beyond], image[beyond])
 
 
-def test_one_that_is_too_high_is_lowered():
+def test_one_that_is_higher_than_in_the_scan_stays_as_it_is():
     ball = blurred_ball((40, 40, 40), VOXEL_MM, 6)
-    scan = 1 + 5 * ball + noise_of(ball.shape, VOXEL_MM, 0.05)
-    result = restored(1 + 6 * ball, scan, VOXEL_MM)
-    assert result.max() == pytest.approx(1 + 5 * ball.max(), rel=0.05)
+    image = 1 + 6 * ball
+    np.testing.assert_array_equal(restored(image, 1 + 5 * ball + noise_of(ball.shape, VOXEL_MM, 0.05), VOXEL_MM), image)
 
 
 def test_an_object_becomes_at_most_twice_as_high():
