@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -45,7 +45,7 @@ class Denoised:
 class Result:
     """Collects realisations, resamples each to the input's grid, and keeps their statistics.
 
-    A network of the noise-free image gives that; small hot objects in it are made as hot as in the scan
+    A network of the noise-free image gives that; small hot objects in it that are flatter than in the scan are raised
     (`small_objects`). The image of the wanted dose is made of it and of the scan here, on each grid (`references`), so
     that the scan's share of it is not resampled.
     """
@@ -77,7 +77,8 @@ class Result:
     def add(self, realisation: np.ndarray) -> None:
         """Add a realisation, normalised [X, Y, Z], padded as the network needs it."""
         samples = self._of_volume(realisation)
-        samples = samples + self._restoring(samples, self._objects(samples))
+        if self._noise_free:
+            samples = self._restored(samples, samples, self._objects(samples))
         self._on_model_grid.add(self._with_scan(samples))
         back = self._back_with_scan(self._back(samples))
         self._on_input_grid.add(back.data)
@@ -90,18 +91,19 @@ class Result:
         return padded[..., :x, :y, :z]
 
     def _objects(self, samples: np.ndarray) -> list[SmallObject]:
-        """The small hot objects of a noise-free image, normalised, which the scan shows otherwise."""
-        if not self._noise_free:
-            return []
+        """The small hot objects of a noise-free image, normalised."""
         unit = np.float32(self._suv_max)
         return small_objects(unit * samples, unit * self._normalised_scan, self.model_input.voxel_mm)
 
-    def _restoring(
-        self, samples: np.ndarray, objects: list[SmallObject], random: np.random.Generator | None = None
+    def _restored(
+        self, image: np.ndarray, samples: np.ndarray, objects: list[SmallObject], deviates: list[float] | None = None
     ) -> np.ndarray:
-        """What is to be added for them; normalised too."""
+        """An image and what `samples` lack of the heights of their objects (`restoring`), within the network's range;
+        normalised.
+        """
         unit = np.float32(self._suv_max)
-        return restoring(unit * samples, objects, self.model_input.voxel_mm, random) / unit
+        lacking = restoring(unit * samples, objects, self.model_input.voxel_mm, deviates) / unit
+        return np.minimum(image + lacking, np.maximum(image, 1))
 
     def _with_scan(self, samples: np.ndarray) -> np.ndarray:
         """The image of the wanted dose on the model's grid, of a noise-free one; both normalised."""
@@ -191,7 +193,7 @@ class DrawnResult(Result):
                 first = next(drawn)
                 drawn = chain([first], drawn)
             else:
-                restored = mean + self._restoring(mean, self._of_mean)
+                restored = self._restored(mean, mean, self._of_mean)
                 first = self._with_scan(restored), self._back_with_scan(self._back(restored))
             self._on_model_grid.add(first[0])
             self._on_input_grid.add(first[1].data)
@@ -204,13 +206,14 @@ class DrawnResult(Result):
 
     def _plausible(self, image: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, Volume]:
         """An image that may be that of the wanted dose, on the model's grid (normalised) and on the input's (SUV)."""
-        random = sampling_noise(self._sampling.seed, self._drawn, self._noise_fields)  # after the network's fields
+        number = self._drawn
         self._drawn += 1
-        image = image + self._restoring(mean, self._of_mean, random)
+        image = self._restored(image, mean, self._of_mean, self._deviates(number, image.shape))
         free = self._back(image)
         if not self._dose:
             return image, free
         own = self._scan() - free.data
+        random = sampling_noise(self._sampling.seed, number, self._noise_fields)  # after the network's fields
         noise = similar_noise(own, free.data, self._volume.voxel_mm, random)
         noise *= fresh_variance(self._dose) ** 0.5
         noise[own == 0] = 0  # where the input is kept, it stays as it is
@@ -219,6 +222,12 @@ class DrawnResult(Result):
         highest = self._suv_max if self._above_cap == "clip" else None
         data = np.clip(back.data + noise, min(0.0, float(self._volume.data.min())), highest)
         return self._with_scan(image) + on_model_grid / np.float32(self._suv_max), replace(back, data=data)
+
+    def _deviates(self, number: int, shape: tuple[int, ...]) -> list[float]:
+        """By how many of its errors an image has each object too high, named by the voxel."""
+        named = partial(sampling_noise, self._sampling.seed, number, self._noise_fields + 1)
+        places = (int(np.ravel_multi_index(one.place, shape)) for one in self._of_mean)
+        return [named(place).standard_normal() for place in places]
 
     def _varying(self) -> tuple[RunningStatistics, RunningStatistics]:
         return self._of_draws

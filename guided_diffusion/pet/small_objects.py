@@ -6,7 +6,7 @@ can be read off the scan: the least squares fit of what was selected, without th
 Chernozhukov, Bernoulli 19:521, 2013).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -24,10 +24,10 @@ OBJECT_MM = (10.0, 18.0)
 APART_MM = 6.0
 # The noise of contrasts is measured within this window, in units of the activity around, of which air has a little.
 NOISE_WINDOW_MM, ACTIVITY_MM, LEAST_SUV = 60.0, 5.0, 0.05
-# Of the noise of contrasts, that of an object that begins to be fitted, and of one that is fitted in full.
+# An object's contrast over its noise from which it is fitted, and from which it is fitted in full.
 STANDS_OUT = (1.0, 2.0)
-# An edge or a vessel is as hot as its surroundings in some direction. By that direction, what an object has of its
-# contrast to all of them, to begin to be fitted and to be fitted in full.
+# An edge or a vessel is as hot as its surroundings in some direction. The same for an object's contrast to its hottest
+# direction over its contrast to all of them.
 ALL_ROUND = (0.4, 0.6)
 # An object becomes at most twice as high. None is lowered: low counts leave hot spots of the scan itself too low.
 LARGEST_GAIN = 1.0
@@ -35,9 +35,9 @@ LARGEST_GAIN = 1.0
 
 @dataclass(frozen=True)
 class SmallObject:
-    """A maximum of an image. place: its voxel. base: the SUV that it rises from. gain: by how much of its height the
-    scan has it higher. error: the standard error of that, at most: that of its contrast. Both are less for one that
-    hardly stands out.
+    """A maximum of an image. place: its voxel. base: the SUV above which its height counts. gain: what is missing of
+    its height, over that height. error: roughly the standard error of that: of the contrast at the maximum alone, which
+    is too much for objects that are larger than the smoothing. Gain and error of one that hardly stands out are less.
     """
 
     place: tuple[int, ...]
@@ -57,15 +57,15 @@ def small_objects(image: np.ndarray, scan: np.ndarray, voxel_mm: Sequence[float]
     sigma = SMOOTHING_FWHM_MM / FWHM_PER_SIGMA
     smooth = gaussian_blur(image.astype(np.float32), sigma, voxel_mm)
     removed = gaussian_blur((scan - image).astype(np.float32), sigma, voxel_mm)
-    contrast, least = _contrasts(smooth, voxel_mm)
+    contrast, to_hottest = _contrasts(smooth, voxel_mm)
     noise = _noise(_contrasts(removed, voxel_mm)[0], image, voxel_mm)
     near = [2 * round(APART_MM / size) + 1 for size in voxel_mm]
     is_maximum = (contrast > 0) & (contrast == maximum_filter(contrast, near))
     found = []
     for place in map(tuple, np.argwhere(is_maximum)):
-        weight = _rise(contrast[place], STANDS_OUT, noise[place]) * _rise(least[place], ALL_ROUND, contrast[place])
+        weight = _rise(contrast[place], STANDS_OUT, noise[place]) * _rise(to_hottest[place], ALL_ROUND, contrast[place])
         if weight > 0:
-            base = smooth[place] - least[place]
+            base = smooth[place] - to_hottest[place]
             box, inside = _around(place, image.shape, voxel_mm)
             gain = _fitted(np.maximum(smooth[box] - base, 0), removed[box], inside)
             gain = float(np.clip(gain, 0, LARGEST_GAIN))
@@ -75,21 +75,25 @@ def small_objects(image: np.ndarray, scan: np.ndarray, voxel_mm: Sequence[float]
 
 def restoring(
     image: np.ndarray,
-    objects: Iterable[SmallObject],
+    objects: Sequence[SmallObject],
     voxel_mm: Sequence[float],
-    random: np.random.Generator | None = None,
+    deviates: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """What is to be added to an image, [X, Y, Z] in SUV, to have its objects as high as in the scan; float32.
+    """What an image lacks of its objects' heights, [X, Y, Z] in SUV, float32.
 
-    random: draws by how much the fits are wrong; None takes them as they are.
+    deviates: of a standard normal distribution, one per object: by how many of its errors its gain is wrong. None takes
+    the gains as they are. No object is lowered below its base.
     """
-    added = np.zeros(image.shape, np.float32)
-    for one in objects:
-        gain = one.gain if random is None else one.gain + one.error * random.standard_normal()
+    added, largest = np.zeros(image.shape, np.float32), np.full(image.shape, -1, np.float32)
+    for one, deviate in zip(objects, deviates or [0.0] * len(objects), strict=True):
         box, inside = _around(one.place, image.shape, voxel_mm)
-        change = np.float32(gain) * inside * np.maximum(image[box] - np.float32(one.base), 0)
-        # Of objects that overlap, the larger change: both were fitted to the same voxels.
-        added[box] = np.where(np.abs(change) > np.abs(added[box]), change, added[box])
+        height = inside * np.maximum(image[box] - np.float32(one.base), 0)
+        # Objects that overlap were fitted to the same voxels: each voxel is left to the one by which it changes most,
+        # or to the nearest where it does not change, whatever the deviates.
+        claim = np.float32(one.gain) * height + np.float32(1e-6) * inside
+        owned = claim > largest[box]
+        largest[box][owned] = claim[owned]
+        added[box][owned] = np.float32(max(one.gain + one.error * deviate, -1.0)) * height[owned]
     return added
 
 

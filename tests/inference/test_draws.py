@@ -12,13 +12,14 @@ from scipy.ndimage import gaussian_filter
 
 from guided_diffusion.checkpoints import save_checkpoint
 from guided_diffusion.config import DiffusionConfig, Header, ModelConfig, PreprocessingConfig, SamplerConfig
-from guided_diffusion.inference import blend_at_end, denoise_volume, load_model, patch_sampling
+from guided_diffusion.inference import blend_at_end, denoise_volume, load_model, patch_sampling, results
 from guided_diffusion.inference.presets import inference_settings
 from guided_diffusion.inference.results import DrawnResult
 from guided_diffusion.local_draws import LocalDraws
 from guided_diffusion.methods.registry import METHODS
 from guided_diffusion.pet.geometry import follow_to_model_grid, to_model_grid
 from guided_diffusion.pet.grid import Volume
+from guided_diffusion.pet.small_objects import SmallObject
 from tests.denoising import denoise, denoise_on
 from tests.evaluation_trial import write_trial
 from tests.mpi import assert_refused, needs_mpiexec, run_script
@@ -274,6 +275,23 @@ def test_drawn_images_have_small_hot_objects_as_high_as_the_scan_with_its_error(
     assert 0.01 * (true - answered) < heights.std() < 0.2 * (true - answered)
     beside = (distance > 30) & (distance < 34)
     assert images[:, beside].std(axis=0).max() == 0
+
+
+def test_an_object_more_changes_no_noise_elsewhere(monkeypatch):
+    """Heights have names of their own."""
+    rng = np.random.default_rng(0)
+    truth = np.full((40, 36, 32), 4.0, np.float32)
+    noise = rng.standard_normal(truth.shape)
+    scan = Volume((truth + noise).astype(np.float32), np.diag([-2.0, -2.0, 2.0, 1.0]))
+    one, other = (SmallObject(place, 3.0, 0.2, 0.1) for place in ((10, 10, 10), (28, 26, 22)))
+    drawn = []
+    for objects in ([one], [other, one]):
+        monkeypatch.setattr(results, "small_objects", lambda *_, found=objects: found)
+        drawn.append(drawn_about_the_truth(scan, truth, "1/4", realisations=2)[0])
+    away = np.linalg.norm(np.indices(truth.shape) - np.reshape([28, 26, 22], (3, 1, 1, 1)), axis=0) > 14
+    changed = np.abs(drawn[0] - drawn[1])
+    assert changed.max() > 0.05
+    assert changed[:, away].mean() < 0.01 < 0.1 < drawn[0].std()
 
 
 def test_the_noise_of_images_lies_on_the_models_grid_too():

@@ -77,3 +77,14 @@ def hot_ball(height, noise=0.1):
     suv = 1 + height * ball / ball.max()
     suv += noise * np.random.default_rng(0).standard_normal(shape)
     return Volume(suv.astype(np.float32), np.diag([-voxel, -voxel, voxel, 1.0])), distance <= 4
+
+
+def test_samples_do_not_exceed_the_networks_range():
+    """However hot an object may be that the network has flatter."""
+    scan, _ = hot_ball(80.0)
+    model_input = to_model_grid(scan, voxel_mm=2.5, linear=True)
+    flatter = 1 + 0.7 * (np.minimum(model_input.data, 64) - 1)
+    result = result_on(scan, model_input)
+    result.add(flatter / LOCAL_PREPROCESSING.suv_max)
+    assert flatter.max() / 64 < 0.75
+    assert 0.9 < result.described(None, []).samples.max() <= 1

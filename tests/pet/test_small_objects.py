@@ -78,13 +78,58 @@ def test_heights_are_drawn_with_the_error_of_their_fits():
     middle = distances(ball.shape, VOXEL_MM) < 4
     random = np.random.default_rng(0)
     image = 1 + 3 * ball
-    fitted, drawn = [], []
+    fitted, spread = [], []
     for seed in range(60):
         objects = small_objects(image, 1 + 4 * ball + noise_of(ball.shape, VOXEL_MM, 0.5, seed), VOXEL_MM)
         fitted.append((image + restoring(image, objects, VOXEL_MM))[middle].mean())
-        heights = [(image + restoring(image, objects, VOXEL_MM, random))[middle].mean() for _ in range(10)]
-        drawn.append(np.std(heights))
-    assert 1 < np.mean(drawn) / np.std(fitted) < 1.5
+        deviates = random.standard_normal((10, len(objects))).tolist()
+        heights = [(image + restoring(image, objects, VOXEL_MM, drawn))[middle].mean() for drawn in deviates]
+        spread.append(np.std(heights))
+    assert 1 < np.mean(spread) / np.std(fitted) < 1.5
+
+
+def two_balls(apart_mm):
+    """Scan and image of two that touch, flatter in the image."""
+    shape, half = (64, 44, 44), apart_mm / 5
+    balls = [blurred_ball(shape, VOXEL_MM, 5, (round(32 + side * half), 22, 22)) for side in (-1, 1)]
+    ball = np.maximum(*balls)
+    return 1 + 3 * ball, 1 + 4 * ball + noise_of(shape, VOXEL_MM, 0.2)
+
+
+def test_drawn_heights_have_the_mean_of_the_fits_where_objects_overlap():
+    image, scan = two_balls(15)
+    objects = small_objects(image, scan, VOXEL_MM)
+    assert len([one for one in objects if one.gain > 0]) == 2
+    deviates = np.random.default_rng(0).standard_normal((400, len(objects))).tolist()
+    drawn = np.mean([restoring(image, objects, VOXEL_MM, each) for each in deviates], axis=0)
+    fitted = restoring(image, objects, VOXEL_MM)
+    np.testing.assert_allclose(drawn, fitted, atol=0.1 * fitted.max())
+
+
+def test_no_drawn_height_is_a_hole():
+    image, scan = two_balls(15)
+    objects = small_objects(image, scan, VOXEL_MM)
+    lowered = image + restoring(image, objects, VOXEL_MM, [-1e3] * len(objects))
+    middle = distances(image.shape, VOXEL_MM) < 15
+    assert lowered[middle].min() > 0.9
+
+
+def test_the_share_of_a_fit_grows_from_one_to_two_times_the_noise():
+    """By noise of growing size about the same object: its error in units of its contrast says how far it stands out."""
+    ball = blurred_ball((48, 48, 48), VOXEL_MM, 5)
+    image, noise = 1 + ball, noise_of(ball.shape, VOXEL_MM, 1.0)
+    shares = {}
+    for size in np.linspace(0.2, 2.0, 40):
+        objects = small_objects(image, image + size * noise, VOXEL_MM)
+        for one in objects:
+            if max(abs(np.array(one.place) - 24)) <= 1:
+                # error = share / z, and 1 / z grows with the size of the noise.
+                shares[size] = one.error
+    unit = shares[0.2] / 0.2
+    found = {1 / (unit * size): error / (unit * size) for size, error in shares.items()}
+    assert min(found) == pytest.approx(1.0, abs=0.1)
+    for stands_out, share in found.items():
+        assert share == pytest.approx(np.clip(stands_out - 1, 0, 1), abs=0.08)
 
 
 @pytest.mark.parametrize("form", ["edge", "rod", "sheet"])
