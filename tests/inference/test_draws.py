@@ -223,8 +223,11 @@ def test_patches_agree_where_they_overlap(denoised):
     assert cut.mean() == pytest.approx(whole.mean(), rel=0.02)
 
 
-def drawn_about_the_truth(scan, truth, dose, realisations=8):
-    """Images on the grid of `scan` that are drawn where a network knows the noise-free image, and their result."""
+def drawn_about_the_truth(scan, truth, dose, realisations=8, deviation=0.0):
+    """Images on the grid of `scan` that are drawn where a network knows the noise-free image, and their result.
+
+    deviation: of all images from it, in SUV.
+    """
     model_input = to_model_grid(scan, voxel_mm=2.0, linear=True)
     flags = {"realisations": realisations, "dose_fraction": dose}
     sampling = inference_settings(flags, HEADER, on_gpu=False).sampling
@@ -234,7 +237,7 @@ def drawn_about_the_truth(scan, truth, dose, realisations=8):
     loaded = SimpleNamespace(sampling=sampling, preprocessing=grid, method=method)
     result = DrawnResult(scan, model_input, loaded, "keep", lambda image: images.append(image.data))
     known = follow_to_model_grid(replace(scan, data=truth), model_input).data / 16
-    result.add(np.stack([known] * (1 + realisations)))
+    result.add(np.stack([known] + [known + np.float32(deviation / 16)] * realisations))
     return np.stack(images), result.described(None, [])
 
 
@@ -275,6 +278,16 @@ def test_drawn_images_have_small_hot_objects_as_high_as_the_scan_with_its_error(
     assert 0.01 * (true - answered) < heights.std() < 0.2 * (true - answered)
     beside = (distance > 30) & (distance < 34)
     assert images[:, beside].std(axis=0).max() == 0
+
+
+def test_drawn_images_deviate_from_the_raised_mean_as_the_network_has_them():
+    distance = 2.0 * np.linalg.norm(np.indices((48, 44, 40)) - np.reshape([24, 22, 20], (3, 1, 1, 1)), axis=0)
+    ball = gaussian_filter((distance <= 8).astype(np.float32), 1.25)
+    noise = 0.3 * np.random.default_rng(0).standard_normal(ball.shape)
+    scan = Volume((1 + 5 * ball + noise).astype(np.float32), np.diag([-2.0, -2.0, 2.0, 1.0]))
+    as_mean, higher = (drawn_about_the_truth(scan, 1 + 3 * ball, "0", 2, deviation)[0] for deviation in (0.0, 0.5))
+    inner = (slice(None), *(slice(6, -6),) * 3)
+    np.testing.assert_allclose((higher - as_mean)[inner], 0.5, atol=1e-3)
 
 
 def test_an_object_more_changes_no_noise_elsewhere(monkeypatch):

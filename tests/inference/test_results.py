@@ -88,3 +88,14 @@ def test_samples_do_not_exceed_the_networks_range():
     result.add(flatter / LOCAL_PREPROCESSING.suv_max)
     assert flatter.max() / 64 < 0.75
     assert 0.9 < result.described(None, []).samples.max() <= 1
+
+
+def test_uptake_above_the_networks_range_raises_nothing():
+    """The network has seen the scan up to SUV 64, and says so."""
+    scan, _ = hot_ball(90.0)
+    model_input = to_model_grid(scan, voxel_mm=2.5, linear=True)
+    assert model_input.data.max() > 80
+    answer = np.clip(model_input.data, -64, 64) / LOCAL_PREPROCESSING.suv_max
+    result = result_on(scan, model_input)
+    result.add(answer)
+    np.testing.assert_array_equal(result.described(None, []).samples, answer)
