@@ -17,7 +17,7 @@ from guided_diffusion.pet.grid import Volume
 from guided_diffusion.pet.normalisation import denormalise, normalise
 from guided_diffusion.pet.patches import PatchPlan
 from guided_diffusion.pet.similar_noise import similar_noise
-from guided_diffusion.pet.small_objects import SmallObject, restoring, small_objects
+from guided_diffusion.pet.small_objects import Restoration, small_objects
 from guided_diffusion.references import expected, fresh_variance
 
 
@@ -78,7 +78,7 @@ class Result:
         """Add a realisation, normalised [X, Y, Z], padded as the network needs it."""
         samples = self._of_volume(realisation)
         if self._noise_free:
-            samples = self._restored(samples, samples, self._objects(samples))
+            samples = self._raised(samples, self._restoration(samples).lacking())
         self._on_model_grid.add(self._with_scan(samples))
         back = self._back_with_scan(self._back(samples))
         self._on_input_grid.add(back.data)
@@ -90,20 +90,15 @@ class Result:
         x, y, z = self.model_input.data.shape
         return padded[..., :x, :y, :z]
 
-    def _objects(self, samples: np.ndarray) -> list[SmallObject]:
-        """The small hot objects of a noise-free image, normalised."""
-        unit = np.float32(self._suv_max)
-        return small_objects(unit * samples, unit * self._normalised_scan, self.model_input.voxel_mm)
+    def _restoration(self, samples: np.ndarray) -> Restoration:
+        """What a noise-free image, normalised, lacks of the heights of its small hot objects."""
+        unit, voxel_mm = np.float32(self._suv_max), self.model_input.voxel_mm
+        image = unit * samples
+        return Restoration(image, small_objects(image, unit * self._normalised_scan, voxel_mm), voxel_mm)
 
-    def _restored(
-        self, image: np.ndarray, samples: np.ndarray, objects: list[SmallObject], deviates: list[float] | None = None
-    ) -> np.ndarray:
-        """An image and what `samples` lack of the heights of their objects (`restoring`), within the network's range;
-        normalised.
-        """
-        unit = np.float32(self._suv_max)
-        lacking = restoring(unit * samples, objects, self.model_input.voxel_mm, deviates) / unit
-        return np.minimum(image + lacking, np.maximum(image, 1))
+    def _raised(self, image: np.ndarray, lacking: np.ndarray) -> np.ndarray:
+        """An image, normalised, with what it lacks in SUV, within the network's range."""
+        return np.minimum(image + lacking / np.float32(self._suv_max), np.maximum(image, 1))
 
     def _with_scan(self, samples: np.ndarray) -> np.ndarray:
         """The image of the wanted dose on the model's grid, of a noise-free one; both normalised."""
@@ -172,7 +167,7 @@ class DrawnResult(Result):
         super().__init__(*arguments)
         self._of_draws = RunningStatistics(), RunningStatistics()
         self._drawn = 0
-        self._of_mean: list[SmallObject] | None = None
+        self._of_mean: Restoration | None = None
 
     def shapes(self, in_plane: tuple[int, int]) -> list[tuple[int, ...]]:
         """As in `Result`: each array has the mean and a group of images."""
@@ -185,16 +180,16 @@ class DrawnResult(Result):
         """
         mean, *images = self._of_volume(realisation)
         if self._of_mean is None:
-            self._of_mean = self._objects(mean)
-        drawn = (self._plausible(image, mean) for image in images)
+            self._of_mean = self._restoration(mean)
+        drawn = map(self._plausible, images)
         sampling = self._sampling
         if not self._on_model_grid.count:
             if sampling.sample:
                 first = next(drawn)
                 drawn = chain([first], drawn)
             else:
-                restored = self._restored(mean, mean, self._of_mean)
-                first = self._with_scan(restored), self._back_with_scan(self._back(restored))
+                raised = self._raised(mean, self._of_mean.lacking())
+                first = self._with_scan(raised), self._back_with_scan(self._back(raised))
             self._on_model_grid.add(first[0])
             self._on_input_grid.add(first[1].data)
         if sampling.realisations > 1:
@@ -204,11 +199,11 @@ class DrawnResult(Result):
                 if self._measure is not None:
                     self._measured.append(self._measure(back))
 
-    def _plausible(self, image: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, Volume]:
+    def _plausible(self, image: np.ndarray) -> tuple[np.ndarray, Volume]:
         """An image that may be that of the wanted dose, on the model's grid (normalised) and on the input's (SUV)."""
         number = self._drawn
         self._drawn += 1
-        image = self._restored(image, mean, self._of_mean, self._deviates(number, image.shape))
+        image = self._raised(image, self._of_mean.lacking(self._deviates(number, image.shape)))
         free = self._back(image)
         if not self._dose:
             return image, free
@@ -226,7 +221,7 @@ class DrawnResult(Result):
     def _deviates(self, number: int, shape: tuple[int, ...]) -> list[float]:
         """By how many of its errors an image has each object too high, named by the voxel."""
         named = partial(sampling_noise, self._sampling.seed, number, self._noise_fields + 1)
-        places = (int(np.ravel_multi_index(one.place, shape)) for one in self._of_mean)
+        places = (int(np.ravel_multi_index(one.place, shape)) for one in self._of_mean.objects)
         return [named(place).standard_normal() for place in places]
 
     def _varying(self) -> tuple[RunningStatistics, RunningStatistics]:

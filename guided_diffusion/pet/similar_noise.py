@@ -11,16 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import fft
-from scipy.ndimage import uniform_filter
 
-from guided_diffusion.pet.blur import gaussian_blur
+from guided_diffusion.pet.noise_size import noise_size
 
 # Blocks are four times as large: several times the correlation length of an image with a 10 mm filter, and an organ.
 FADE_MM = 24.0
 # The window of the local size, with which the network's noise is measured too.
 WINDOW_MM = 25.0
-# Sigma of the mean that noise is taken to follow within that window, and what it is at least: air is noisy too.
-ACTIVITY_MM, LEAST_SUV = 5.0, 0.05
 
 
 def similar_noise(
@@ -31,15 +28,11 @@ def similar_noise(
     noise: [X, Y, Z] in SUV, of mean 0. image: what is noisy, of the same shape, in SUV: where uptake changes within
     millimetres, noise changes with it. voxel_mm: along X, Y, Z. random: where the phases come from.
     """
-    activity = gaussian_blur(np.maximum(image, 0, dtype=np.float32), ACTIVITY_MM, voxel_mm) + np.float32(LEAST_SUV)
-    relative = noise / activity
-    window = [max(1, round(WINDOW_MM / size)) for size in voxel_mm]
-    variance = uniform_filter(np.square(relative), window, mode="nearest")
-    size = np.sqrt(np.maximum(variance, 0))  # sums of squares, as the filter makes them, can round to below 0
-    unit = np.divide(relative, size, out=np.zeros(noise.shape, np.float32), where=size > 0)
+    size = noise_size(noise, image, voxel_mm, WINDOW_MM)
+    unit = np.divide(noise, size, out=np.zeros(noise.shape, np.float32), where=size > 0)
     # No longer than the volume: of voxels as fine as a mouse's blocks would take gigabytes, however small it is.
     fade = [min(max(1, round(FADE_MM / side)), length) for side, length in zip(voxel_mm, noise.shape, strict=True)]
-    return _of_random_phases(unit, fade, random) * (size * activity)
+    return _of_random_phases(unit, fade, random) * size
 
 
 def _of_random_phases(noise: np.ndarray, fade: Sequence[int], random: np.random.Generator) -> np.ndarray:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from scipy.ndimage import maximum_filter, uniform_filter
+from scipy.ndimage import maximum_filter
 
 from guided_diffusion.pet.blur import FWHM_PER_SIGMA, gaussian_blur
+from guided_diffusion.pet.noise_size import noise_size
 
 # Between scanners' resolutions and lesions' sizes; results change little from 8 and 12.5 mm to 12 and 17.5 mm.
 SMOOTHING_FWHM_MM = 10.0
@@ -22,8 +23,7 @@ SURROUNDINGS_MM = 15.0  # radius
 OBJECT_MM = (10.0, 18.0)
 # Maxima are compared within this distance along each axis.
 APART_MM = 6.0
-# The noise of contrasts is measured within this window, in units of the activity around, of which air has a little.
-NOISE_WINDOW_MM, ACTIVITY_MM, LEAST_SUV = 60.0, 5.0, 0.05
+NOISE_WINDOW_MM = 60.0
 # An object's contrast over its noise from which it is fitted, and from which it is fitted in full.
 STANDS_OUT = (1.0, 2.0)
 # An edge or a vessel is as hot as its surroundings in some direction. The same for an object's contrast to its hottest
@@ -46,6 +46,39 @@ class SmallObject:
     error: float
 
 
+class Restoration:
+    """What an image lacks of the heights of its objects.
+
+    Objects that overlap were fitted to the same voxels: each voxel is left to the one by which it changes most, or to
+    the nearest where it does not change.
+    """
+
+    def __init__(self, image: np.ndarray, objects: Sequence[SmallObject], voxel_mm: Sequence[float]):
+        self.objects = objects
+        self._height = np.zeros(image.shape, np.float32)
+        self._owner = np.zeros(image.shape, np.int32)
+        largest = np.full(image.shape, -1, np.float32)
+        for number, one in enumerate(objects):
+            box, inside = _around(one.place, image.shape, voxel_mm)
+            height = inside * np.maximum(image[box] - np.float32(one.base), 0)
+            claim = np.float32(one.gain) * height + np.float32(1e-6) * inside
+            owned = claim > largest[box]
+            for whole, part in ((largest, claim), (self._height, height), (self._owner, number)):
+                np.copyto(whole[box], part, where=owned)
+
+    def lacking(self, deviates: Sequence[float] | None = None) -> np.ndarray:
+        """What is to be added, [X, Y, Z] in SUV, float32.
+
+        deviates: of a standard normal distribution, one per object: by how many of its errors its gain is wrong. None
+        takes the gains as they are. No object is lowered below its base.
+        """
+        if not self.objects:
+            return self._height
+        deviates = [0.0] * len(self.objects) if deviates is None else deviates
+        gains = [max(one.gain + one.error * off, -1.0) for one, off in zip(self.objects, deviates, strict=True)]
+        return np.array(gains, np.float32)[self._owner] * self._height
+
+
 def small_objects(image: np.ndarray, scan: np.ndarray, voxel_mm: Sequence[float]) -> list[SmallObject]:
     """The small hot objects of an image: maxima that stand out from all around them by more than the noise.
 
@@ -58,7 +91,7 @@ def small_objects(image: np.ndarray, scan: np.ndarray, voxel_mm: Sequence[float]
     smooth = gaussian_blur(image.astype(np.float32), sigma, voxel_mm)
     removed = gaussian_blur((scan - image).astype(np.float32), sigma, voxel_mm)
     contrast, to_hottest = _contrasts(smooth, voxel_mm)
-    noise = _noise(_contrasts(removed, voxel_mm)[0], image, voxel_mm)
+    noise = noise_size(_contrasts(removed, voxel_mm)[0], image, voxel_mm, NOISE_WINDOW_MM)
     near = [2 * round(APART_MM / size) + 1 for size in voxel_mm]
     is_maximum = (contrast > 0) & (contrast == maximum_filter(contrast, near))
     found = []
@@ -71,30 +104,6 @@ def small_objects(image: np.ndarray, scan: np.ndarray, voxel_mm: Sequence[float]
             gain = float(np.clip(gain, 0, LARGEST_GAIN))
             found.append(SmallObject(place, float(base), weight * gain, weight * float(noise[place] / contrast[place])))
     return found
-
-
-def restoring(
-    image: np.ndarray,
-    objects: Sequence[SmallObject],
-    voxel_mm: Sequence[float],
-    deviates: Sequence[float] | None = None,
-) -> np.ndarray:
-    """What an image lacks of its objects' heights, [X, Y, Z] in SUV, float32.
-
-    deviates: of a standard normal distribution, one per object: by how many of its errors its gain is wrong. None takes
-    the gains as they are. No object is lowered below its base.
-    """
-    added, largest = np.zeros(image.shape, np.float32), np.full(image.shape, -1, np.float32)
-    for one, deviate in zip(objects, deviates or [0.0] * len(objects), strict=True):
-        box, inside = _around(one.place, image.shape, voxel_mm)
-        height = inside * np.maximum(image[box] - np.float32(one.base), 0)
-        # Objects that overlap were fitted to the same voxels: each voxel is left to the one by which it changes most,
-        # or to the nearest where it does not change, whatever the deviates.
-        claim = np.float32(one.gain) * height + np.float32(1e-6) * inside
-        owned = claim > largest[box]
-        largest[box][owned] = claim[owned]
-        added[box][owned] = np.float32(max(one.gain + one.error * deviate, -1.0)) * height[owned]
-    return added
 
 
 def _contrasts(image: np.ndarray, voxel_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -124,14 +133,6 @@ def _directions(voxel_mm: Sequence[float]) -> np.ndarray:
     unit = halves / np.linalg.norm(halves, axis=1, keepdims=True)
     steps = np.unique(np.round(SURROUNDINGS_MM * unit / np.asarray(voxel_mm)).astype(int), axis=0)
     return steps[steps.any(axis=1)]
-
-
-def _noise(contrast: np.ndarray, image: np.ndarray, voxel_mm: Sequence[float]) -> np.ndarray:
-    """The standard deviation [X, Y, Z] of contrasts of noise, which follows the image's activity."""
-    activity = gaussian_blur(np.maximum(image, 0, dtype=np.float32), ACTIVITY_MM, voxel_mm) + np.float32(LEAST_SUV)
-    window = [max(1, round(NOISE_WINDOW_MM / size)) for size in voxel_mm]
-    variance = uniform_filter(np.square(contrast / activity), window, mode="nearest")
-    return activity * np.sqrt(np.maximum(variance, 0))  # sums of squares, as the filter makes them, can be below 0
 
 
 def _rise(value: float, limits: tuple[float, float], unit: float) -> float:

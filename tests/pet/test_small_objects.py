@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from guided_diffusion.pet.small_objects import SURROUNDINGS_MM, SmallObject, restoring, small_objects
+from guided_diffusion.pet.small_objects import SURROUNDINGS_MM, Restoration, SmallObject, small_objects
 
 VOXEL_MM = (2.5, 2.5, 2.5)
 
 
 def restored(image, scan, voxel_mm):
-    return image + restoring(image, small_objects(image, scan, voxel_mm), voxel_mm)
+    return image + Restoration(image, small_objects(image, scan, voxel_mm), voxel_mm).lacking()
 
 
 def distances(shape, voxel_mm, centre=None):
@@ -81,9 +81,10 @@ def test_heights_are_drawn_with_the_error_of_their_fits():
     fitted, spread = [], []
     for seed in range(60):
         objects = small_objects(image, 1 + 4 * ball + noise_of(ball.shape, VOXEL_MM, 0.5, seed), VOXEL_MM)
-        fitted.append((image + restoring(image, objects, VOXEL_MM))[middle].mean())
+        restoration = Restoration(image, objects, VOXEL_MM)
+        fitted.append((image + restoration.lacking())[middle].mean())
         deviates = random.standard_normal((10, len(objects))).tolist()
-        heights = [(image + restoring(image, objects, VOXEL_MM, drawn))[middle].mean() for drawn in deviates]
+        heights = [(image + restoration.lacking(drawn))[middle].mean() for drawn in deviates]
         spread.append(np.std(heights))
     assert 1 < np.mean(spread) / np.std(fitted) < 1.5
 
@@ -100,9 +101,11 @@ def test_drawn_heights_have_the_mean_of_the_fits_where_objects_overlap():
     image = np.full((40, 30, 30), 4.0, np.float32)
     objects = [SmallObject(place, 1.0, gain, 0.3) for place, gain in (((18, 15, 15), 0.5), ((22, 15, 15), 0.4))]
     deviates = np.random.default_rng(0).standard_normal((400, 2)).tolist()
-    drawn = np.mean([restoring(image, objects, VOXEL_MM, each) for each in deviates], axis=0)
-    fitted = restoring(image, objects, VOXEL_MM)
+    restoration = Restoration(image, objects, VOXEL_MM)
+    drawn = np.mean([restoration.lacking(each) for each in deviates], axis=0)
+    fitted = restoration.lacking()
     assert fitted.max() == pytest.approx(0.5 * 3)
+    assert fitted[26, 15, 15] == pytest.approx(0.4 * 3)
     np.testing.assert_allclose(drawn, fitted, atol=0.06 * fitted.max())  # a standard error is 3 %
 
 
@@ -119,7 +122,7 @@ def test_heights_count_above_the_hottest_direction():
 def test_no_drawn_height_is_a_hole():
     image, scan = two_balls(15)
     objects = small_objects(image, scan, VOXEL_MM)
-    lowered = image + restoring(image, objects, VOXEL_MM, [-1e3] * len(objects))
+    lowered = image + Restoration(image, objects, VOXEL_MM).lacking([-1e3] * len(objects))
     middle = distances(image.shape, VOXEL_MM) < 15
     assert lowered[middle].min() > 0.9
 
